@@ -1,0 +1,6 @@
+//! Tests of the crate from outside, through its public face alone.
+
+mod inspect;
+mod prepare;
+mod resume;
+mod support;
