@@ -1,0 +1,56 @@
+//! Causal multi-head self-attention.
+
+use crate::kv_cache::LayerCache;
+use crate::layers::{Linear, round, widen};
+use crate::precision::Precision;
+use burn::module::Module;
+use burn::nn::Dropout;
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor};
+
+/// Attention whose query, key and value come from one product, as in GPT-2.
+#[derive(Module, Debug)]
+pub struct CausalSelfAttention<B: Backend> {
+    /// Query, key and value side by side: `[C, 3C]`.
+    pub c_attn: Linear<B>,
+    /// Output projection: `[C, C]`.
+    pub c_proj: Linear<B>,
+    /// On the attention weights.
+    pub attn_dropout: Dropout,
+    /// Attention heads.
+    pub n_head: usize,
+}
+
+impl<B: Backend> CausalSelfAttention<B> {
+    /// Attends every position to itself and those before it.
+    /// With a `cache`, `x` continues the sequence that the cache holds.
+    ///
+    /// # Shapes
+    /// `x` and the result are `[B, T, C]`.
+    pub fn forward(
+        &self,
+        x: Tensor<B, 3>,
+        precision: Precision,
+        cache: Option<&mut LayerCache<B>>,
+    ) -> Tensor<B, 3> {
+        let [batch, seq, width] = x.dims();
+        let head_dim = width / self.n_head;
+        let [query, key, value]: [Tensor<B, 4>; 3] = {
+            let qkv = self.c_attn.forward(x, precision).reshape([batch, seq, 3 * self.n_head, head_dim]);
+            let mut parts = qkv.swap_dims(1, 2).chunk(3, 1).into_iter(); // 3 × [B, H, T, D]
+            std::array::from_fn(|_| parts.next().expect("3·H heads split into three parts of H"))
+        };
+        let (key, value) = match cache {
+            Some(cache) => cache.append(key, value),
+            None => (key, value),
+        };
+        let past = key.dims()[2] - seq;
+        let scores = query.matmul(key.swap_dims(2, 3)) / (head_dim as f64).sqrt(); // [B, H, T, past + T]
+        let mask = Tensor::<B, 2, Bool>::tril_mask([seq, past + seq], past as i64, &scores.device());
+        let weights = softmax(widen(scores).mask_fill(mask.unsqueeze(), f32::NEG_INFINITY), 3);
+        let weights = round(self.attn_dropout.forward(weights), precision);
+        let mixed = weights.matmul(value).swap_dims(1, 2).reshape([batch, seq, width]); // [B, T, C]
+        self.c_proj.forward(mixed, precision)
+    }
+}

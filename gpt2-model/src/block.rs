@@ -1,0 +1,37 @@
+//! One transformer block.
+
+use crate::attention::CausalSelfAttention;
+use crate::kv_cache::LayerCache;
+use crate::layers::{LayerNorm, widen};
+use crate::mlp::Mlp;
+use crate::precision::Precision;
+use burn::module::Module;
+use burn::nn::Dropout;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// Attention and feed-forward, each behind a LayerNorm (pre-LN) and added to the residual stream.
+#[derive(Module, Debug)]
+pub struct Block<B: Backend> {
+    /// Before the attention.
+    pub ln_1: LayerNorm<B>,
+    /// The attention.
+    pub attn: CausalSelfAttention<B>,
+    /// Before the feed-forward.
+    pub ln_2: LayerNorm<B>,
+    /// The feed-forward.
+    pub mlp: Mlp<B>,
+    /// On what each half adds to the residual stream.
+    pub resid_dropout: Dropout,
+}
+
+impl<B: Backend> Block<B> {
+    /// # Shapes
+    /// `x` and the result are `[B, T, C]`, in `f32`.
+    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
+        let attended = self.attn.forward(self.ln_1.forward(x.clone()), precision, cache);
+        let x = x + self.resid_dropout.forward(widen(attended));
+        let fed = self.mlp.forward(self.ln_2.forward(x.clone()), precision);
+        x + self.resid_dropout.forward(widen(fed))
+    }
+}

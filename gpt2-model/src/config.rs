@@ -1,0 +1,165 @@
+//! The shape of a GPT-2 and the published sizes.
+
+use crate::error::ModelError;
+use serde::{Deserialize, Serialize};
+
+/// The vocabulary is padded in memory to a multiple of this, which keeps the classifier's product aligned (llm.c does the same).
+const VOCAB_MULTIPLE: usize = 128;
+
+/// The shape of a GPT-2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gpt2Config {
+    /// Number of tokens (50,257 for GPT-2's tokenizer).
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens.
+    pub block_size: usize,
+    /// Transformer blocks.
+    pub n_layer: usize,
+    /// Attention heads a block.
+    pub n_head: usize,
+    /// Width of the residual stream.
+    pub n_embd: usize,
+    /// Probability that an activation is dropped in training, in `[0, 1)`: embeddings, attention weights and residual branches.
+    pub dropout: f64,
+}
+
+/// Name, layers, heads, width and block size. `d4` and `d6` are small ones for CPUs; the others are OpenAI's.
+const PRESETS: [(&str, usize, usize, usize, usize); 6] = [
+    ("d4", 4, 4, 128, 256),
+    ("d6", 6, 6, 384, 1024),
+    ("gpt2", 12, 12, 768, 1024),
+    ("gpt2-medium", 24, 16, 1024, 1024),
+    ("gpt2-large", 36, 20, 1280, 1024),
+    ("gpt2-xl", 48, 25, 1600, 1024),
+];
+
+impl Gpt2Config {
+    /// The names that [`Gpt2Config::preset`] knows.
+    pub const PRESETS: [&'static str; 6] = {
+        let mut names = [""; 6];
+        let mut i = 0;
+        while i < names.len() {
+            names[i] = PRESETS[i].0;
+            i += 1;
+        }
+        names
+    };
+
+    /// One of the named sizes, with GPT-2's vocabulary and no dropout.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownPreset`], which suggests the nearest name.
+    pub fn preset(name: &str) -> Result<Self, ModelError> {
+        PRESETS
+            .iter()
+            .find(|preset| preset.0 == name)
+            .map(|&(_, n_layer, n_head, n_embd, block_size)| Self {
+                vocab_size: 50_257,
+                block_size,
+                n_layer,
+                n_head,
+                n_embd,
+                dropout: 0.0,
+            })
+            .ok_or_else(|| ModelError::UnknownPreset {
+                name: name.to_owned(),
+                expected: Self::PRESETS.to_vec(),
+                nearest: nearest(name, &Self::PRESETS),
+            })
+    }
+
+    /// Rows of the embedding in memory: `vocab_size` rounded up to a multiple of 128.
+    /// The rows past `vocab_size` are zero, never win and never get a gradient.
+    pub fn padded_vocab_size(&self) -> usize {
+        self.vocab_size.next_multiple_of(VOCAB_MULTIPLE)
+    }
+
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.n_embd / self.n_head
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`ModelError::InvalidConfig`] names the first field that is out of range.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        for (field, value) in [
+            ("vocab_size", self.vocab_size),
+            ("block_size", self.block_size),
+            ("n_layer", self.n_layer),
+            ("n_head", self.n_head),
+            ("n_embd", self.n_embd),
+        ] {
+            if value == 0 {
+                return Err(ModelError::InvalidConfig { field, found: "0".into(), expected: "at least 1".into() });
+            }
+        }
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            return Err(ModelError::InvalidConfig {
+                field: "n_embd",
+                found: self.n_embd.to_string(),
+                expected: format!("a multiple of n_head ({})", self.n_head),
+            });
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(ModelError::InvalidConfig {
+                field: "dropout",
+                found: self.dropout.to_string(),
+                expected: "a probability in [0, 1)".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The candidate that shares most with `name`, if it is close enough to be what was meant.
+fn nearest(name: &str, candidates: &[&'static str]) -> Option<&'static str> {
+    candidates
+        .iter()
+        .map(|&candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(score, _)| *score > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_valid() {
+        for name in Gpt2Config::PRESETS {
+            Gpt2Config::preset(name).unwrap().validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_vocabulary_is_padded_as_llm_c_does() {
+        assert_eq!(Gpt2Config::preset("gpt2").unwrap().padded_vocab_size(), 50_304);
+    }
+
+    #[test]
+    fn an_unknown_preset_names_the_nearest() {
+        let message = Gpt2Config::preset("gpt2-medum").unwrap_err().to_string();
+        assert!(message.contains("did you mean `gpt2-medium`?"), "{message}");
+        let message = Gpt2Config::preset("llama").unwrap_err().to_string();
+        assert!(message.contains("expected one of d4, d6, gpt2,") && !message.contains("did you mean"), "{message}");
+    }
+
+    #[test]
+    fn each_field_is_checked() {
+        let good = Gpt2Config::preset("d4").unwrap();
+        let cases: [(&str, Gpt2Config); 4] = [
+            ("n_layer", Gpt2Config { n_layer: 0, ..good.clone() }),
+            ("n_embd", Gpt2Config { n_embd: 130, ..good.clone() }),
+            ("dropout", Gpt2Config { dropout: 1.0, ..good.clone() }),
+            ("dropout", Gpt2Config { dropout: f64::NAN, ..good }),
+        ];
+        for (field, config) in cases {
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.contains(&format!("`{field}`")), "{message}");
+        }
+    }
+}

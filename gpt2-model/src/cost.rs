@@ -1,0 +1,131 @@
+//! What a GPT-2 costs: parameters, floating-point operations, bytes. Arithmetic only.
+
+use crate::config::Gpt2Config;
+use crate::precision::Precision;
+
+/// Bytes of an `f32`.
+const F32_BYTES: u64 = 4;
+
+/// Trainable parameters, the tied classifier counted once and without padded rows.
+pub fn parameters(config: &Gpt2Config) -> u64 {
+    let c = config.n_embd as u64;
+    // A block: c_attn 3C² + 3C, c_proj C² + C, c_fc 4C² + 4C, c_proj 4C² + C, two LayerNorms 4C.
+    let block = 12 * c * c + 13 * c;
+    (config.vocab_size as u64 + config.block_size as u64) * c + config.n_layer as u64 * block + 2 * c
+}
+
+/// Parameters as they stand in memory, with the embedding's padded rows.
+pub fn padded_parameters(config: &Gpt2Config) -> u64 {
+    parameters(config) + (config.padded_vocab_size() - config.vocab_size) as u64 * config.n_embd as u64
+}
+
+/// Floating-point operations to train one token in a sequence of `seq`: `6·N + 12·n_layer·n_embd·T`
+/// (Chowdhery et al. 2022, appendix B; attention is not halved for causality).
+pub fn flops_per_token(config: &Gpt2Config, seq: usize) -> u64 {
+    6 * parameters(config) + 12 * (config.n_layer * config.n_embd * seq) as u64
+}
+
+/// The memory that a training step needs on the device, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Parameters, `f32`.
+    pub weights: u64,
+    /// Their gradients, `f32`.
+    pub gradients: u64,
+    /// AdamW's two moments, `f32`.
+    pub optimizer: u64,
+    /// What the forward pass keeps for the backward pass, and the largest temporary of the classifier.
+    pub activations: u64,
+}
+
+impl Memory {
+    /// The sum.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.activations
+    }
+}
+
+/// The memory of a training step with micro-batches of `batch` sequences of `seq` tokens.
+///
+/// The first three terms are exact. The activations are an estimate of what Burn's automatic differentiation keeps for
+/// the reference operations; `docs/lab-notes.md` compares it with measured peaks.
+pub fn training_memory(config: &Gpt2Config, batch: usize, seq: usize, precision: Precision) -> Memory {
+    let weights = padded_parameters(config) * F32_BYTES;
+    Memory {
+        weights,
+        gradients: weights,
+        optimizer: 2 * weights,
+        activations: activation_bytes(config, batch as u64, seq as u64, precision),
+    }
+}
+
+/// The largest micro-batch whose predicted memory is within `available` bytes; 0 if not even one sequence fits.
+pub fn largest_batch(config: &Gpt2Config, seq: usize, precision: Precision, available: u64) -> usize {
+    let fits = |batch: usize| training_memory(config, batch, seq, precision).total() <= available;
+    // The prediction grows with the batch: double until it does not fit, then halve the interval.
+    let mut too_large = 1;
+    while fits(too_large) {
+        too_large *= 2;
+    }
+    let mut fitting = too_large / 2;
+    while too_large - fitting > 1 {
+        let middle = fitting.midpoint(too_large);
+        if fits(middle) {
+            fitting = middle;
+        } else {
+            too_large = middle;
+        }
+    }
+    fitting
+}
+
+fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, precision: Precision) -> u64 {
+    let tokens = batch.saturating_mul(seq);
+    let (c, heads, layers) = (config.n_embd as u64, config.n_head as u64, config.n_layer as u64);
+    let product_bytes = match precision {
+        Precision::F32 => F32_BYTES,
+        Precision::Bf16 => 2,
+    };
+    // A LayerNorm keeps its centred and normalised input and what it multiplies: 4 of [N, C], and there are two a block;
+    // the residual stream 2 more. All in f32.
+    let normalised = 10 * tokens * c * F32_BYTES;
+    // qkv, its three heads, the mixed values (8 of [N, C]); the feed-forward keeps 7 of [N, 4C] for the GELU.
+    let products = (8 + 7 * 4) * tokens * c * product_bytes;
+    // Scores, weights and their rounding: [B, H, T, T].
+    let attention = batch * heads * seq * seq * (2 * F32_BYTES + product_bytes);
+    // The classifier: three buffers of a chunk of logits, and the embedding's gradient once more.
+    let chunk_rows = tokens.min(256);
+    let classifier =
+        3 * chunk_rows * config.padded_vocab_size() as u64 * F32_BYTES + config.padded_vocab_size() as u64 * c * F32_BYTES;
+    layers * (normalised + products + attention) + classifier
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_sizes() {
+        for (name, millions) in [("gpt2", 124), ("gpt2-medium", 355), ("gpt2-large", 774), ("gpt2-xl", 1558)] {
+            let config = Gpt2Config::preset(name).unwrap();
+            assert_eq!(parameters(&config) / 1_000_000, millions, "{name}");
+        }
+        assert_eq!(parameters(&Gpt2Config::preset("gpt2").unwrap()), 124_439_808);
+    }
+
+    #[test]
+    fn the_palm_count_of_operations() {
+        let config = Gpt2Config::preset("gpt2").unwrap();
+        assert_eq!(flops_per_token(&config, 1024), 6 * 124_439_808 + 12 * 12 * 768 * 1024);
+    }
+
+    #[test]
+    fn the_largest_batch_is_the_largest() {
+        let config = Gpt2Config::preset("d6").unwrap();
+        for (seq, batch) in [(256, 8), (64, 7), (1024, 1)] {
+            let need = training_memory(&config, batch, seq, Precision::F32).total();
+            assert_eq!(largest_batch(&config, seq, Precision::F32, need), batch);
+        }
+        assert_eq!(largest_batch(&config, 256, Precision::F32, 1), 0);
+    }
+}

@@ -1,0 +1,86 @@
+//! Everything that can be wrong with a model's configuration or its files.
+
+use std::path::PathBuf;
+
+/// An error of this crate; each message is one line that names what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A preset's name is not known.
+    #[error("unknown model preset `{name}`: expected one of {}{}", expected.join(", "), nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownPreset {
+        /// The name that was given.
+        name: String,
+        /// Every known name.
+        expected: Vec<&'static str>,
+        /// The closest known name, if one is close.
+        nearest: Option<&'static str>,
+    },
+    /// A field of the configuration is out of its range.
+    #[error("model configuration: `{field}` is {found}, expected {expected}")]
+    InvalidConfig {
+        /// The field's name.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A `config.json` is not one of GPT-2.
+    #[error("{path}: not a GPT-2 configuration: {reason}", path = path.display())]
+    HfConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or different.
+        reason: String,
+    },
+    /// A safetensors file is damaged or is not one.
+    #[error("{path}: not a readable safetensors file: {source}", path = path.display())]
+    SafeTensors {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// A parameter is missing from a weights file.
+    #[error("{path}: tensor `{name}` is missing: expected the {count} parameters of a GPT-2 with {n_layer} layers", path = path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The parameter, by its Hugging Face name.
+        name: String,
+        /// How many parameters the model has.
+        count: usize,
+        /// The model's layers.
+        n_layer: usize,
+    },
+    /// A weights file holds a tensor that the model has no place for.
+    #[error("{path}: tensor `{name}` is no parameter of this GPT-2", path = path.display())]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor has another shape or type than the model's parameter.
+    #[error("{path}: tensor `{name}` is {found}, expected {expected}", path = path.display())]
+    TensorMismatch {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// Its shape and type.
+        found: String,
+        /// The parameter's.
+        expected: String,
+    },
+}

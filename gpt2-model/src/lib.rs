@@ -1,0 +1,36 @@
+//! GPT-2 on the [Burn](https://burn.dev) framework, generic over the backend.
+//!
+//! The model ([`Gpt2`]) is exactly OpenAI's: pre-LN blocks, learned positions, a fused query-key-value product, the tanh
+//! form of GELU, a classifier tied to the token embedding. This crate trains nothing and reads no files outside
+//! [`weights`].
+
+#[cfg(feature = "blis")]
+use blis_src as _; // Links the library that ndarray calls.
+
+pub mod cost;
+pub mod ops;
+pub mod sampling;
+pub mod weights;
+
+mod attention;
+mod block;
+mod config;
+mod error;
+mod generate;
+mod init;
+mod kv_cache;
+mod layers;
+mod mlp;
+mod model;
+mod precision;
+
+pub use attention::CausalSelfAttention;
+pub use block::Block;
+pub use config::Gpt2Config;
+pub use error::ModelError;
+pub use generate::Generator;
+pub use kv_cache::{KvCache, LayerCache};
+pub use layers::{Embedding, LayerNorm, Linear};
+pub use mlp::Mlp;
+pub use model::Gpt2;
+pub use precision::Precision;

@@ -1,0 +1,109 @@
+//! GPT-2: token and position embeddings, blocks, a last LayerNorm, and a classifier tied to the token embedding.
+
+use crate::block::Block;
+use crate::config::Gpt2Config;
+use crate::kv_cache::KvCache;
+use crate::layers::{Embedding, LayerNorm, round, widen};
+use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
+use crate::precision::Precision;
+use burn::module::Module;
+use burn::nn::Dropout;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+
+/// A GPT-2. Field names are Hugging Face's, so that a parameter's path in the module is its name in a weights file.
+#[derive(Module, Debug)]
+pub struct Gpt2<B: Backend> {
+    /// Token embedding and classifier, `[padded vocabulary, C]`.
+    pub wte: Embedding<B>,
+    /// Position embedding, `[block_size, C]`.
+    pub wpe: Embedding<B>,
+    /// The blocks.
+    pub h: Vec<Block<B>>,
+    /// Before the classifier.
+    pub ln_f: LayerNorm<B>,
+    /// On the sum of the embeddings.
+    pub embd_dropout: Dropout,
+    /// The shape.
+    #[module(skip)]
+    pub config: Gpt2Config,
+    /// The type of the matrix products.
+    #[module(skip)]
+    pub precision: Precision,
+}
+
+impl<B: Backend> Gpt2<B> {
+    /// The same model, computing its products in `precision`.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The residual stream after the last LayerNorm.
+    ///
+    /// # Shapes
+    /// `tokens` is `[B, T]`; the result `[B, T, C]`.
+    ///
+    /// # Panics
+    /// If `T` (with what the cache holds) is longer than `block_size`.
+    pub fn hidden(&self, tokens: Tensor<B, 2, Int>, mut cache: Option<&mut KvCache<B>>) -> Tensor<B, 3> {
+        let [_, seq] = tokens.dims();
+        let past = cache.as_ref().map_or(0, |cache| cache.len());
+        assert!(
+            past + seq <= self.config.block_size,
+            "{} positions do not fit a block of {}",
+            past + seq,
+            self.config.block_size
+        );
+        let positions = Tensor::arange(past as i64..(past + seq) as i64, &tokens.device()).unsqueeze();
+        let mut x = self.wte.forward(tokens) + self.wpe.forward(positions); // [B, T, C]
+        x = self.embd_dropout.forward(x);
+        for (i, block) in self.h.iter().enumerate() {
+            x = block.forward(x, self.precision, cache.as_mut().map(|cache| &mut cache.layers[i]));
+        }
+        self.ln_f.forward(x)
+    }
+
+    /// Logits of the next token at every position, in `f32`, without the padded rows.
+    ///
+    /// # Shapes
+    /// `tokens` is `[B, T]`; the result `[B, T, V]`.
+    pub fn logits(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        self.classify(self.hidden(tokens, None))
+    }
+
+    /// Logits after the last of `tokens`, which continue what `cache` holds.
+    ///
+    /// # Shapes
+    /// `tokens` is `[B, T]`; the result `[B, V]`.
+    pub fn next_logits(&self, tokens: Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
+        let [_, seq] = tokens.dims();
+        let hidden = self.hidden(tokens, Some(cache));
+        self.classify(hidden.narrow(1, seq - 1, 1)).squeeze_dim(1) // [B, V]
+    }
+
+    fn classify(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, seq, width] = hidden.dims();
+        let wte = round(self.wte.weight.val(), self.precision);
+        let logits = round(hidden.reshape([batch * seq, width]), self.precision).matmul(wte.transpose());
+        widen(logits).narrow(1, 0, self.config.vocab_size).reshape([batch, seq, self.config.vocab_size])
+    }
+}
+
+impl<B: Gpt2Backend> Gpt2<B> {
+    /// Mean cross-entropy of `targets` in nats a token.
+    ///
+    /// # Shapes
+    /// `inputs` and `targets` are `[B, T]`; the result `[1]`.
+    pub fn loss(&self, inputs: Tensor<B, 2, Int>, targets: Tensor<B, 2, Int>) -> Tensor<B, 1> {
+        let hidden = self.hidden(inputs, None);
+        let [batch, seq, width] = hidden.dims();
+        classifier_loss(
+            hidden.reshape([batch * seq, width]),
+            self.wte.weight.val(),
+            targets.reshape([batch * seq]),
+            ClassifierShape { vocab_size: self.config.vocab_size, precision: self.precision },
+        )
+    }
+}

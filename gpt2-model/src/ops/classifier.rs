@@ -1,0 +1,131 @@
+//! The reference classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
+
+use super::{ClassifierGradients, ClassifierShape};
+use crate::layers::{round, widen};
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, TensorPrimitive};
+
+/// Logits in memory at once: 64 MiB of `f32`, which also stays under the largest binding of every WGPU device.
+const CHUNK_LOGITS: usize = 1 << 24;
+
+pub(super) fn loss<B: Backend>(
+    hidden: FloatTensor<B>,
+    wte: FloatTensor<B>,
+    targets: IntTensor<B>,
+    shape: ClassifierShape,
+) -> FloatTensor<B> {
+    let inputs = Inputs::<B>::new(hidden, wte, targets, shape);
+    let total = inputs
+        .chunks()
+        .map(|chunk| inputs.softmax(&chunk).loss)
+        .reduce(|sum, loss| sum + loss)
+        .expect("at least one row");
+    (total / inputs.rows as f64).into_primitive().tensor()
+}
+
+pub(super) fn gradients<B: Backend>(
+    hidden: FloatTensor<B>,
+    wte: FloatTensor<B>,
+    targets: IntTensor<B>,
+    shape: ClassifierShape,
+) -> ClassifierGradients<B> {
+    let inputs = Inputs::<B>::new(hidden, wte, targets, shape);
+    let mut total: Option<Tensor<B, 1>> = None;
+    let mut d_wte: Option<Tensor<B, 2>> = None;
+    let mut d_hidden = Vec::new();
+    for chunk in inputs.chunks() {
+        let softmax = inputs.softmax(&chunk);
+        // d loss / d logits = (softmax − one-hot) / N
+        let scale = 1.0 / inputs.rows as f64;
+        let minus_one = Tensor::full([chunk.len, 1], -scale, &inputs.device);
+        let d_logits = (softmax.probabilities * scale).scatter(1, chunk.targets, minus_one, IndexingUpdateOp::Add);
+        let d_logits = round(d_logits, shape.precision);
+        d_hidden.push(widen(d_logits.clone().matmul(inputs.wte.clone())));
+        let by_wte = widen(d_logits.transpose().matmul(chunk.hidden));
+        d_wte = Some(match d_wte {
+            Some(sum) => sum + by_wte,
+            None => by_wte,
+        });
+        total = Some(match total {
+            Some(sum) => sum + softmax.loss,
+            None => softmax.loss,
+        });
+    }
+    let (total, d_wte) = total.zip(d_wte).expect("at least one row");
+    ClassifierGradients {
+        loss: (total / inputs.rows as f64).into_primitive().tensor(),
+        hidden: Tensor::cat(d_hidden, 0).into_primitive().tensor(),
+        wte: d_wte.into_primitive().tensor(),
+    }
+}
+
+struct Inputs<B: Backend> {
+    hidden: Tensor<B, 2>,
+    wte: Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    /// 0 for tokens and −∞ for padded rows, `[1, Vp]`; absent where nothing is padded.
+    padding: Option<Tensor<B, 2>>,
+    rows: usize,
+    chunk_rows: usize,
+    device: B::Device,
+}
+
+struct Chunk<B: Backend> {
+    hidden: Tensor<B, 2>,
+    targets: Tensor<B, 2, Int>,
+    len: usize,
+}
+
+struct Softmax<B: Backend> {
+    /// `[n, Vp]`.
+    probabilities: Tensor<B, 2>,
+    /// Sum over the chunk, `[1]`.
+    loss: Tensor<B, 1>,
+}
+
+impl<B: Backend> Inputs<B> {
+    fn new(hidden: FloatTensor<B>, wte: FloatTensor<B>, targets: IntTensor<B>, shape: ClassifierShape) -> Self {
+        let hidden = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(hidden));
+        let wte = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(wte));
+        let device = wte.device();
+        let ([rows, _], [padded, _]) = (hidden.dims(), wte.dims());
+        let padding = (padded > shape.vocab_size).then(|| {
+            let mut mask = vec![0.0_f32; padded];
+            mask[shape.vocab_size..].fill(f32::NEG_INFINITY);
+            Tensor::from_data(TensorData::new(mask, [1, padded]), &device)
+        });
+        Self {
+            hidden: round(hidden, shape.precision),
+            wte: round(wte, shape.precision),
+            targets: Tensor::from_primitive(targets),
+            padding,
+            rows,
+            chunk_rows: (CHUNK_LOGITS / padded).clamp(1, rows),
+            device,
+        }
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = Chunk<B>> + '_ {
+        (0..self.rows).step_by(self.chunk_rows).map(|start| {
+            let len = self.chunk_rows.min(self.rows - start);
+            Chunk {
+                hidden: self.hidden.clone().narrow(0, start, len),
+                targets: self.targets.clone().narrow(0, start, len).unsqueeze_dim(1), // [n, 1]
+                len,
+            }
+        })
+    }
+
+    fn softmax(&self, chunk: &Chunk<B>) -> Softmax<B> {
+        let mut logits = widen(chunk.hidden.clone().matmul(self.wte.clone().transpose())); // [n, Vp]
+        if let Some(padding) = &self.padding {
+            logits = logits + padding.clone();
+        }
+        let shifted = logits.clone() - logits.max_dim(1);
+        let picked = shifted.clone().gather(1, chunk.targets.clone()); // [n, 1]
+        let exponentials = shifted.exp();
+        let sum = exponentials.clone().sum_dim(1); // [n, 1]
+        Softmax { loss: (sum.clone().log() - picked).sum(), probabilities: exponentials / sum }
+    }
+}
