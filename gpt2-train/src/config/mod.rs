@@ -1,0 +1,251 @@
+//! A run's settings as they are written: in a TOML file, as flags, or not at all.
+//!
+//! One flat namespace in kebab case is shared by files, flags and reports. What is absent here gets its value in
+//! [`crate::plan`], which also judges the values; this module knows only their names and types.
+
+mod choices;
+mod file;
+
+pub use choices::{BackendChoice, ScheduleKind};
+
+use gpt2_model::Precision;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything that can be set about a run. Each field is a key of the run file and a long flag of `gpt2 train`.
+///
+/// Relative paths are taken from the directory in which the program runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RunConfig {
+    /// Directory of the run: plan, metrics, samples and checkpoints.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
+    pub run: Option<PathBuf>,
+    /// Directory of token shards made by `gpt2 data prepare` [default: a story corpus that the program makes itself].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
+    pub data: Option<PathBuf>,
+    /// Seed of the initial weights, the order of the data and dropout.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Run"))]
+    pub seed: Option<u64>,
+    /// Size of the model: d4, d6, gpt2, gpt2-medium, gpt2-large or gpt2-xl [default: d4].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PRESET", help_heading = "Model"))]
+    pub model: Option<String>,
+    /// Transformer blocks [default: the preset's].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Model"))]
+    pub n_layer: Option<usize>,
+    /// Attention heads a block [default: the preset's].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Model"))]
+    pub n_head: Option<usize>,
+    /// Width of the residual stream, a multiple of the heads [default: the preset's].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Model"))]
+    pub n_embd: Option<usize>,
+    /// Longest sequence the model can see, in tokens [default: the preset's].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Model"))]
+    pub block_size: Option<usize>,
+    /// Probability that an activation is dropped in training, in [0, 1) [default: 0].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "P", help_heading = "Model"))]
+    pub dropout: Option<f64>,
+    /// Start from a Hugging Face GPT-2: a directory with config.json and model.safetensors.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PATH", help_heading = "Model"))]
+    pub init: Option<PathBuf>,
+    /// Where to compute [default: auto].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Machine"))]
+    pub backend: Option<BackendChoice>,
+    /// Number of the device, from 0 [default: 0].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
+    pub device: Option<usize>,
+    /// Type of the operands of matrix products [default: f32].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TYPE", help_heading = "Machine", value_parser = precision_parser()))]
+    pub precision: Option<Precision>,
+    /// CPU threads [default: as many as there are cores].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
+    pub threads: Option<usize>,
+    /// Stop after so many optimizer steps.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Limits"))]
+    pub steps: Option<u64>,
+    /// Stop after so many training tokens, rounded up to a whole step.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Limits"))]
+    pub max_tokens: Option<u64>,
+    /// Stop after so many minutes of wall time.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "MINUTES", help_heading = "Limits"))]
+    pub max_minutes: Option<f64>,
+    /// Sequences in a micro-step: what must fit into memory at once.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SEQUENCES", help_heading = "Batch"))]
+    pub batch: Option<usize>,
+    /// Tokens in a sequence, at most the block size.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Batch"))]
+    pub seq: Option<usize>,
+    /// Micro-steps whose gradients are averaged into one optimizer step [default: 1].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Batch"))]
+    pub grad_accum: Option<usize>,
+    /// Sequences in an optimizer step; a multiple of the batch, instead of grad-accum.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SEQUENCES", help_heading = "Batch"))]
+    pub global_batch: Option<usize>,
+    /// Batches that are prepared ahead of the training [default: 4].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "BATCHES", help_heading = "Batch"))]
+    pub prefetch: Option<usize>,
+    /// Highest learning rate.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", help_heading = "Learning rate"))]
+    pub lr: Option<f64>,
+    /// Learning rate at the end of the decay [default: a tenth of lr].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", help_heading = "Learning rate"))]
+    pub min_lr: Option<f64>,
+    /// Optimizer steps of linear warm-up [default: a twentieth of the steps, at most 700].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Learning rate"))]
+    pub warmup: Option<u64>,
+    /// Shape after the warm-up [default: cosine].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Learning rate"))]
+    pub schedule: Option<ScheduleKind>,
+    /// Optimizer step at which the decay reaches min-lr [default: the last step].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Learning rate"))]
+    pub decay_steps: Option<u64>,
+    /// Last part of decay-steps in which the wsd schedule decays, in (0, 1] [default: 0.2].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FRACTION", help_heading = "Learning rate"))]
+    pub decay_fraction: Option<f64>,
+    /// AdamW's decoupled weight decay, on matrices only [default: 0.1].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "X", help_heading = "Optimizer"))]
+    pub weight_decay: Option<f64>,
+    /// Decay of the gradient's running mean, in [0, 1) [default: 0.9].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "X", help_heading = "Optimizer"))]
+    pub beta1: Option<f64>,
+    /// Decay of the squared gradient's running mean, in [0, 1) [default: 0.95].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "X", help_heading = "Optimizer"))]
+    pub beta2: Option<f64>,
+    /// Added to AdamW's denominator [default: 1e-8].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "X", help_heading = "Optimizer"))]
+    pub eps: Option<f64>,
+    /// Largest global norm of the gradient; 0 does not clip [default: 1.0].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NORM", help_heading = "Optimizer"))]
+    pub grad_clip: Option<f64>,
+    /// Steps between evaluations on the validation tokens; 0 for never.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Intervals"))]
+    pub eval_every: Option<u64>,
+    /// Validation batches in an evaluation, at most all there are.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "BATCHES", help_heading = "Intervals"))]
+    pub eval_batches: Option<usize>,
+    /// Steps between samples of text; 0 for never.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Intervals"))]
+    pub sample_every: Option<u64>,
+    /// What a sample starts with; empty for the start of a document.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT", help_heading = "Intervals"))]
+    pub sample_prompt: Option<String>,
+    /// Length of a sample, in tokens [default: 64].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Intervals"))]
+    pub sample_tokens: Option<usize>,
+    /// Steps between checkpoints; 0 for one at the end only.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Intervals"))]
+    pub checkpoint_every: Option<u64>,
+    /// Newest checkpoints that are kept; the best is always kept [default: 3].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Intervals"))]
+    pub keep: Option<usize>,
+    /// Steps between printed lines [default: 10].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Intervals"))]
+    pub log_every: Option<u64>,
+}
+
+impl RunConfig {
+    /// Lays `flags` over these settings: what both set is taken from the flags.
+    ///
+    /// A flag for `grad-accum` or `global-batch` also takes back the other one of this file, since both say the same thing.
+    #[must_use]
+    pub fn overlay(mut self, flags: Self) -> Self {
+        // A struct literal, so that a new field that is forgotten here does not compile.
+        macro_rules! flags_or_self {
+            ($($field:ident)*) => { Self { $($field: flags.$field.or(self.$field)),* } };
+        }
+        if flags.grad_accum.is_some() {
+            self.global_batch = None;
+        }
+        if flags.global_batch.is_some() {
+            self.grad_accum = None;
+        }
+        flags_or_self! {
+            run data seed
+            model n_layer n_head n_embd block_size dropout init
+            backend device precision threads
+            steps max_tokens max_minutes
+            batch seq grad_accum global_batch prefetch
+            lr min_lr warmup schedule decay_steps decay_fraction
+            weight_decay beta1 beta2 eps grad_clip
+            eval_every eval_batches sample_every sample_prompt sample_tokens checkpoint_every keep log_every
+        }
+    }
+}
+
+/// The words of [`Precision`], which belongs to a crate that knows no command line.
+#[cfg(feature = "clap")]
+fn precision_parser() -> impl clap::builder::TypedValueParser<Value = Precision> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(["f32", "bf16"]).map(|word| {
+        if word == "bf16" {
+            Precision::Bf16
+        } else {
+            Precision::F32
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = RunConfig {
+            lr: Some(1e-3),
+            seq: Some(64),
+            ..RunConfig::default()
+        };
+        let flags = RunConfig {
+            lr: Some(2e-3),
+            batch: Some(4),
+            ..RunConfig::default()
+        };
+        let expected = RunConfig {
+            lr: Some(2e-3),
+            seq: Some(64),
+            batch: Some(4),
+            ..RunConfig::default()
+        };
+        assert_eq!(file.overlay(flags), expected);
+    }
+
+    #[test]
+    fn a_flag_replaces_the_other_way_to_say_it() {
+        let file = RunConfig {
+            grad_accum: Some(4),
+            ..RunConfig::default()
+        };
+        let flags = RunConfig {
+            global_batch: Some(32),
+            ..RunConfig::default()
+        };
+        assert_eq!(file.clone().overlay(flags.clone()), flags);
+        assert_eq!(flags.overlay(file.clone()), file);
+    }
+
+    #[cfg(feature = "clap")]
+    #[test]
+    fn flags_are_the_keys_and_are_read_alike() {
+        use clap::{Args as _, Command, FromArgMatches as _};
+        let command = RunConfig::augment_args(Command::new("train"));
+        command.clone().debug_assert();
+        let mut flags: Vec<_> = command
+            .get_arguments()
+            .filter_map(|arg| arg.get_long().map(str::to_owned))
+            .collect();
+        flags.sort();
+        assert_eq!(flags, RunConfig::keys());
+        assert!(command.get_arguments().all(|arg| arg.get_help().is_some()));
+
+        let line = "train --n-layer 3 --lr 1e-3 --precision bf16 --schedule wsd --run a";
+        let matches = command.try_get_matches_from(line.split(' ')).unwrap();
+        let flags = RunConfig::from_arg_matches(&matches).unwrap();
+        let text = "n-layer = 3\nlr = 1e-3\nprecision = \"bf16\"\nschedule = \"wsd\"\nrun = \"a\"\n";
+        assert_eq!(
+            flags,
+            RunConfig::from_toml(text, std::path::Path::new("run.toml")).unwrap()
+        );
+    }
+}

@@ -1,0 +1,338 @@
+//! Everything that can stop a run, from a misspelt key to a loss that is not a number.
+
+use crate::quantity::bytes;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of this crate. Each message is one line: what was found, what was expected and what mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The run file is not TOML.
+    #[error("{path}:{line}: not valid TOML: {reason}", path = path.display())]
+    ConfigSyntax {
+        /// The run file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What the parser met.
+        reason: String,
+    },
+    /// The run file holds a key that is not known.
+    #[error(
+        "{path}:{line}: unknown key `{key}`{hint}",
+        path = path.display(),
+        hint = nearest.as_ref().map_or_else(
+            || "; keys are the long flags of `gpt2 train`, without sections".to_owned(),
+            |known| format!("; did you mean `{known}`?"),
+        )
+    )]
+    UnknownKey {
+        /// The run file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The key as it was written.
+        key: String,
+        /// The closest known key, if one is close.
+        nearest: Option<String>,
+    },
+    /// A key of the run file holds a value of another type, or a word that is not known.
+    #[error("{path}:{line}: key `{key}`: {reason}", path = path.display())]
+    KeyType {
+        /// The run file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// Settings cannot be saved.
+    #[error("cannot write the settings as TOML: {source}; use paths in UTF-8")]
+    NotToml {
+        /// The cause.
+        #[source]
+        source: toml::ser::Error,
+    },
+    /// A key or flag holds a value that cannot work.
+    #[error("`{key}` is {value}, expected {expected}; {mend}")]
+    InvalidValue {
+        /// The key, spelt as in the run file and the flags.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: String,
+        /// What to do about it.
+        mend: String,
+    },
+    /// Two keys say the same thing in two ways.
+    #[error("`{first}` and `{second}` are both set, expected one of them; remove either")]
+    Conflict {
+        /// One key.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A run is resumed with settings that would make it another run.
+    #[error(
+        "{path}: cannot resume with other settings: {differences}; drop these flags, or start a new run with another `--run`",
+        path = path.display(), differences = differences.join(", ")
+    )]
+    ResumeMismatch {
+        /// The plan of the run that is being resumed.
+        path: PathBuf,
+        /// One entry a key: saved value and wanted value.
+        differences: Vec<String>,
+    },
+    /// The model's configuration or a file of weights is wrong.
+    #[error(transparent)]
+    Model(#[from] gpt2_model::ModelError),
+    /// The data is wrong or cannot be read.
+    #[error(transparent)]
+    Data(#[from] gpt2_data::DataError),
+    /// A file or directory could not be read or written.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create` and so on.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is full.
+    #[error("cannot {action} {path}: the disk is full; free some space or lower `keep`, then continue with `--resume`", path = path.display())]
+    DiskFull {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The run directory cannot be created or written.
+    #[error("run directory {path} is not writable: {source}; choose another with `--run`", path = path.display())]
+    RunDirUnwritable {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The run directory holds a run already.
+    #[error("run directory {path} already holds a run; continue it with `--resume`, or choose another with `--run`", path = path.display())]
+    RunDirTaken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process trains in this run directory.
+    #[error(
+        "run directory {path} is in use{by}; wait for that run to end, or choose another with `--run`",
+        path = path.display(), by = pid.map(|pid| format!(" by process {pid}")).unwrap_or_default()
+    )]
+    RunDirInUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process, if it could be read.
+        pid: Option<u32>,
+    },
+    /// A directory holds no run.
+    #[error("{path} holds no run: {missing} is missing; expected the `--run` directory of `gpt2 train`", path = path.display())]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+        /// The file that every run has.
+        missing: &'static str,
+    },
+    /// A file of records that this program wrote does not parse.
+    #[error("{path}:{line}: not a record of this run: {source}; remove that line or start a new run", path = path.display())]
+    RecordDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file of a checkpoint is not what its manifest says.
+    #[error("checkpoint {path} is damaged: expected {expected}, found {found}", path = path.display())]
+    CheckpointDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What the manifest promises.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A file of a checkpoint is not there.
+    #[error("checkpoint {path} is incomplete: expected it to hold {missing}", path = path.display())]
+    CheckpointIncomplete {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// The missing file.
+        missing: String,
+    },
+    /// There is no whole checkpoint to go on from.
+    #[error("no whole checkpoint in {path}; start again without `--resume` and with another `--run`", path = path.display())]
+    NoCheckpoint {
+        /// The directory of checkpoints.
+        path: PathBuf,
+    },
+    /// The loss or the gradient is not a finite number. The weights are those of the step before.
+    #[error(
+        "{what} is {value} at step {step} (batch at position {position} of the data), expected a finite number; {hint}"
+    )]
+    NonFinite {
+        /// Which quantity.
+        what: Quantity,
+        /// Its value.
+        value: f64,
+        /// The optimizer step that was not taken, counted from 1.
+        step: u64,
+        /// The batch's first window in the order of the data.
+        position: u64,
+        /// What to try.
+        hint: String,
+    },
+    /// The model and its batch do not fit into memory.
+    #[error(
+        "batch {batch} of {seq} tokens does not fit into memory{sizes}; {mend}",
+        sizes = needed_and_available(*needed_bytes, *available_bytes),
+        mend = largest_batch.map_or_else(
+            || "not even one sequence fits: choose a smaller `--model` or `--seq`".to_owned(),
+            |largest| format!("the largest that fits is `--batch {largest}` (raise `--grad-accum` to keep the global batch)"),
+        )
+    )]
+    OutOfMemory {
+        /// Sequences in a micro-step.
+        batch: u64,
+        /// Tokens in a sequence.
+        seq: u64,
+        /// What the run would need, if known.
+        needed_bytes: Option<u64>,
+        /// What there is, if known.
+        available_bytes: Option<u64>,
+        /// The largest batch that fits; none if even one sequence does not.
+        largest_batch: Option<u64>,
+    },
+}
+
+/// What was found not to be finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    /// The training loss.
+    Loss,
+    /// The global norm of the gradient.
+    GradientNorm,
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loss => "the loss",
+            Self::GradientNorm => "the gradient's norm",
+        })
+    }
+}
+
+impl TrainError {
+    /// Wraps an I/O error; a full disk becomes [`TrainError::DiskFull`].
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { action, path, source },
+            _ => Self::Io { action, path, source },
+        }
+    }
+}
+
+fn needed_and_available(needed: Option<u64>, available: Option<u64>) -> String {
+    match (needed, available) {
+        (Some(needed), Some(available)) => format!(" ({} needed, {} there)", bytes(needed), bytes(available)),
+        (Some(needed), None) => format!(" ({} needed)", bytes(needed)),
+        (None, Some(available)) => format!(" ({} there)", bytes(available)),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let full = TrainError::io("write", "a/metrics.jsonl", io::ErrorKind::StorageFull.into());
+        assert!(matches!(full, TrainError::DiskFull { .. }));
+        assert_eq!(
+            full.to_string(),
+            "cannot write a/metrics.jsonl: the disk is full; free some space or lower `keep`, then continue with `--resume`"
+        );
+        let other = TrainError::io("read", "a", io::ErrorKind::NotFound.into());
+        assert_eq!(other.to_string(), "cannot read a: entity not found");
+    }
+
+    #[test]
+    fn out_of_memory_names_the_batch_that_fits() {
+        let error = |largest_batch| TrainError::OutOfMemory {
+            batch: 64,
+            seq: 1024,
+            needed_bytes: Some(96 << 30),
+            available_bytes: Some(80 << 30),
+            largest_batch,
+        };
+        assert_eq!(
+            error(Some(48)).to_string(),
+            "batch 64 of 1024 tokens does not fit into memory (96.0 GiB needed, 80.0 GiB there); \
+             the largest that fits is `--batch 48` (raise `--grad-accum` to keep the global batch)"
+        );
+        assert!(
+            error(None)
+                .to_string()
+                .ends_with("not even one sequence fits: choose a smaller `--model` or `--seq`")
+        );
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_names_step_and_batch() {
+        let error = TrainError::NonFinite {
+            what: Quantity::Loss,
+            value: f64::NAN,
+            step: 17,
+            position: 128,
+            hint: "try a lower `--lr`".into(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "the loss is NaN at step 17 (batch at position 128 of the data), expected a finite number; try a lower `--lr`"
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_says_what_is_wrong_with_it() {
+        let damaged = TrainError::CheckpointDamaged {
+            path: "c/model.bin".into(),
+            expected: "12 bytes".into(),
+            found: "3 bytes".into(),
+        };
+        assert_eq!(
+            damaged.to_string(),
+            "checkpoint c/model.bin is damaged: expected 12 bytes, found 3 bytes"
+        );
+        let incomplete = TrainError::CheckpointIncomplete {
+            path: "c".into(),
+            missing: "model.bin".into(),
+        };
+        assert_eq!(
+            incomplete.to_string(),
+            "checkpoint c is incomplete: expected it to hold model.bin"
+        );
+        let none = TrainError::NoCheckpoint { path: "c".into() };
+        assert!(none.to_string().starts_with("no whole checkpoint in c;"));
+    }
+}

@@ -1,0 +1,108 @@
+//! The machine and this process, as the operating system describes them.
+
+use std::fs;
+use std::thread;
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+/// What the machine is. Does not change while a run goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Name of the machine.
+    pub hostname: Option<String>,
+    /// Operating system with its version.
+    pub os: Option<String>,
+    /// The processor's name.
+    pub cpu: Option<String>,
+    /// Processors that this process may run on, hyper-threads included.
+    pub cores: usize,
+    /// Memory that this process may use: the machine's or, if smaller, its control group's. In bytes.
+    pub memory_bytes: u64,
+}
+
+impl HostFacts {
+    /// Asks the operating system.
+    pub fn detect() -> Self {
+        let wanted = RefreshKind::nothing()
+            .with_memory(MemoryRefreshKind::nothing().with_ram())
+            .with_cpu(CpuRefreshKind::nothing());
+        let system = System::new_with_specifics(wanted);
+        let machine = system.total_memory();
+        let cpu = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
+        Self {
+            hostname: System::host_name(),
+            os: System::long_os_version(),
+            cpu: cpu.filter(|name| !name.is_empty()),
+            // Unlike a list of processors, this respects affinity and the control group's quota.
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: system
+                .cgroup_limits()
+                .map_or(machine, |limits| limits.total_memory.min(machine)),
+        }
+    }
+}
+
+/// Memory of this process, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostMemory {
+    /// Resident now (`VmRSS`).
+    pub resident: Option<u64>,
+    /// The most that has been resident (`VmHWM`).
+    pub peak: Option<u64>,
+}
+
+impl HostMemory {
+    /// Reads both from `/proc/self/status`; none on systems that have no such file.
+    pub fn now() -> Self {
+        fs::read_to_string("/proc/self/status")
+            .map(|status| Self::parse(&status))
+            .unwrap_or_default()
+    }
+
+    fn parse(status: &str) -> Self {
+        Self {
+            resident: kib_field(status, "VmRSS:"),
+            peak: kib_field(status, "VmHWM:"),
+        }
+    }
+}
+
+/// A line such as `VmHWM:     3328 kB` (proc(5); the unit is 1,024 bytes).
+fn kib_field(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_file_is_read() {
+        let memory = HostMemory::parse("Name:\tgpt2\nVmPeak:\t  9 kB\nVmHWM:\t    3328 kB\nVmRSS:\t    1024 kB\n");
+        assert_eq!(
+            memory,
+            HostMemory {
+                resident: Some(1 << 20),
+                peak: Some(3328 << 10)
+            }
+        );
+        assert_eq!(HostMemory::parse("VmHWM: many kB\n"), HostMemory::default());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_is_at_least_what_is_resident() {
+        let memory = HostMemory::now();
+        assert!(
+            memory.resident.unwrap() > 0 && memory.peak >= memory.resident,
+            "{memory:?}"
+        );
+    }
+
+    #[test]
+    fn the_host_has_a_processor_and_memory() {
+        let host = HostFacts::detect();
+        assert!(host.cores >= 1 && host.memory_bytes > 0, "{host:?}");
+    }
+}

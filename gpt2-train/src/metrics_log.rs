@@ -1,0 +1,272 @@
+//! `metrics.jsonl`: one JSON object a step, appended as the run goes and cut back when it resumes.
+
+use crate::atomic_file::write_atomic;
+use crate::error::TrainError;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// What is known about a step. What was not measured is left out of the line.
+///
+/// An evaluation has no line of its own: `val_loss` stands in the line of the step after which it was taken. The evaluation
+/// before the first step is the line of step 0, which has no training loss.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepRecord {
+    /// Optimizer steps taken so far, this one included: the first is 1.
+    pub step: u64,
+    /// Training tokens seen so far, this step's included.
+    pub tokens: u64,
+    /// Mean training loss of the step's tokens, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Mean loss on the validation tokens, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// Learning rate of the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Global norm of the gradient before clipping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_norm: Option<f64>,
+    /// Training tokens of this step over `step_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_sec: Option<f64>,
+    /// Wall time of the step, from asking for its data to the updated weights. Evaluation, samples and checkpoints are not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_ms: Option<f64>,
+    /// The part of `step_ms` spent waiting for data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_wait_ms: Option<f64>,
+    /// Wall time since the run began, everything included, without the time between a stop and its resumption.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_sec: Option<f64>,
+    /// Resident memory of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_mem_bytes: Option<u64>,
+    /// The most memory that the process has had resident.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_peak_bytes: Option<u64>,
+    /// Device memory in use by tensors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_mem_bytes: Option<u64>,
+    /// Device memory held by the backend's pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_reserved_bytes: Option<u64>,
+    /// The most that the pool has held, as far as it was looked at: the pool keeps what it once took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_peak_bytes: Option<u64>,
+    /// Memory of the whole device in use by anyone, as its driver counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_driver_bytes: Option<u64>,
+}
+
+impl StepRecord {
+    /// The run's peak memory: the device's where it has memory of its own, else the process's.
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        self.device_peak_bytes.or(self.host_peak_bytes)
+    }
+}
+
+/// The open log of a run that is being trained.
+#[derive(Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the log at `path` to go on after `step` steps; 0 starts anew.
+    ///
+    /// Lines of later steps are taken away at once or not at all: the steps will be taken again. The lines that stay are
+    /// kept byte for byte. A last line that a killed process left half-written is dropped.
+    ///
+    /// # Errors
+    /// [`TrainError::RecordDamaged`] for any other line that is no record, and I/O errors.
+    pub fn open(path: impl Into<PathBuf>, step: u64) -> Result<Self, TrainError> {
+        let path = path.into();
+        let text = read_or_empty(&path)?;
+        let kept: String = complete_lines(&text, &path)?
+            .into_iter()
+            // The evaluation before the first step is taken again when a run starts anew.
+            .filter(|(_, record)| step > 0 && record.step <= step)
+            .map(|(line, _)| line)
+            .collect();
+        if kept != text {
+            write_atomic(&path, kept.as_bytes())?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|source| TrainError::io("open", &path, source))?;
+        Ok(Self { path, file })
+    }
+
+    /// Appends a line. It is with the operating system when this returns, so that it outlives the process being killed.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::DiskFull`].
+    pub fn append(&mut self, record: &StepRecord) -> Result<(), TrainError> {
+        let mut line =
+            serde_json::to_vec(record).map_err(|source| TrainError::io("write", &self.path, source.into()))?;
+        line.push(b'\n');
+        // One write, without a buffer: a line is torn only if the process dies inside it.
+        self.file
+            .write_all(&line)
+            .map_err(|source| TrainError::io("write", &self.path, source))
+    }
+
+    /// Makes the lines so far durable. To be called before a checkpoint counts on them.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::DiskFull`].
+    pub fn sync(&mut self) -> Result<(), TrainError> {
+        self.file
+            .sync_data()
+            .map_err(|source| TrainError::io("sync", &self.path, source))
+    }
+}
+
+/// Reads every record of a log, for reports. A half-written last line, as of a run that is being trained, is left out.
+///
+/// # Errors
+/// [`TrainError::Io`], or [`TrainError::RecordDamaged`] for any other line that is no record.
+pub fn read_records(path: &Path) -> Result<Vec<StepRecord>, TrainError> {
+    let text = fs::read_to_string(path).map_err(|source| TrainError::io("read", path, source))?;
+    Ok(complete_lines(&text, path)?
+        .into_iter()
+        .map(|(_, record)| record)
+        .collect())
+}
+
+fn read_or_empty(path: &Path) -> Result<String, TrainError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(TrainError::io("read", path, source)),
+    }
+}
+
+/// The lines that end with a newline, with it, and what they hold.
+fn complete_lines<'t>(text: &'t str, path: &Path) -> Result<Vec<(&'t str, StepRecord)>, TrainError> {
+    text.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .enumerate()
+        .map(|(index, line)| match serde_json::from_str(line) {
+            Ok(record) => Ok((line, record)),
+            Err(source) => Err(TrainError::RecordDamaged {
+                path: path.to_path_buf(),
+                line: index + 1,
+                source,
+            }),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(step: u64, loss: f64) -> StepRecord {
+        StepRecord {
+            step,
+            tokens: step * 1024,
+            loss: Some(loss),
+            ..StepRecord::default()
+        }
+    }
+
+    fn log_of(steps: u64) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut log = MetricsLog::open(&path, 0).unwrap();
+        for step in 0..=steps {
+            log.append(&record(step, 1.0 / (step + 1) as f64)).unwrap();
+        }
+        log.sync().unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn what_was_not_measured_is_left_out() {
+        let line = serde_json::to_string(&record(3, 2.5)).unwrap();
+        assert_eq!(line, r#"{"step":3,"tokens":3072,"loss":2.5}"#);
+    }
+
+    #[test]
+    fn resuming_cuts_later_steps_and_keeps_the_rest_to_the_byte() {
+        let (_dir, path) = log_of(5);
+        let before = fs::read_to_string(&path).unwrap();
+        let mut log = MetricsLog::open(&path, 3).unwrap();
+        log.append(&record(4, 0.5)).unwrap();
+        let after = fs::read_to_string(&path).unwrap();
+        let kept: String = before.split_inclusive('\n').take(4).collect();
+        assert_eq!(after, kept + "{\"step\":4,\"tokens\":4096,\"loss\":0.5}\n");
+    }
+
+    #[test]
+    fn starting_anew_empties_the_log() {
+        let (_dir, path) = log_of(2);
+        MetricsLog::open(&path, 0).unwrap();
+        assert_eq!(read_records(&path).unwrap(), []);
+    }
+
+    #[test]
+    fn a_half_written_last_line_is_dropped() {
+        let (_dir, path) = log_of(2);
+        let mut text = fs::read_to_string(&path).unwrap();
+        text.push_str("{\"step\":3,\"tok");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read_records(&path).unwrap().len(), 3);
+        MetricsLog::open(&path, 9).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().ends_with("}\n"));
+    }
+
+    #[test]
+    fn any_other_damage_is_reported_with_its_line() {
+        let (_dir, path) = log_of(2);
+        let text = fs::read_to_string(&path)
+            .unwrap()
+            .replacen("\"step\":1", "\"step\":x", 1);
+        fs::write(&path, text).unwrap();
+        let error = MetricsLog::open(&path, 2).unwrap_err();
+        assert!(matches!(error, TrainError::RecordDamaged { line: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_missing_log_is_named() {
+        let error = read_records(Path::new("no/metrics.jsonl")).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot read no/metrics.jsonl: "),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn losses_survive_the_file(loss in prop::num::f64::NORMAL, step in any::<u64>()) {
+            let line = serde_json::to_string(&record(step % (1 << 50), loss)).unwrap();
+            let back: StepRecord = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(back.loss.map(f64::to_bits), Some(loss.to_bits()));
+        }
+    }
+
+    proptest! {
+        // Each case writes and syncs files.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn a_log_torn_anywhere_opens_again(cut in 0..200_usize, step in 0..8_u64) {
+            let (_dir, path) = log_of(5);
+            let text = fs::read(&path).unwrap();
+            fs::write(&path, &text[..cut.min(text.len())]).unwrap();
+            MetricsLog::open(&path, step).unwrap();
+            let records = read_records(&path).unwrap();
+            prop_assert!(records.iter().all(|r| r.step <= step));
+            prop_assert!(records.iter().map(|r| r.step).eq(0..records.len() as u64));
+        }
+    }
+}

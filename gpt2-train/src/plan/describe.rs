@@ -1,0 +1,220 @@
+//! A plan in words and figures, for `--dry-run` and the head of `plan.toml`.
+
+use super::{DataSummary, RunPlan};
+use crate::config::ScheduleKind;
+use crate::quantity::{bytes, flops, grouped};
+use gpt2_model::cost;
+use std::fmt::Write;
+
+impl RunPlan {
+    /// What the run comes to: size, data, work, predicted memory, schedule and limits, one a line.
+    pub fn describe(&self, data: &DataSummary) -> String {
+        let mut text = String::new();
+        for (label, line) in [
+            ("model", self.model_line()),
+            ("data", self.data_line(data)),
+            ("batch", self.batch_line()),
+            ("length", self.length_line(data)),
+            ("compute", self.compute_line()),
+            ("memory", self.memory_line()),
+            ("schedule", self.schedule_line()),
+            ("optimizer", self.optimizer_line()),
+            ("every", self.intervals_line()),
+            (
+                "on",
+                format!(
+                    "{} device {}, {}, {} threads",
+                    self.backend, self.device, self.precision, self.threads
+                ),
+            ),
+            ("run", self.run.display().to_string()),
+        ] {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{label:<10} {line}");
+        }
+        text
+    }
+
+    fn model_line(&self) -> String {
+        let model = &self.model;
+        format!(
+            "{}: {} parameters, {} layers, {} heads, {} wide, block {}, vocabulary {}, dropout {}, {}",
+            self.preset,
+            grouped(cost::parameters(model)),
+            model.n_layer,
+            model.n_head,
+            model.n_embd,
+            model.block_size,
+            grouped(model.vocab_size as u64),
+            model.dropout,
+            self.init.as_ref().map_or_else(
+                || format!("seed {}", self.seed),
+                |init| format!("from {}", init.display())
+            ),
+        )
+    }
+
+    fn data_line(&self, data: &DataSummary) -> String {
+        let place = self
+            .data
+            .as_ref()
+            .map_or_else(|| "made by this program".to_owned(), |dir| dir.display().to_string());
+        let floor = data
+            .floor
+            .map(|nats| format!(", floor {nats:.4} nats a token"))
+            .unwrap_or_default();
+        format!(
+            "{} ({place}): {} training tokens, {} validation tokens{floor}",
+            data.name,
+            grouped(data.train_tokens),
+            grouped(data.val_tokens)
+        )
+    }
+
+    fn batch_line(&self) -> String {
+        format!(
+            "{} sequences × {} tokens × {} micro-step{} = {} tokens a step",
+            self.batch,
+            self.seq,
+            self.grad_accum,
+            if self.grad_accum == 1 { "" } else { "s" },
+            grouped(self.tokens_per_step())
+        )
+    }
+
+    fn length_line(&self, data: &DataSummary) -> String {
+        let tokens = self.last_step().saturating_mul(self.tokens_per_step());
+        let epochs = tokens as f64 / data.train_tokens as f64;
+        let minutes = self
+            .max_minutes
+            .map(|minutes| format!(", at most {minutes} minutes"))
+            .unwrap_or_default();
+        format!(
+            "{} steps, {} tokens, {epochs:.2} epochs{minutes}",
+            grouped(self.last_step()),
+            grouped(tokens)
+        )
+    }
+
+    fn compute_line(&self) -> String {
+        let each = cost::flops_per_token(&self.model, self.seq) as f64;
+        let all = each * self.tokens_per_step() as f64 * self.last_step() as f64;
+        format!(
+            "{} a token, {} in all (6·N + 12·n_layer·n_embd·T)",
+            flops(each),
+            flops(all)
+        )
+    }
+
+    fn memory_line(&self) -> String {
+        let memory = self.memory();
+        format!(
+            "{} predicted: weights {}, gradients {}, optimizer {}, activations {}",
+            bytes(memory.total()),
+            bytes(memory.weights),
+            bytes(memory.gradients),
+            bytes(memory.optimizer),
+            bytes(memory.activations)
+        )
+    }
+
+    fn schedule_line(&self) -> String {
+        let start = format!("{} steps of warm-up to {}, then", self.warmup, rate(self.lr));
+        match self.schedule {
+            ScheduleKind::Constant => format!("{start} constant"),
+            ScheduleKind::Cosine | ScheduleKind::Linear => {
+                format!(
+                    "{start} {} to {} at step {}",
+                    self.schedule,
+                    rate(self.min_lr),
+                    self.decay_steps
+                )
+            }
+            ScheduleKind::Wsd => format!(
+                "{start} stable, then in the last {} of {} steps down to {}",
+                self.decay_fraction,
+                self.decay_steps,
+                rate(self.min_lr)
+            ),
+        }
+    }
+
+    fn optimizer_line(&self) -> String {
+        let clip = if self.grad_clip > 0.0 {
+            format!("norm at most {}", self.grad_clip)
+        } else {
+            "no clipping".into()
+        };
+        format!(
+            "AdamW, betas {} and {}, eps {:e}, weight decay {}, gradient {clip}",
+            self.beta1, self.beta2, self.eps, self.weight_decay
+        )
+    }
+
+    fn intervals_line(&self) -> String {
+        let each = |what: &str, steps: u64| {
+            if steps == 0 {
+                format!("no {what}")
+            } else {
+                format!("{steps} steps {what}")
+            }
+        };
+        [
+            each("evaluation", self.eval_every),
+            each("samples", self.sample_every),
+            each("checkpoints", self.checkpoint_every),
+        ]
+        .join(", ")
+    }
+}
+
+/// A learning rate to four digits: a tenth of 3e-3 is 3e-4 and a rounding error.
+fn rate(rate: f64) -> String {
+    if rate == 0.0 {
+        return "0".to_owned();
+    }
+    let rounded = format!("{rate:.3e}");
+    rounded.parse::<f64>().map_or(rounded, |rate| format!("{rate:e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RunConfig;
+    use crate::plan::Environment;
+
+    #[test]
+    fn the_demo_in_words() {
+        let environment = Environment::sample();
+        let plan = RunPlan::resolve(&RunConfig::default(), &environment).unwrap();
+        let text = plan.describe(&environment.data);
+        for line in [
+            "model      d4: 7,259,008 parameters, 4 layers, 4 heads, 128 wide, block 256, vocabulary 50,257, dropout 0, seed 1337",
+            "data       stories (made by this program): 1,000,000 training tokens, 50,000 validation tokens, floor 1.2500 nats a token",
+            "batch      8 sequences × 128 tokens × 1 micro-step = 1,024 tokens a step",
+            "length     400 steps, 409,600 tokens, 0.41 epochs",
+            "compute    44.3 MFLOP a token, 18.2 TFLOP in all (6·N + 12·n_layer·n_embd·T)",
+            "schedule   20 steps of warm-up to 3e-3, then cosine to 3e-4 at step 400",
+            "every      50 steps evaluation, 100 steps samples, 100 steps checkpoints",
+            "on         ndarray device 0, f32, 2 threads",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_schedule_has_its_sentence() {
+        let sentence = |kind| {
+            let config = RunConfig {
+                schedule: Some(kind),
+                ..RunConfig::default()
+            };
+            RunPlan::resolve(&config, &Environment::sample())
+                .unwrap()
+                .schedule_line()
+        };
+        assert!(sentence(ScheduleKind::Linear).ends_with("then linear to 3e-4 at step 400"));
+        assert!(sentence(ScheduleKind::Constant).ends_with("then constant"));
+        assert!(sentence(ScheduleKind::Wsd).ends_with("in the last 0.2 of 400 steps down to 3e-4"));
+    }
+}

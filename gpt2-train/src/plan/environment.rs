@@ -1,0 +1,52 @@
+//! What the caller found out before a plan can be made: about the data, the machine and the weights to start from.
+
+use crate::config::BackendChoice;
+use gpt2_model::Gpt2Config;
+use std::path::PathBuf;
+
+/// What there is to train on, as the data's manifest says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataSummary {
+    /// The corpus's name, for people and reports.
+    pub name: String,
+    /// Tokens to train on.
+    pub train_tokens: u64,
+    /// Tokens to validate on.
+    pub val_tokens: u64,
+    /// The lowest loss that any model can reach, in nats a token, where the corpus was made so that it is known.
+    pub floor: Option<f64>,
+}
+
+/// What a plan depends on besides the settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Environment {
+    /// The data that the settings name.
+    pub data: DataSummary,
+    /// The run directory if none is set.
+    pub default_run: PathBuf,
+    /// What the backend `auto` is here. `auto` itself leaves it open, as for a dry run without a look at devices.
+    pub auto_backend: BackendChoice,
+    /// Processors that this process may use.
+    pub cores: usize,
+    /// The shape of the weights at `init`, if that is set and there.
+    pub init_model: Option<Gpt2Config>,
+}
+
+#[cfg(test)]
+impl Environment {
+    /// Two cores and a corpus of a few epochs' worth.
+    pub(crate) fn sample() -> Self {
+        Self {
+            data: DataSummary {
+                name: "stories".into(),
+                train_tokens: 1_000_000,
+                val_tokens: 50_000,
+                floor: Some(1.25),
+            },
+            default_run: "runs/demo".into(),
+            auto_backend: BackendChoice::Ndarray,
+            cores: 2,
+            init_model: None,
+        }
+    }
+}

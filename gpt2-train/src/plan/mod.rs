@@ -1,0 +1,310 @@
+//! A run with nothing left open: every setting has its value, and every value has been judged.
+//!
+//! [`RunPlan::resolve`] is pure arithmetic on the settings and on what the caller found out about the machine and the data;
+//! no device is touched. The plan is saved before the first step, and is itself a run file.
+
+mod defaults;
+mod describe;
+mod environment;
+mod resolve;
+mod resume;
+mod validate;
+
+pub use environment::{DataSummary, Environment};
+
+use crate::atomic_file::write_atomic;
+use crate::config::{BackendChoice, RunConfig, ScheduleKind};
+use crate::error::TrainError;
+use crate::schedule::LrSchedule;
+use gpt2_model::{Gpt2Config, Precision, cost};
+use std::path::{Path, PathBuf};
+
+/// What a run does.
+///
+/// ```
+/// use gpt2_train::config::{BackendChoice, RunConfig};
+/// use gpt2_train::plan::{DataSummary, Environment, RunPlan};
+///
+/// let environment = Environment {
+///     data: DataSummary { name: "stories".into(), train_tokens: 1_000_000, val_tokens: 50_000, floor: None },
+///     default_run: "runs/demo".into(),
+///     auto_backend: BackendChoice::Ndarray,
+///     cores: 2,
+///     init_model: None,
+/// };
+/// let config = RunConfig { global_batch: Some(32), ..RunConfig::default() };
+/// let plan = RunPlan::resolve(&config, &environment)?;
+/// assert_eq!((plan.batch, plan.grad_accum), (8, 4));
+/// # Ok::<(), gpt2_train::TrainError>(())
+/// ```
+///
+/// Each field is the key of the same name in [`RunConfig`], which gives its unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunPlan {
+    /// The run directory.
+    pub run: PathBuf,
+    /// The shards; none for the program's own stories.
+    pub data: Option<PathBuf>,
+    /// Seed of weights, data order and dropout.
+    pub seed: u64,
+    /// The preset that the model comes from (key `model`).
+    pub preset: String,
+    /// The model's shape (keys `n-layer`, `n-head`, `n-embd`, `block-size` and `dropout`).
+    pub model: Gpt2Config,
+    /// Weights to start from.
+    pub init: Option<PathBuf>,
+    /// Where to compute.
+    pub backend: BackendChoice,
+    /// Number of the device.
+    pub device: usize,
+    /// Operands of matrix products.
+    pub precision: Precision,
+    /// CPU threads.
+    pub threads: usize,
+    /// Limit in optimizer steps.
+    pub steps: u64,
+    /// Limit in training tokens.
+    pub max_tokens: Option<u64>,
+    /// Limit in minutes.
+    pub max_minutes: Option<f64>,
+    /// Sequences in a micro-step.
+    pub batch: usize,
+    /// Tokens in a sequence.
+    pub seq: usize,
+    /// Micro-steps in an optimizer step.
+    pub grad_accum: usize,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Learning rate at the end of the decay.
+    pub min_lr: f64,
+    /// Steps of warm-up.
+    pub warmup: u64,
+    /// Shape of the learning rate.
+    pub schedule: ScheduleKind,
+    /// Step at which the decay ends.
+    pub decay_steps: u64,
+    /// WSD's share of decay.
+    pub decay_fraction: f64,
+    /// AdamW's weight decay, on matrices.
+    pub weight_decay: f64,
+    /// AdamW's first decay.
+    pub beta1: f64,
+    /// AdamW's second decay.
+    pub beta2: f64,
+    /// AdamW's epsilon.
+    pub eps: f64,
+    /// Largest global gradient norm; 0 does not clip.
+    pub grad_clip: f64,
+    /// Steps between evaluations; 0 for never.
+    pub eval_every: u64,
+    /// Batches in an evaluation.
+    pub eval_batches: usize,
+    /// Steps between samples; 0 for never.
+    pub sample_every: u64,
+    /// Start of a sample.
+    pub sample_prompt: String,
+    /// Tokens in a sample.
+    pub sample_tokens: usize,
+    /// Steps between checkpoints; 0 for one at the end.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept besides the best.
+    pub keep: usize,
+    /// Steps between printed lines.
+    pub log_every: u64,
+}
+
+impl RunPlan {
+    /// The learning rate of each step.
+    pub fn lr_schedule(&self) -> LrSchedule {
+        LrSchedule {
+            kind: self.schedule,
+            lr: self.lr,
+            min_lr: self.min_lr,
+            warmup: self.warmup,
+            decay_steps: self.decay_steps,
+            decay_fraction: self.decay_fraction,
+        }
+    }
+
+    /// Sequences in an optimizer step.
+    pub fn global_batch(&self) -> usize {
+        self.batch.saturating_mul(self.grad_accum)
+    }
+
+    /// Tokens in an optimizer step.
+    pub fn tokens_per_step(&self) -> u64 {
+        self.global_batch().saturating_mul(self.seq) as u64
+    }
+
+    /// The step after which the limits in steps and tokens end the run; the limit in time may end it before.
+    pub fn last_step(&self) -> u64 {
+        let of_tokens = self.max_tokens.map(|tokens| tokens.div_ceil(self.tokens_per_step()));
+        of_tokens.map_or(self.steps, |limit| limit.min(self.steps))
+    }
+
+    /// The device memory that a step needs, as predicted.
+    pub fn memory(&self) -> cost::Memory {
+        cost::training_memory(&self.model, self.batch, self.seq, self.precision)
+    }
+
+    /// Compares the predicted memory with what there is.
+    ///
+    /// # Errors
+    /// [`TrainError::OutOfMemory`], with the largest batch that fits.
+    pub fn check_memory(&self, available_bytes: u64) -> Result<(), TrainError> {
+        let needed = self.memory().total();
+        if needed <= available_bytes {
+            return Ok(());
+        }
+        let largest = cost::largest_batch(&self.model, self.seq, self.precision, available_bytes);
+        Err(TrainError::OutOfMemory {
+            batch: self.batch as u64,
+            seq: self.seq as u64,
+            needed_bytes: Some(needed),
+            available_bytes: Some(available_bytes),
+            largest_batch: (largest > 0).then_some(largest as u64),
+        })
+    }
+
+    /// The plan as settings, all of them set. Resolving them gives this plan again.
+    pub fn to_config(&self) -> RunConfig {
+        RunConfig {
+            run: Some(self.run.clone()),
+            data: self.data.clone(),
+            seed: Some(self.seed),
+            model: Some(self.preset.clone()),
+            n_layer: Some(self.model.n_layer),
+            n_head: Some(self.model.n_head),
+            n_embd: Some(self.model.n_embd),
+            block_size: Some(self.model.block_size),
+            dropout: Some(self.model.dropout),
+            init: self.init.clone(),
+            backend: Some(self.backend),
+            device: Some(self.device),
+            precision: Some(self.precision),
+            threads: Some(self.threads),
+            steps: Some(self.steps),
+            max_tokens: self.max_tokens,
+            max_minutes: self.max_minutes,
+            batch: Some(self.batch),
+            seq: Some(self.seq),
+            grad_accum: Some(self.grad_accum),
+            global_batch: None,
+            prefetch: Some(self.prefetch),
+            lr: Some(self.lr),
+            min_lr: Some(self.min_lr),
+            warmup: Some(self.warmup),
+            schedule: Some(self.schedule),
+            decay_steps: Some(self.decay_steps),
+            decay_fraction: Some(self.decay_fraction),
+            weight_decay: Some(self.weight_decay),
+            beta1: Some(self.beta1),
+            beta2: Some(self.beta2),
+            eps: Some(self.eps),
+            grad_clip: Some(self.grad_clip),
+            eval_every: Some(self.eval_every),
+            eval_batches: Some(self.eval_batches),
+            sample_every: Some(self.sample_every),
+            sample_prompt: Some(self.sample_prompt.clone()),
+            sample_tokens: Some(self.sample_tokens),
+            checkpoint_every: Some(self.checkpoint_every),
+            keep: Some(self.keep),
+            log_every: Some(self.log_every),
+        }
+    }
+
+    /// The text of `plan.toml` and of `--dry-run`: what the run comes to, as comments, then every key.
+    ///
+    /// # Errors
+    /// [`TrainError::NotToml`] if a path is not UTF-8.
+    pub fn to_toml(&self, data: &DataSummary) -> Result<String, TrainError> {
+        let mut text = String::new();
+        for line in self.describe(data).lines() {
+            text.extend(["# ", line, "\n"]);
+        }
+        Ok(text + "\n" + &self.to_config().to_toml()?)
+    }
+
+    /// Writes [`to_toml`](Self::to_toml) to `path`, atomically.
+    ///
+    /// # Errors
+    /// [`TrainError::NotToml`] and I/O errors.
+    pub fn save(&self, path: &Path, data: &DataSummary) -> Result<(), TrainError> {
+        write_atomic(path, self.to_toml(data)?.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo(config: &RunConfig) -> RunPlan {
+        RunPlan::resolve(config, &Environment::sample()).unwrap()
+    }
+
+    #[test]
+    fn the_first_limit_ends_the_run() {
+        let tokens = |n| {
+            demo(&RunConfig {
+                max_tokens: Some(n),
+                steps: Some(100),
+                ..RunConfig::default()
+            })
+            .last_step()
+        };
+        assert_eq!(tokens(1), 1);
+        assert_eq!(tokens(1024), 1);
+        assert_eq!(tokens(1025), 2);
+        assert_eq!(tokens(u64::MAX), 100);
+    }
+
+    #[test]
+    fn a_saved_plan_resolves_to_itself() {
+        let environment = Environment::sample();
+        let plan = demo(&RunConfig {
+            max_minutes: Some(2.5),
+            grad_accum: Some(3),
+            ..RunConfig::default()
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plan.toml");
+        plan.save(&path, &environment.data).unwrap();
+        let again = RunConfig::from_toml_file(&path).unwrap();
+        assert_eq!(again, plan.to_config());
+        assert_eq!(RunPlan::resolve(&again, &environment).unwrap(), plan);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_fit_names_the_largest_that_does() {
+        let plan = demo(&RunConfig {
+            seq: Some(256),
+            ..RunConfig::default()
+        });
+        plan.check_memory(plan.memory().total()).unwrap();
+        let error = plan.check_memory(plan.memory().total() - 1).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                TrainError::OutOfMemory {
+                    batch: 8,
+                    largest_batch: Some(7),
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        let error = plan.check_memory(1).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                TrainError::OutOfMemory {
+                    largest_batch: None,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,312 @@
+//! From settings to a plan: what is absent gets its default, what is derived is derived.
+
+use super::{Environment, RunPlan, defaults, validate};
+use crate::config::{BackendChoice, RunConfig};
+use crate::error::TrainError;
+use gpt2_model::Gpt2Config;
+
+impl RunPlan {
+    /// Fills in every setting and judges the result.
+    ///
+    /// # Errors
+    /// [`TrainError::InvalidValue`] or [`TrainError::Conflict`] name the key; [`TrainError::Model`] an unknown preset.
+    pub fn resolve(config: &RunConfig, environment: &Environment) -> Result<Self, TrainError> {
+        let config = config.clone();
+        let preset = preset_name(&config, environment);
+        let model = model_shape(&config, &preset, environment)?;
+        let size = defaults::of_size(&preset);
+
+        let seq = config.seq.unwrap_or(size.seq.min(model.block_size));
+        let (batch, grad_accum) = batch_shape(&config, size.batch)?;
+        let tokens_per_step = batch.saturating_mul(grad_accum).saturating_mul(seq).max(1) as u64;
+        let steps = config
+            .steps
+            // A limit in tokens alone is the length of the run, and the decay should end there.
+            .or(config.max_tokens.map(|tokens| tokens.div_ceil(tokens_per_step)))
+            .unwrap_or(size.steps);
+        let lr = config.lr.unwrap_or(size.lr);
+        let prompt = if config.data.is_none() {
+            defaults::STORY_PROMPT
+        } else {
+            ""
+        };
+
+        let mut plan = Self {
+            run: config.run.unwrap_or_else(|| environment.default_run.clone()),
+            seed: config.seed.unwrap_or(defaults::SEED),
+            preset,
+            model,
+            init: config.init,
+            backend: match config.backend.unwrap_or_default() {
+                BackendChoice::Auto => environment.auto_backend,
+                chosen => chosen,
+            },
+            device: config.device.unwrap_or(0),
+            precision: config.precision.unwrap_or_default(),
+            threads: config.threads.unwrap_or(environment.cores),
+            steps,
+            max_tokens: config.max_tokens,
+            max_minutes: config.max_minutes,
+            batch,
+            seq,
+            grad_accum,
+            prefetch: config.prefetch.unwrap_or(defaults::PREFETCH),
+            lr,
+            min_lr: config.min_lr.unwrap_or(lr / defaults::MIN_LR_DIVISOR),
+            warmup: config.warmup.unwrap_or(0),
+            schedule: config.schedule.unwrap_or_default(),
+            decay_steps: config.decay_steps.unwrap_or(0),
+            decay_fraction: config.decay_fraction.unwrap_or(defaults::DECAY_FRACTION),
+            weight_decay: config.weight_decay.unwrap_or(defaults::WEIGHT_DECAY),
+            beta1: config.beta1.unwrap_or(defaults::BETA1),
+            beta2: config.beta2.unwrap_or(defaults::BETA2),
+            eps: config.eps.unwrap_or(defaults::EPS),
+            grad_clip: config.grad_clip.unwrap_or(defaults::GRAD_CLIP),
+            eval_every: config.eval_every.unwrap_or(size.eval_every),
+            eval_batches: config.eval_batches.unwrap_or(size.eval_batches),
+            sample_every: config.sample_every.unwrap_or(size.sample_every),
+            sample_prompt: config.sample_prompt.unwrap_or_else(|| prompt.to_owned()),
+            sample_tokens: config.sample_tokens.unwrap_or(defaults::SAMPLE_TOKENS),
+            checkpoint_every: config.checkpoint_every.unwrap_or(size.checkpoint_every),
+            keep: config.keep.unwrap_or(defaults::KEEP),
+            log_every: config.log_every.unwrap_or(defaults::LOG_EVERY),
+            data: config.data,
+        };
+        validate::sizes(&plan)?;
+        if config.decay_steps.is_none() {
+            plan.decay_steps = plan.last_step();
+        }
+        if config.warmup.is_none() {
+            plan.warmup = (plan.decay_steps / defaults::WARMUP_DIVISOR).min(defaults::WARMUP_AT_MOST);
+        }
+        validate::rates(&plan)?;
+        validate::surroundings(&plan, environment)?;
+        Ok(plan)
+    }
+}
+
+/// The preset that is named, or the one that the initial weights have the shape of.
+fn preset_name(config: &RunConfig, environment: &Environment) -> String {
+    if let Some(name) = &config.model {
+        return name.clone();
+    }
+    let Some(init) = &environment.init_model else {
+        return defaults::MODEL.to_owned();
+    };
+    let alike = Gpt2Config::PRESETS.into_iter().find(|name| {
+        Gpt2Config::preset(name).is_ok_and(|preset| {
+            Gpt2Config {
+                dropout: init.dropout,
+                ..preset
+            } == *init
+        })
+    });
+    alike.unwrap_or("gpt2").to_owned()
+}
+
+/// The preset, or the initial weights' shape if no preset is named, with single keys over it.
+fn model_shape(config: &RunConfig, preset: &str, environment: &Environment) -> Result<Gpt2Config, TrainError> {
+    let base = match &environment.init_model {
+        Some(init) if config.model.is_none() => init.clone(),
+        Some(init) => Gpt2Config {
+            vocab_size: init.vocab_size,
+            ..Gpt2Config::preset(preset)?
+        },
+        None => Gpt2Config::preset(preset)?,
+    };
+    let model = Gpt2Config {
+        vocab_size: base.vocab_size,
+        block_size: config.block_size.unwrap_or(base.block_size),
+        n_layer: config.n_layer.unwrap_or(base.n_layer),
+        n_head: config.n_head.unwrap_or(base.n_head),
+        n_embd: config.n_embd.unwrap_or(base.n_embd),
+        // Published weights say how they were trained; here dropout is a setting of this run alone.
+        dropout: config.dropout.unwrap_or(0.0),
+    };
+    if let Some(init) = &environment.init_model {
+        for (key, value, expected) in [
+            ("n-layer", model.n_layer, init.n_layer),
+            ("n-head", model.n_head, init.n_head),
+            ("n-embd", model.n_embd, init.n_embd),
+            ("block-size", model.block_size, init.block_size),
+        ] {
+            if value != expected {
+                return Err(TrainError::InvalidValue {
+                    key,
+                    value: value.to_string(),
+                    expected: format!("{expected}, as in the weights of `init`"),
+                    mend: "drop `model` and this key to take the shape from the weights".into(),
+                });
+            }
+        }
+    }
+    Ok(model)
+}
+
+/// Batch and accumulation, from `batch` with `grad-accum` or `global-batch`.
+fn batch_shape(config: &RunConfig, default_batch: usize) -> Result<(usize, usize), TrainError> {
+    let Some(global) = config.global_batch else {
+        return Ok((config.batch.unwrap_or(default_batch), config.grad_accum.unwrap_or(1)));
+    };
+    if config.grad_accum.is_some() {
+        return Err(TrainError::Conflict {
+            first: "grad-accum",
+            second: "global-batch",
+        });
+    }
+    let batch = config.batch.unwrap_or(default_batch.min(global)).max(1);
+    if global == 0 || !global.is_multiple_of(batch) {
+        let below = global / batch * batch;
+        let above = below + batch;
+        return Err(TrainError::InvalidValue {
+            key: "global-batch",
+            value: global.to_string(),
+            expected: format!("a multiple of `batch` ({batch})"),
+            mend: if below > 0 {
+                format!("try {below} or {above}, or another `batch`")
+            } else {
+                format!("try {above}")
+            },
+        });
+    }
+    Ok((batch, global / batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(config: &RunConfig) -> Result<RunPlan, TrainError> {
+        RunPlan::resolve(config, &Environment::sample())
+    }
+
+    #[test]
+    fn nothing_set_is_a_complete_demo() {
+        let plan = resolve(&RunConfig::default()).unwrap();
+        assert_eq!(
+            (plan.preset.as_str(), plan.model.n_layer, plan.model.n_embd),
+            ("d4", 4, 128)
+        );
+        assert_eq!((plan.batch, plan.seq, plan.grad_accum, plan.steps), (8, 128, 1, 400));
+        assert_eq!((plan.lr, plan.warmup, plan.decay_steps), (3e-3, 20, 400));
+        assert_eq!(
+            (plan.eval_every, plan.sample_every, plan.checkpoint_every),
+            (50, 100, 100)
+        );
+        assert_eq!((plan.backend, plan.threads), (BackendChoice::Ndarray, 2));
+        assert_eq!(
+            (plan.weight_decay, plan.beta1, plan.beta2, plan.eps, plan.grad_clip),
+            (0.1, 0.9, 0.95, 1e-8, 1.0)
+        );
+        assert_eq!(plan.sample_prompt, "Once upon a time");
+    }
+
+    #[test]
+    fn single_keys_lie_over_the_preset() {
+        let config = RunConfig {
+            n_layer: Some(2),
+            block_size: Some(64),
+            dropout: Some(0.1),
+            ..RunConfig::default()
+        };
+        let plan = resolve(&config).unwrap();
+        let expected = Gpt2Config {
+            n_layer: 2,
+            block_size: 64,
+            dropout: 0.1,
+            ..Gpt2Config::preset("d4").unwrap()
+        };
+        assert_eq!(plan.model, expected);
+        assert_eq!(plan.seq, 64);
+    }
+
+    #[test]
+    fn a_global_batch_gives_the_accumulation() {
+        let global = |batch, global| {
+            resolve(&RunConfig {
+                batch,
+                global_batch: Some(global),
+                ..RunConfig::default()
+            })
+        };
+        assert_eq!(global(Some(8), 64).unwrap().grad_accum, 8);
+        assert_eq!(global(None, 4).unwrap().batch, 4);
+        assert_eq!(
+            global(Some(8), 60).unwrap_err().to_string(),
+            "`global-batch` is 60, expected a multiple of `batch` (8); try 56 or 64, or another `batch`"
+        );
+        assert!(
+            global(None, 0)
+                .unwrap_err()
+                .to_string()
+                .starts_with("`global-batch` is 0, ")
+        );
+        let both = RunConfig {
+            grad_accum: Some(2),
+            global_batch: Some(16),
+            ..RunConfig::default()
+        };
+        assert!(matches!(resolve(&both).unwrap_err(), TrainError::Conflict { .. }));
+    }
+
+    #[test]
+    fn a_limit_in_tokens_alone_is_the_length_and_ends_the_decay() {
+        let plan = resolve(&RunConfig {
+            max_tokens: Some(10_240),
+            ..RunConfig::default()
+        })
+        .unwrap();
+        assert_eq!((plan.steps, plan.decay_steps), (10, 10));
+    }
+
+    #[test]
+    fn initial_weights_give_the_shape() {
+        let tiny = Gpt2Config {
+            vocab_size: 96,
+            block_size: 32,
+            n_layer: 2,
+            n_head: 2,
+            n_embd: 8,
+            dropout: 0.1,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let environment = Environment {
+            init_model: Some(tiny.clone()),
+            ..Environment::sample()
+        };
+        let config = RunConfig {
+            init: Some(dir.path().into()),
+            ..RunConfig::default()
+        };
+        let plan = RunPlan::resolve(&config, &environment).unwrap();
+        assert_eq!(plan.model, Gpt2Config { dropout: 0.0, ..tiny });
+        assert_eq!(RunPlan::resolve(&plan.to_config(), &environment).unwrap(), plan);
+
+        let other = RunConfig {
+            n_layer: Some(3),
+            ..config.clone()
+        };
+        let message = RunPlan::resolve(&other, &environment).unwrap_err().to_string();
+        assert!(
+            message.starts_with("`n-layer` is 3, expected 2, as in the weights of `init`"),
+            "{message}"
+        );
+
+        let gpt2 = Environment {
+            init_model: Gpt2Config::preset("gpt2").ok(),
+            ..Environment::sample()
+        };
+        assert_eq!(RunPlan::resolve(&config, &gpt2).unwrap().preset, "gpt2");
+    }
+
+    #[test]
+    fn an_unknown_preset_is_named() {
+        let message = resolve(&RunConfig {
+            model: Some("gpt3".into()),
+            ..RunConfig::default()
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(message.starts_with("unknown model preset `gpt3`"), "{message}");
+    }
+}

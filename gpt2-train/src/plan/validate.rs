@@ -1,0 +1,341 @@
+//! The judgement on a plan: one line a mistake, with the key, its value, what was expected and what mends it.
+
+use super::{Environment, RunPlan};
+use crate::config::BackendChoice;
+use crate::error::TrainError;
+use gpt2_model::Precision;
+use std::fmt::Display;
+
+/// No dimension of a model is near this; past it the products of dimensions would not fit their types.
+const LARGEST_DIMENSION: usize = 1 << 20;
+
+type Judgement = Result<(), TrainError>;
+
+/// Whole numbers: the model's shape, the batch, the limits.
+pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
+    let model = &plan.model;
+    for (key, value) in [
+        ("n-layer", model.n_layer),
+        ("n-head", model.n_head),
+        ("n-embd", model.n_embd),
+        ("block-size", model.block_size),
+        ("batch", plan.batch),
+        ("grad-accum", plan.grad_accum),
+    ] {
+        let fits = (1..=LARGEST_DIMENSION).contains(&value);
+        judge(
+            fits,
+            key,
+            value,
+            format!("1 to {LARGEST_DIMENSION}"),
+            "leave it out for the default",
+        )?;
+    }
+    let whole = model.n_embd.is_multiple_of(model.n_head);
+    let (below, above) = (
+        model.n_embd / model.n_head * model.n_head,
+        model.n_embd.next_multiple_of(model.n_head),
+    );
+    let mend = if below > 0 {
+        format!("try {below} or {above}")
+    } else {
+        format!("try {above}")
+    };
+    judge(
+        whole,
+        "n-embd",
+        model.n_embd,
+        format!("a multiple of `n-head` ({})", model.n_head),
+        mend,
+    )?;
+
+    let seq_fits = (1..=model.block_size).contains(&plan.seq);
+    let expected = format!("1 to `block-size` ({})", model.block_size);
+    judge(seq_fits, "seq", plan.seq, expected, "shorten it or raise `block-size`")?;
+
+    for (key, value) in [
+        ("threads", plan.threads),
+        ("prefetch", plan.prefetch),
+        ("eval-batches", plan.eval_batches),
+        ("sample-tokens", plan.sample_tokens),
+        ("keep", plan.keep),
+    ] {
+        judge(value >= 1, key, value, "at least 1", "leave it out for the default")?;
+    }
+    judge(
+        plan.log_every >= 1,
+        "log-every",
+        plan.log_every,
+        "at least 1",
+        "use `--quiet` to print nothing",
+    )?;
+    judge(
+        plan.steps >= 1,
+        "steps",
+        plan.steps,
+        "at least 1",
+        "use `--dry-run` to train nothing",
+    )?;
+    if let Some(tokens) = plan.max_tokens {
+        judge(
+            tokens >= 1,
+            "max-tokens",
+            tokens,
+            "at least 1",
+            "leave it out for no limit",
+        )?;
+    }
+    if let Some(minutes) = plan.max_minutes {
+        let positive = minutes.is_finite() && minutes > 0.0;
+        judge(
+            positive,
+            "max-minutes",
+            minutes,
+            "a number above 0",
+            "leave it out for no limit",
+        )?;
+    }
+    Ok(())
+}
+
+/// Real numbers: learning rate, optimizer, dropout.
+pub(crate) fn rates(plan: &RunPlan) -> Judgement {
+    let finite = |value: f64| value.is_finite() && value >= 0.0;
+    judge(
+        finite(plan.lr) && plan.lr > 0.0,
+        "lr",
+        plan.lr,
+        "a number above 0",
+        "3e-4 is a common choice",
+    )?;
+    let expected = format!("0 to `lr` ({})", plan.lr);
+    judge(
+        (0.0..=plan.lr).contains(&plan.min_lr),
+        "min-lr",
+        plan.min_lr,
+        expected,
+        "leave it out for a tenth of `lr`",
+    )?;
+    judge(
+        plan.decay_steps >= 1,
+        "decay-steps",
+        plan.decay_steps,
+        "at least 1",
+        "leave it out for the last step",
+    )?;
+    for (key, limit) in [("steps", plan.steps), ("decay-steps", plan.decay_steps)] {
+        let expected = format!("at most `{key}` ({limit})");
+        judge(
+            plan.warmup <= limit,
+            "warmup",
+            plan.warmup,
+            expected,
+            "shorten it or train longer",
+        )?;
+    }
+    let share = plan.decay_fraction > 0.0 && plan.decay_fraction <= 1.0;
+    judge(
+        share,
+        "decay-fraction",
+        plan.decay_fraction,
+        "above 0 and at most 1",
+        "0.2 is a common choice",
+    )?;
+
+    for (key, value) in [
+        ("dropout", plan.model.dropout),
+        ("beta1", plan.beta1),
+        ("beta2", plan.beta2),
+    ] {
+        judge(
+            (0.0..1.0).contains(&value),
+            key,
+            value,
+            "at least 0 and below 1",
+            "leave it out for the default",
+        )?;
+    }
+    judge(
+        finite(plan.eps) && plan.eps > 0.0,
+        "eps",
+        plan.eps,
+        "a number above 0",
+        "1e-8 is a common choice",
+    )?;
+    judge(
+        finite(plan.weight_decay),
+        "weight-decay",
+        plan.weight_decay,
+        "0 or more",
+        "0 switches it off",
+    )?;
+    judge(
+        finite(plan.grad_clip),
+        "grad-clip",
+        plan.grad_clip,
+        "0 or more",
+        "0 switches it off",
+    )
+}
+
+/// What the plan needs around it: a backend that can, weights that are there, data enough.
+pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgement {
+    let on_cpu = matches!(plan.backend, BackendChoice::Ndarray | BackendChoice::Flex);
+    judge(
+        !(on_cpu && plan.precision == Precision::Bf16),
+        "precision",
+        plan.precision,
+        format!("f32 on the {} backend", plan.backend),
+        "choose another `backend` or leave `precision` out",
+    )?;
+    if let Some(init) = &plan.init {
+        let expected = "an existing directory with config.json and model.safetensors";
+        judge(init.exists(), "init", init.display(), expected, "check the path")?;
+    }
+
+    // The last token of a batch is only a target.
+    let data = &environment.data;
+    let one_batch = plan.batch.saturating_mul(plan.seq) as u64;
+    judge(
+        data.train_tokens > one_batch,
+        "batch",
+        plan.batch,
+        format!(
+            "{one_batch} tokens a batch to be fewer than the {} of the training data",
+            data.train_tokens
+        ),
+        "lower `batch` or `seq`, or prepare more data",
+    )?;
+    judge(
+        plan.eval_every == 0 || data.val_tokens > plan.seq as u64,
+        "seq",
+        plan.seq,
+        format!("less than the {} tokens of the validation data", data.val_tokens),
+        "lower it, or set `eval-every` to 0 for no evaluation",
+    )
+}
+
+fn judge(
+    good: bool,
+    key: &'static str,
+    value: impl Display,
+    expected: impl Into<String>,
+    mend: impl Into<String>,
+) -> Judgement {
+    if good {
+        return Ok(());
+    }
+    Err(TrainError::InvalidValue {
+        key,
+        value: value.to_string(),
+        expected: expected.into(),
+        mend: mend.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RunConfig;
+
+    type Change = fn(&mut RunConfig);
+
+    fn message(change: impl FnOnce(&mut RunConfig)) -> String {
+        let mut config = RunConfig::default();
+        change(&mut config);
+        RunPlan::resolve(&config, &Environment::sample())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn each_value_out_of_range_is_named_by_its_key() {
+        let cases: [(&str, &str, Change); 30] = [
+            ("n-layer", "0", |c| c.n_layer = Some(0)),
+            ("n-head", "0", |c| c.n_head = Some(0)),
+            ("n-embd", "130", |c| c.n_embd = Some(130)),
+            ("block-size", "9999999", |c| c.block_size = Some(9_999_999)),
+            ("batch", "0", |c| c.batch = Some(0)),
+            ("grad-accum", "0", |c| c.grad_accum = Some(0)),
+            ("seq", "257", |c| c.seq = Some(257)),
+            ("seq", "0", |c| c.seq = Some(0)),
+            ("threads", "0", |c| c.threads = Some(0)),
+            ("prefetch", "0", |c| c.prefetch = Some(0)),
+            ("eval-batches", "0", |c| c.eval_batches = Some(0)),
+            ("sample-tokens", "0", |c| c.sample_tokens = Some(0)),
+            ("keep", "0", |c| c.keep = Some(0)),
+            ("log-every", "0", |c| c.log_every = Some(0)),
+            ("steps", "0", |c| c.steps = Some(0)),
+            ("max-minutes", "NaN", |c| c.max_minutes = Some(f64::NAN)),
+            ("lr", "0", |c| c.lr = Some(0.0)),
+            ("lr", "inf", |c| c.lr = Some(f64::INFINITY)),
+            ("min-lr", "1", |c| c.min_lr = Some(1.0)),
+            ("decay-steps", "0", |c| c.decay_steps = Some(0)),
+            ("warmup", "401", |c| c.warmup = Some(401)),
+            ("decay-fraction", "0", |c| c.decay_fraction = Some(0.0)),
+            ("dropout", "1", |c| c.dropout = Some(1.0)),
+            ("beta1", "-0.1", |c| c.beta1 = Some(-0.1)),
+            ("beta2", "1", |c| c.beta2 = Some(1.0)),
+            ("eps", "0", |c| c.eps = Some(0.0)),
+            ("weight-decay", "-1", |c| c.weight_decay = Some(-1.0)),
+            ("grad-clip", "NaN", |c| c.grad_clip = Some(f64::NAN)),
+            ("precision", "bf16", |c| c.precision = Some(Precision::Bf16)),
+            ("init", "no/such", |c| c.init = Some("no/such".into())),
+        ];
+        for (key, value, change) in cases {
+            let message = message(change);
+            assert!(
+                message.starts_with(&format!("`{key}` is {value}, expected ")),
+                "{message}"
+            );
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+        assert!(message(|c| c.max_tokens = Some(0)).contains("`steps` is 0"));
+    }
+
+    #[test]
+    fn whole_messages() {
+        assert_eq!(
+            message(|c| c.seq = Some(512)),
+            "`seq` is 512, expected 1 to `block-size` (256); shorten it or raise `block-size`"
+        );
+        assert_eq!(
+            message(|c| c.n_head = Some(3)),
+            "`n-embd` is 128, expected a multiple of `n-head` (3); try 126 or 129"
+        );
+        assert_eq!(
+            message(|c| c.n_head = Some(256)),
+            "`n-embd` is 128, expected a multiple of `n-head` (256); try 256"
+        );
+    }
+
+    #[test]
+    fn data_shorter_than_a_batch_is_refused() {
+        let mut environment = Environment::sample();
+        environment.data.train_tokens = 1024;
+        let message = RunPlan::resolve(&RunConfig::default(), &environment)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("`batch` is 8, expected 1024 tokens a batch to be fewer than the 1024 of"),
+            "{message}"
+        );
+        environment.data.train_tokens = 1025;
+        environment.data.val_tokens = 128;
+        let message = RunPlan::resolve(&RunConfig::default(), &environment)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("`seq` is 128, expected less than the 128 tokens of the validation data"),
+            "{message}"
+        );
+        RunPlan::resolve(
+            &RunConfig {
+                eval_every: Some(0),
+                ..RunConfig::default()
+            },
+            &environment,
+        )
+        .unwrap();
+    }
+}

@@ -1,0 +1,9 @@
+//! How a run is shown: Burn's dashboard on a terminal, plain lines elsewhere, or nothing.
+
+mod dashboard;
+mod plain;
+mod quiet;
+
+pub use dashboard::{dashboard, restore_terminal};
+pub use plain::PlainRenderer;
+pub use quiet::QuietRenderer;
