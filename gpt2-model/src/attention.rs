@@ -2,6 +2,7 @@
 
 use crate::kv_cache::LayerCache;
 use crate::layers::{Linear, round, widen};
+use crate::ops::Gpt2Backend;
 use crate::precision::Precision;
 use burn::module::Module;
 use burn::nn::Dropout;
@@ -22,7 +23,7 @@ pub struct CausalSelfAttention<B: Backend> {
     pub n_head: usize,
 }
 
-impl<B: Backend> CausalSelfAttention<B> {
+impl<B: Gpt2Backend> CausalSelfAttention<B> {
     /// Attends every position to itself and those before it.
     /// With a `cache`, `x` continues the sequence that the cache holds.
     ///

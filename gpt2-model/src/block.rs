@@ -4,6 +4,7 @@ use crate::attention::CausalSelfAttention;
 use crate::kv_cache::LayerCache;
 use crate::layers::{LayerNorm, widen};
 use crate::mlp::Mlp;
+use crate::ops::Gpt2Backend;
 use crate::precision::Precision;
 use burn::module::Module;
 use burn::nn::Dropout;
@@ -25,7 +26,7 @@ pub struct Block<B: Backend> {
     pub resid_dropout: Dropout,
 }
 
-impl<B: Backend> Block<B> {
+impl<B: Gpt2Backend> Block<B> {
     /// # Shapes
     /// `x` and the result are `[B, T, C]`, in `f32`.
     pub fn forward(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {

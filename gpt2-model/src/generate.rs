@@ -2,8 +2,8 @@
 
 use crate::kv_cache::KvCache;
 use crate::model::Gpt2;
+use crate::ops::Gpt2Backend;
 use crate::sampling::Sampling;
-use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 /// # Panics
 /// If the prompt is empty.
 #[derive(Debug)]
-pub struct Generator<'a, B: Backend> {
+pub struct Generator<'a, B: Gpt2Backend> {
     model: &'a Gpt2<B>,
     sampling: Sampling,
     rng: ChaCha8Rng,
@@ -26,7 +26,7 @@ pub struct Generator<'a, B: Backend> {
     device: B::Device,
 }
 
-impl<'a, B: Backend> Generator<'a, B> {
+impl<'a, B: Gpt2Backend> Generator<'a, B> {
     /// A generator that continues `prompt`; the same seed gives the same tokens.
     pub fn new(model: &'a Gpt2<B>, prompt: &[i32], sampling: Sampling, seed: u64) -> Self {
         assert!(!prompt.is_empty(), "a prompt has at least one token");
@@ -42,7 +42,7 @@ impl<'a, B: Backend> Generator<'a, B> {
     }
 }
 
-impl<B: Backend> Iterator for Generator<'_, B> {
+impl<B: Gpt2Backend> Iterator for Generator<'_, B> {
     type Item = i32;
 
     fn next(&mut self) -> Option<i32> {

@@ -1,5 +1,6 @@
 //! The three parametrised layers that GPT-2 is made of, holding Hugging Face's names and layouts.
 
+use crate::ops::{Gpt2Backend, affine};
 use crate::precision::Precision;
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
@@ -34,7 +35,7 @@ pub struct Linear<B: Backend> {
     pub bias: Param<Tensor<B, 1>>,
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Gpt2Backend> Linear<B> {
     /// The product and the bias, in `precision`; the result has that type.
     ///
     /// # Shapes
@@ -46,7 +47,7 @@ impl<B: Backend> Linear<B> {
         let out = weight.dims()[1];
         // One two-dimensional product: a batched one would be `batch` small products on some backends.
         let x = round(x.reshape([batch * seq, width]), precision);
-        (x.matmul(weight) + bias.unsqueeze()).reshape([batch, seq, out]) // [B, T, out]
+        affine(x, weight, bias).reshape([batch, seq, out]) // [B, T, out]
     }
 }
 

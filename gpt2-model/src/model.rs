@@ -39,7 +39,9 @@ impl<B: Backend> Gpt2<B> {
         self.precision = precision;
         self
     }
+}
 
+impl<B: Gpt2Backend> Gpt2<B> {
     /// The residual stream after the last LayerNorm.
     ///
     /// # Shapes
@@ -89,9 +91,7 @@ impl<B: Backend> Gpt2<B> {
         let logits = round(hidden.reshape([batch * seq, width]), self.precision).matmul(wte.transpose());
         widen(logits).narrow(1, 0, self.config.vocab_size).reshape([batch, seq, self.config.vocab_size])
     }
-}
 
-impl<B: Gpt2Backend> Gpt2<B> {
     /// Mean cross-entropy of `targets` in nats a token.
     ///
     /// # Shapes

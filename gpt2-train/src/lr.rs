@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 
 /// Walks an [`LrSchedule`], which is a pure function of the step.
 #[derive(Debug, Clone)]
-pub struct ScheduleWalk {
+pub(crate) struct ScheduleWalk {
     schedule: LrSchedule,
     /// The next step, from 0.
     step: u64,
@@ -16,7 +16,7 @@ pub struct ScheduleWalk {
 
 impl ScheduleWalk {
     /// Starts after `step` steps.
-    pub fn new(schedule: LrSchedule, step: u64) -> Self {
+    pub(crate) fn new(schedule: LrSchedule, step: u64) -> Self {
         Self { schedule, step }
     }
 }

@@ -7,7 +7,7 @@ use crate::hardware::DeviceProbe;
 use crate::lr::ScheduleWalk;
 use crate::metrics::{NumberMetric, TextMetric};
 use crate::metrics_log::MetricsLog;
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{AdamW, AdamWConfig, TrainingBackend};
 use crate::plan::RunPlan;
 use crate::renderer::{PlainRenderer, QuietRenderer, dashboard};
 use crate::run_dir::RunPaths;
@@ -61,7 +61,7 @@ pub struct Session<B: AutodiffBackend> {
 impl<B> Session<B>
 where
     B: AutodiffBackend + Gpt2Backend,
-    B::InnerBackend: Gpt2Backend,
+    B::InnerBackend: TrainingBackend,
 {
     /// Trains until the plan's end, a limit, or a request to stop, and saves a last checkpoint.
     ///
@@ -166,7 +166,7 @@ fn with_metrics<B>(
 ) -> SupervisedTraining<Components<B>>
 where
     B: AutodiffBackend + Gpt2Backend,
-    B::InnerBackend: Gpt2Backend,
+    B::InnerBackend: TrainingBackend,
 {
     let mut supervised = supervised
         .metric_train(TextMetric::STEP)

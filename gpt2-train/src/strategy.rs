@@ -10,7 +10,7 @@ use crate::hardware::{DeviceMemory, DeviceProbe, HostMemory};
 use crate::lr::ScheduleWalk;
 use crate::metrics::{StepOutput, StepReport};
 use crate::metrics_log::{MetricsLog, StepRecord};
-use crate::optimizer::{AdamW, squared_norm};
+use crate::optimizer::{AdamW, TrainingBackend, squared_norm};
 use crate::plan::RunPlan;
 use crate::report::Phases;
 use crate::run_dir::RunPaths;
@@ -18,7 +18,7 @@ use crate::task::TrainingTask;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, Tensor};
 
 use burn::train::{
@@ -93,7 +93,7 @@ pub(crate) struct StepLoop<B: AutodiffBackend> {
 impl<B> SupervisedLearningStrategy<Components<B>> for StepLoop<B>
 where
     B: AutodiffBackend + Gpt2Backend,
-    Inner<B>: Gpt2Backend,
+    Inner<B>: TrainingBackend,
 {
     fn fit(
         &self,
@@ -127,7 +127,7 @@ where
 /// The run as it moves.
 struct Run<'a, B: AutodiffBackend + Gpt2Backend>
 where
-    Inner<B>: Gpt2Backend,
+    Inner<B>: TrainingBackend,
 {
     fixed: &'a StepLoop<B>,
     learner: Learner<Components<B>>,
@@ -145,7 +145,7 @@ where
 
 impl<B: AutodiffBackend + Gpt2Backend> Run<'_, B>
 where
-    Inner<B>: Gpt2Backend,
+    Inner<B>: TrainingBackend,
 {
     fn go(&mut self, training: &dyn DataLoader<B, MicroBatch<B>>) -> Result<Ending, TrainError> {
         let plan = &self.fixed.plan;
@@ -446,7 +446,7 @@ fn dropout_seed(seed: u64, step: u64, micro_step: u64) -> u64 {
 }
 
 /// The text that the model writes after the plan's prompt, up to the end of the document.
-fn sample_text<B: Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64) -> String {
+fn sample_text<B: Gpt2Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64) -> String {
     let tokenizer = Tokenizer::gpt2();
     let mut prompt: Vec<i32> = tokenizer.encode(&plan.sample_prompt).into_iter().map(i32::from).collect();
     if prompt.is_empty() {

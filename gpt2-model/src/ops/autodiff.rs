@@ -1,6 +1,6 @@
 //! Derivatives of the operations, for any backend that has them.
 
-use super::{ClassifierGradients, ClassifierShape, Gpt2Backend};
+use super::{ClassifierGradients, ClassifierShape, Gpt2Backend, AffineGradients};
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
@@ -27,7 +27,63 @@ impl<B: Gpt2Backend> Backward<B, 2> for ClassifierBackward {
     }
 }
 
+/// The affine map's backward pass.
+#[derive(Debug)]
+struct AffineBackward;
+
+impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
+    /// Input and weights.
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [x, w, bias] = ops.parents;
+        let upstream = grads.consume::<B>(&ops.node);
+        let [x_value, w_value] = ops.state;
+        let wanted = AffineGradients { x: x.is_some(), w: w.is_some(), bias: bias.is_some() };
+        let found = B::affine_backward(x_value, w_value, upstream, wanted);
+        for (parent, gradient) in [(x, found.x), (w, found.w), (bias, found.bias)] {
+            if let Some((parent, gradient)) = parent.zip(gradient) {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+/// GELU's backward pass keeps its input alone.
+#[derive(Debug)]
+struct GeluBackward;
+
+impl<B: Gpt2Backend> Backward<B, 1> for GeluBackward {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [parent] = ops.parents;
+        let upstream = grads.consume::<B>(&ops.node);
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, B::tanh_gelu_backward(ops.state, upstream));
+        }
+    }
+}
+
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
+    fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node.clone(), w.node.clone(), bias.node.clone()];
+        match AffineBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let state = [x.primitive.clone(), w.primitive.clone()];
+                prepared.finish(state, B::affine(x.primitive, w.primitive, bias.primitive))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::affine(x.primitive, w.primitive, bias.primitive)),
+        }
+    }
+
+    fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match GeluBackward.prepare::<C>([x.node.clone()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(x.primitive.clone(), B::tanh_gelu(x.primitive)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::tanh_gelu(x.primitive)),
+        }
+    }
+
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,

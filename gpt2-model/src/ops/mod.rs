@@ -6,6 +6,8 @@
 mod autodiff;
 mod backends;
 mod classifier;
+mod gelu;
+mod affine;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
@@ -34,6 +36,17 @@ pub struct ClassifierGradients<B: Backend> {
     pub wte: FloatTensor<B>,
 }
 
+/// Something for each operand of [`Gpt2Backend::affine`]: whether its derivative is wanted, or the derivative.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AffineGradients<T> {
+    /// Of the input, `[N, in]`.
+    pub x: T,
+    /// Of the weights, `[in, out]`.
+    pub w: T,
+    /// Of the bias, `[out]`.
+    pub bias: T,
+}
+
 /// A backend that can train a GPT-2.
 pub trait Gpt2Backend: Backend {
     /// Mean cross-entropy of `targets` under `softmax(hidden · wteᵀ)`, computed in chunks of rows so that the logits never
@@ -59,6 +72,37 @@ pub trait Gpt2Backend: Backend {
     ) -> ClassifierGradients<Self> {
         classifier::gradients::<Self>(hidden, wte, targets, shape)
     }
+
+    /// `x·w + bias`.
+    ///
+    /// # Shapes
+    /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the result `[N, out]`. All are of one type.
+    fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        affine::value::<Self>(x, w, bias)
+    }
+
+    /// The derivatives of [`Gpt2Backend::affine`], times `upstream`: those that are asked for.
+    ///
+    /// # Shapes
+    /// `upstream` is `[N, out]`.
+    fn affine_backward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+        wanted: AffineGradients<bool>,
+    ) -> AffineGradients<Option<FloatTensor<Self>>> {
+        affine::derivatives::<Self>(x, w, upstream, wanted)
+    }
+
+    /// GELU in GPT-2's tanh form, element by element.
+    fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        gelu::value::<Self>(x)
+    }
+
+    /// The derivative of [`Gpt2Backend::tanh_gelu`] at `x`, times `upstream`.
+    fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
+        gelu::derivative::<Self>(x, upstream)
+    }
 }
 
 /// [`Gpt2Backend::classifier_loss`] on tensors.
@@ -78,4 +122,19 @@ pub fn classifier_loss<B: Gpt2Backend>(
         shape,
     );
     Tensor::from_primitive(TensorPrimitive::Float(loss))
+}
+
+/// [`Gpt2Backend::tanh_gelu`] on tensors.
+pub fn gelu<B: Gpt2Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(B::tanh_gelu(x.into_primitive().tensor())))
+}
+
+/// [`Gpt2Backend::affine`] on tensors.
+///
+/// # Shapes
+/// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the result `[N, out]`.
+pub fn affine<B: Gpt2Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
+    let result =
+        B::affine(x.into_primitive().tensor(), w.into_primitive().tensor(), bias.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(result))
 }

@@ -3,13 +3,21 @@
 //! Burn's own AdamW has no decay groups by rank and clips each parameter by itself; the global norm, the clip and the
 //! decay of matrices alone are here.
 
+mod moments;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+mod update;
+
+pub use update::{TrainingBackend, Updated, UpdateRule};
+
 use crate::error::TrainError;
 use crate::task::TrainingTask;
 use burn::module::{EmptyRecord, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Tensor, TensorPrimitive};
 use gpt2_model::weights::NamedTensor;
+use moments::{MomentExporter, MomentImporter};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -72,7 +80,8 @@ impl<B: AutodiffBackend> AdamW<B> {
 
     /// Copies the moments to the host, named `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
     pub fn export(&self, task: &TrainingTask<B>) -> Vec<NamedTensor> {
-        let mut exporter = MomentExporter { path: Vec::new(), state: &self.state(), tensors: Vec::new() };
+        let state = self.state();
+        let mut exporter = MomentExporter::new(&state.moments);
         task.model.visit(&mut exporter);
         exporter.tensors
     }
@@ -88,16 +97,12 @@ impl<B: AutodiffBackend> AdamW<B> {
         tensors: Vec<NamedTensor>,
         path: &Path,
     ) -> Result<(), TrainError> {
-        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let mut importer =
-            MomentImporter::<B::InnerBackend> { path: Vec::new(), file: path, tensors, moments: HashMap::new(), error: None };
+        let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path);
         task.model.visit(&mut importer);
-        if let Some(error) = importer.error {
-            return Err(error.into());
-        }
+        let moments = importer.finish()?;
         let mut state = self.state();
         state.step = step;
-        state.moments = importer.moments;
+        state.moments = moments;
         Ok(())
     }
 
@@ -107,7 +112,11 @@ impl<B: AutodiffBackend> AdamW<B> {
     }
 }
 
-impl<B: AutodiffBackend> Optimizer<TrainingTask<B>, B> for AdamW<B> {
+impl<B> Optimizer<TrainingTask<B>, B> for AdamW<B>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
+{
     /// Nothing: checkpoints go through [`AdamW::export`], which keeps names beside the values.
     type Record = EmptyRecord;
 
@@ -159,28 +168,32 @@ struct Update<'a, B: Backend> {
     grads: GradientsParams,
 }
 
-impl<B: AutodiffBackend> ModuleMapper<B> for Update<'_, B::InnerBackend> {
+impl<B> ModuleMapper<B> for Update<'_, B::InnerBackend>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
+{
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let Some(grad) = self.grads.remove::<B::InnerBackend, D>(id) else {
+        let Some(gradient) = self.grads.remove::<B::InnerBackend, D>(id) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
-        let grad = grad * self.grad_scale;
-        let (mean, square) = match self.moments.remove(&id) {
-            Some(past) => (
-                Tensor::<_, D>::from_primitive(past.mean) * beta1 + grad.clone() * (1.0 - beta1),
-                Tensor::<_, D>::from_primitive(past.square) * beta2 + grad.square() * (1.0 - beta2),
-            ),
-            None => (grad.clone() * (1.0 - beta1), grad.square() * (1.0 - beta2)),
-        };
-        let power = i32::try_from(self.step).unwrap_or(i32::MAX);
-        let mean_correction = 1.0 - beta1.powi(power);
-        let square_correction = (1.0 - beta2.powi(power)).sqrt();
-        let change = mean.clone() / (square.clone().sqrt() / square_correction + eps);
-        let decay = if D >= 2 { self.lr * weight_decay } else { 0.0 };
-        let value = tensor.inner() * (1.0 - decay) - change * (self.lr / mean_correction);
-        self.moments.insert(id, Moments { mean: mean.into_primitive(), square: square.into_primitive() });
+        let tensor = tensor.inner();
+        let Moments { mean, square } = self.moments.remove(&id).unwrap_or_else(|| Moments {
+            mean: tensor.zeros_like().into_primitive(),
+            square: tensor.zeros_like().into_primitive(),
+        });
+        let rule = UpdateRule::new(&self.config, self.lr, self.grad_scale, self.step, D >= 2);
+        let updated = B::InnerBackend::adamw(
+            tensor.into_primitive().tensor(),
+            gradient.into_primitive().tensor(),
+            mean.tensor(),
+            square.tensor(),
+            &rule,
+        );
+        let (mean, square) = (TensorPrimitive::Float(updated.mean), TensorPrimitive::Float(updated.square));
+        self.moments.insert(id, Moments { mean, square });
+        let value = Tensor::from_primitive(TensorPrimitive::Float(updated.parameter));
         Param::from_mapped_value(id, Tensor::from_inner(value).require_grad(), mapper)
     }
 }
@@ -204,82 +217,6 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<'_, B::InnerBackend> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
             self.sums.push(grad.square().sum());
-        }
-    }
-}
-
-const MEAN: &str = "exp_avg";
-const SQUARE: &str = "exp_avg_sq";
-
-struct MomentExporter<'a, B: Backend> {
-    path: Vec<String>,
-    state: &'a State<B>,
-    tensors: Vec<NamedTensor>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for MomentExporter<'_, B::InnerBackend> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let Some(moments) = self.state.moments.get(&param.id) else { return };
-        let parameter = self.path.join(".");
-        for (prefix, moment) in [(MEAN, &moments.mean), (SQUARE, &moments.square)] {
-            let data = Tensor::<B::InnerBackend, D>::from_primitive(moment.clone()).into_data(); // host–device sync
-            let shape = data.shape.to_vec();
-            let values = data.convert_dtype(DType::F32).into_vec().expect("converted to f32 just now");
-            self.tensors.push(NamedTensor { name: format!("{prefix}.{parameter}"), shape, values });
-        }
-    }
-}
-
-struct MomentImporter<'a, B: Backend> {
-    path: Vec<String>,
-    file: &'a Path,
-    tensors: HashMap<String, NamedTensor>,
-    moments: HashMap<ParamId, Moments<B>>,
-    error: Option<gpt2_model::ModelError>,
-}
-
-impl<B: Backend> MomentImporter<'_, B> {
-    fn take<const D: usize>(&mut self, prefix: &str, expected: &[usize], device: &B::Device) -> Option<TensorPrimitive<B>> {
-        let name = format!("{prefix}.{}", self.path.join("."));
-        let found = self.tensors.remove(&name);
-        match found {
-            Some(tensor) if tensor.shape == expected => {
-                let data = TensorData::new(tensor.values, tensor.shape);
-                Some(Tensor::<B, D>::from_data(data, device).into_primitive())
-            }
-            found => {
-                self.error.get_or_insert_with(|| gpt2_model::ModelError::TensorMismatch {
-                    path: self.file.to_owned(),
-                    name,
-                    found: found.map_or_else(|| "missing".to_owned(), |tensor| format!("{:?}", tensor.shape)),
-                    expected: format!("{expected:?}"),
-                });
-                None
-            }
-        }
-    }
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for MomentImporter<'_, B::InnerBackend> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        // On the parameter's own device: a moment elsewhere would be copied at every step.
-        let (shape, device) = (param.shape().to_vec(), param.device());
-        let mean = self.take::<D>(MEAN, &shape, &device);
-        let square = self.take::<D>(SQUARE, &shape, &device);
-        if let Some((mean, square)) = mean.zip(square) {
-            self.moments.insert(param.id, Moments { mean, square });
         }
     }
 }

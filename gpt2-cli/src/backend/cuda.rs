@@ -1,0 +1,81 @@
+//! NVIDIA GPUs. The driver is asked first, since Burn panics on a machine without one.
+
+use super::DeviceInfo;
+use burn_cuda::CudaDevice;
+use cubecl::Runtime;
+use cubecl::cuda::CudaRuntime;
+use cudarc::driver::{result, sys};
+use gpt2_train::hardware::{DeviceMemory, DeviceProbe};
+
+pub(super) fn devices() -> Result<Vec<DeviceInfo>, String> {
+    // SAFETY: both calls only try to open the library.
+    let (driver, compiler) = unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
+    if !driver {
+        return Err("no CUDA driver (looked for libcuda.so)".to_owned());
+    }
+    let failed = |call: &str, error: result::DriverError| format!("the CUDA driver answers {error} to {call}");
+    result::init().map_err(|error| failed("cuInit", error))?;
+    let count = result::device::get_count().map_err(|error| failed("cuDeviceGetCount", error))?;
+    if count == 0 {
+        return Err("the CUDA driver finds no device".to_owned());
+    }
+    if !compiler {
+        return Err("no CUDA run-time compiler (looked for libnvrtc.so; it comes with the CUDA toolkit)".to_owned());
+    }
+    (0..count)
+        .map(|index| {
+            let device = result::device::get(index).map_err(|error| failed("cuDeviceGet", error))?;
+            let name = result::device::get_name(device).map_err(|error| failed("cuDeviceGetName", error))?;
+            // SAFETY: the driver gave this device just now.
+            let memory = unsafe { result::device::total_mem(device) };
+            let memory_bytes = memory.ok().map(|bytes| bytes as u64);
+            Ok(DeviceInfo { index: index as usize, name, memory_bytes, note: None })
+        })
+        .collect()
+}
+
+pub(super) fn device(index: usize) -> CudaDevice {
+    CudaDevice::new(index)
+}
+
+/// Looks at CubeCL's pool and, through the driver, at the whole device.
+pub(super) struct Probe {
+    info: DeviceInfo,
+}
+
+impl Probe {
+    pub(super) fn new(info: &DeviceInfo) -> Self {
+        Self { info: info.clone() }
+    }
+}
+
+impl DeviceProbe for Probe {
+    fn name(&self) -> String {
+        self.info.name.clone()
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        let usage = CudaRuntime::client(&device(self.info.index)).memory_usage().ok()?;
+        Some(DeviceMemory {
+            in_use: usage.bytes_in_use,
+            reserved: usage.bytes_reserved,
+            driver_used: driver_used(self.info.index),
+        })
+    }
+
+    fn total_memory(&self) -> Option<u64> {
+        self.info.memory_bytes
+    }
+}
+
+/// Memory in use on the whole device. The driver answers for the context that is current, so the device's is made current.
+fn driver_used(index: usize) -> Option<u64> {
+    let device = result::device::get(i32::try_from(index).ok()?).ok()?;
+    // SAFETY: the primary context is retained, made current, asked, and given back.
+    unsafe {
+        let context = result::primary_ctx::retain(device).ok()?;
+        let asked = result::ctx::set_current(context).and_then(|()| result::mem_get_info());
+        let _ = result::primary_ctx::release(device);
+        asked.ok().map(|(free, total)| (total - free) as u64)
+    }
+}

@@ -1,0 +1,99 @@
+//! GPUs through wgpu: Vulkan on Linux, Metal and DirectX elsewhere.
+
+use super::{DeviceInfo, SOFTWARE};
+use crate::error::CliError;
+use burn_wgpu::WgpuDevice;
+use cubecl::Runtime;
+use cubecl::wgpu::WgpuRuntime;
+use gpt2_train::config::BackendChoice;
+use gpt2_train::hardware::{DeviceMemory, DeviceProbe, HostFacts};
+use wgpu::{Backends, DeviceType};
+
+/// The graphics interfaces that Burn's wgpu backend is built for here.
+const GRAPHICS: Backends = Backends::PRIMARY.difference(Backends::BROWSER_WEBGPU);
+
+pub(super) fn devices() -> Result<Vec<DeviceInfo>, String> {
+    let found = adapters();
+    if found.is_empty() {
+        return Err("no adapter (looked for Vulkan, Metal and DirectX 12 drivers)".to_owned());
+    }
+    let devices = found.into_iter().enumerate().map(|(index, (_, name, kind))| {
+        let software = kind == DeviceType::Cpu;
+        DeviceInfo {
+            index,
+            name,
+            // wgpu does not tell; a software adapter has the host's.
+            memory_bytes: software.then(|| HostFacts::detect().memory_bytes),
+            note: software.then_some(SOFTWARE),
+        }
+    });
+    Ok(devices.collect())
+}
+
+/// The adapters that computing can run on, the best first: Burn's name for each, the driver's, and its kind.
+fn adapters() -> Vec<(WgpuDevice, String, DeviceType)> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: GRAPHICS,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut counts = [0; 3];
+    let mut numbered = |kind: usize| {
+        counts[kind] += 1;
+        counts[kind] - 1
+    };
+    let mut adapters: Vec<_> = pollster::block_on(instance.enumerate_adapters(GRAPHICS))
+        .into_iter()
+        .filter_map(|adapter| {
+            let info = adapter.get_info();
+            let device = match info.device_type {
+                DeviceType::DiscreteGpu => WgpuDevice::DiscreteGpu(numbered(0)),
+                DeviceType::IntegratedGpu => WgpuDevice::IntegratedGpu(numbered(1)),
+                DeviceType::VirtualGpu => WgpuDevice::VirtualGpu(numbered(2)),
+                DeviceType::Cpu => WgpuDevice::Cpu,
+                DeviceType::Other => return None,
+            };
+            Some((device, format!("{} ({:?})", info.name, info.backend), info.device_type))
+        })
+        .collect();
+    adapters.sort_by_key(|(_, _, kind)| match kind {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other | DeviceType::Cpu => 3,
+    });
+    adapters
+}
+
+pub(super) fn device(index: usize) -> Result<WgpuDevice, CliError> {
+    let adapters = adapters();
+    let found = adapters.len();
+    let chosen = adapters.into_iter().nth(index).map(|(device, ..)| device);
+    chosen.ok_or(CliError::NoSuchDevice { backend: BackendChoice::Wgpu, index, found })
+}
+
+/// Looks at CubeCL's pool.
+pub(super) struct Probe {
+    info: DeviceInfo,
+    device: Option<WgpuDevice>,
+}
+
+impl Probe {
+    pub(super) fn new(info: &DeviceInfo) -> Self {
+        Self { info: info.clone(), device: device(info.index).ok() }
+    }
+}
+
+impl DeviceProbe for Probe {
+    fn name(&self) -> String {
+        self.info.name.clone()
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        let usage = WgpuRuntime::client(self.device.as_ref()?).memory_usage().ok()?;
+        Some(DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved, driver_used: None })
+    }
+
+    fn total_memory(&self) -> Option<u64> {
+        self.info.memory_bytes
+    }
+}

@@ -1,0 +1,333 @@
+//! The command line: what can be typed, with its help. What the values must be is judged where they are used.
+
+use crate::error::CliError;
+use crate::printer;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gpt2_model::Precision;
+use gpt2_train::config::{BackendChoice, RunConfig};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Train GPT-2 from scratch: prepare text, train, sample.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gpt2",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  gpt2 train                                  Train a small model on stories, in minutes on a CPU
+  gpt2 sample --run runs/demo                 Continue one of its stories
+  gpt2 data prepare --input book.txt --out data/book --val-fraction 0.1
+  gpt2 train --data data/book --model d6      Train on a text of your own"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model, or go on training one.
+    Train(Box<TrainArgs>),
+    /// Write text with a trained model.
+    Sample(SampleArgs),
+    /// List what there is to compute on.
+    Devices,
+    /// Turn text into tokens, and look at them.
+    #[command(subcommand, arg_required_else_help = true)]
+    Data(DataCommand),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 train
+  gpt2 train --run runs/demo --resume
+  gpt2 train --config configs/tinyshakespeare-cpu.toml --steps 200
+  gpt2 train --data data/fineweb --model gpt2 --backend cuda --precision bf16 --dry-run
+
+Every flag with a value is also a key of the run file, without the dashes. Flags win over the file.")]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches of a command line")]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) config: RunConfig,
+    /// Read settings from a run file.
+    #[arg(long = "config", value_name = "FILE", help_heading = "Run")]
+    pub(crate) config_file: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint of --run.
+    #[arg(long, help_heading = "Run")]
+    pub(crate) resume: bool,
+    /// Print the plan and its cost, and train nothing.
+    #[arg(long, help_heading = "Run")]
+    pub(crate) dry_run: bool,
+    /// Print lines instead of the dashboard, as where the output is no terminal.
+    #[arg(long, help_heading = "Output", conflicts_with = "quiet")]
+    pub(crate) plain: bool,
+    /// Print nothing while training.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 sample --run runs/demo --prompt \"Once upon a time\"
+  gpt2 sample --init models/gpt2-medium --prompt \"The tide\" --temperature 0.7 --top-p 0.9")]
+pub(crate) struct SampleArgs {
+    #[command(flatten)]
+    pub(crate) weights: WeightsArgs,
+    /// What the text starts with; empty for the start of a document. For a model with another vocabulary than GPT-2's,
+    /// token numbers.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) prompt: String,
+    /// Stop after so many tokens, if the text has not ended before.
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+    /// Below 1 for safer text, above for wilder; 0 always takes the most probable token.
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    pub(crate) temperature: f32,
+    /// Choose among the K most probable tokens; 0 for all.
+    #[arg(long, value_name = "K", default_value_t = 200, allow_negative_numbers = true)]
+    pub(crate) top_k: usize,
+    /// Choose among the most probable tokens that together reach probability P.
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub(crate) top_p: f32,
+    /// The same seed gives the same text.
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    pub(crate) seed: u64,
+    /// Where to compute.
+    #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
+    pub(crate) backend: BackendChoice,
+    /// Number of the device, from 0.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine")]
+    pub(crate) device: usize,
+    /// Type of the operands of matrix products.
+    #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine")]
+    pub(crate) precision: PrecisionArg,
+}
+
+/// Where the weights come from.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WeightsArgs {
+    /// Directory of a run; its newest whole checkpoint is taken.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: Option<PathBuf>,
+    /// A Hugging Face GPT-2: a directory with config.json and model.safetensors.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) init: Option<PathBuf>,
+}
+
+/// [`Precision`], which belongs to a crate that knows no command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    F32,
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Encode text into token shards to train on.
+    Prepare(PrepareArgs),
+    /// Show what a directory of shards holds, and find damage.
+    Inspect(InspectArgs),
+    /// Print the tokens of a text.
+    Encode(EncodeArgs),
+    /// Print the text of tokens.
+    Decode(DecodeArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 data prepare --input book.txt --out data/book --val-fraction 0.1
+  gpt2 data prepare --input input.txt --out data/tinyshakespeare \\
+      --split-documents-on blank-line --val-tokens 32768
+  gpt2 data prepare --input 'fineweb/*.parquet' --out data/fineweb --val-tokens 100000000
+
+Each document gets <|endoftext|> before it. Files of JSON lines and Parquet rows are documents already.")]
+pub(crate) struct PrepareArgs {
+    /// Text to read: files, directories or patterns of .txt, .md, .jsonl and .parquet, also with .gz or .zst.
+    #[arg(long, value_name = "PATH", required = true, num_args = 1.., help_heading = "Input")]
+    pub(crate) input: Vec<PathBuf>,
+    /// Field of a JSON line, or column of a Parquet file, that holds the text.
+    #[arg(long, value_name = "NAME", default_value = "text", help_heading = "Input")]
+    pub(crate) field: String,
+    /// Where documents begin within a plain text file [default: a file is one document].
+    #[arg(long, value_name = "WHERE", help_heading = "Input")]
+    pub(crate) split_documents_on: Option<SplitOn>,
+    /// Directory for the shards.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) out: PathBuf,
+    /// Tokens in a shard.
+    #[arg(long, value_name = "TOKENS", default_value_t = 100_000_000, help_heading = "Output")]
+    pub(crate) shard_tokens: u64,
+    /// Shards are named <PREFIX>_<train|val>_<number>.bin.
+    #[arg(long, value_name = "PREFIX", default_value = "tokens", help_heading = "Output")]
+    pub(crate) prefix: String,
+    /// Go on with a preparation that was interrupted.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) validation: ValidationArgs,
+    /// Threads that encode [default: as many as there are cores].
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// How much of the beginning of the text is held out.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct ValidationArgs {
+    /// Hold out the first tokens for validation.
+    #[arg(long = "val-tokens", value_name = "TOKENS", help_heading = "Validation, one of")]
+    pub(crate) tokens: Option<u64>,
+    /// Hold out the first fraction of the text, in (0, 1).
+    #[arg(
+        long = "val-fraction",
+        value_name = "FRACTION",
+        allow_negative_numbers = true,
+        help_heading = "Validation, one of"
+    )]
+    pub(crate) fraction: Option<f64>,
+    /// Hold out the first documents.
+    #[arg(
+        long = "val-documents",
+        value_name = "DOCUMENTS",
+        help_heading = "Validation, one of"
+    )]
+    pub(crate) documents: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SplitOn {
+    /// After each blank line, as between the speeches of a play.
+    BlankLine,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  gpt2 data inspect data/book
+
+Exits with 1 if anything is damaged.")]
+pub(crate) struct InspectArgs {
+    /// Directory of shards.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 data encode 'Hello world'
+  gpt2 data encode --special < story.txt")]
+pub(crate) struct EncodeArgs {
+    /// The text [default: standard input].
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+    /// Let <|endoftext|> stand for the token of that name.
+    #[arg(long)]
+    pub(crate) special: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 data decode 15496 995
+  gpt2 data encode 'Hello world' | gpt2 data decode")]
+pub(crate) struct DecodeArgs {
+    /// Token numbers, separated by spaces or commas [default: standard input].
+    #[arg(value_name = "IDS")]
+    pub(crate) ids: Vec<String>,
+}
+
+impl Cli {
+    /// Reads the command line. There is none to run if help or the version was asked for, which are then printed.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`].
+    pub(crate) fn read() -> Result<Option<Self>, CliError> {
+        let error = match Self::try_parse() {
+            Ok(cli) => return Ok(Some(cli)),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                printer::print_styled(&error.render().ansi().to_string())?;
+                Ok(None)
+            }
+            _ => Err(usage(&error.render().to_string())),
+        }
+    }
+}
+
+/// clap's message as one line, and its tip. The usage that it appends is left to `--help`.
+fn usage(rendered: &str) -> CliError {
+    let one_line = |paragraph: &str| paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let mut paragraphs = rendered.split("\n\n").map(one_line);
+    let message = paragraphs.next().unwrap_or_default();
+    let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
+    CliError::Usage {
+        message: message.trim_start_matches("error: ").to_owned(),
+        hint: tip.unwrap_or_else(|| "--help lists what there is".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn precisions_are_spelt_as_in_run_files() {
+        for arg in PrecisionArg::value_variants() {
+            let word = arg.to_possible_value().map(|value| value.get_name().to_owned());
+            assert_eq!(word, Some(Precision::from(*arg).to_string()));
+        }
+    }
+
+    fn message_and_hint(line: &str) -> (String, String) {
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        match usage(&error.render().to_string()) {
+            CliError::Usage { message, hint } => (message, hint),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn mistakes_become_one_line_and_a_hint() {
+        let (message, hint) = message_and_hint("gpt2 sample --run a --backend gpu");
+        assert_eq!(
+            message,
+            "invalid value 'gpu' for '--backend <NAME>' [possible values: auto, ndarray, flex, wgpu, cuda]"
+        );
+        assert_eq!(hint, "a similar value exists: 'wgpu'");
+        let (message, hint) = message_and_hint("gpt2 sample --run a --prompts b");
+        assert_eq!(message, "unexpected argument '--prompts' found");
+        assert_eq!(hint, "a similar argument exists: '--prompt'");
+        let (message, hint) = message_and_hint("gpt2 sample");
+        assert_eq!(hint, "--help lists what there is");
+        assert_eq!(
+            message,
+            "the following required arguments were not provided: <--run <DIR>|--init <PATH>>"
+        );
+        let (message, _) = message_and_hint("gpt2 data prepare --input a --out b --val-tokens 1 --val-fraction 0.1");
+        assert_eq!(
+            message,
+            "the argument '--val-tokens <TOKENS>' cannot be used with '--val-fraction <FRACTION>'"
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! `gpt2 sample`: text from a trained model, printed as it comes.
+
+use super::data::parse_tokens;
+use super::train::check_precision;
+use crate::backend::{Chosen, Job, dispatch};
+use crate::cli::SampleArgs;
+use crate::diagnostics::{note, warn};
+use crate::error::CliError;
+use crate::printer::print;
+use crate::threads;
+use burn::tensor::backend::AutodiffBackend;
+use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::sampling::Sampling;
+use gpt2_model::{Generator, Gpt2, Precision, weights};
+use gpt2_train::optimizer::TrainingBackend;
+use gpt2_train::checkpoint::Checkpoints;
+use gpt2_train::hardware::HostFacts;
+use gpt2_train::run_dir::RunPaths;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Checks the flags, finds the weights, and samples on the backend asked for.
+///
+/// # Errors
+/// What is wrong with flags, weights or device.
+pub(crate) fn run(args: &SampleArgs) -> Result<(), CliError> {
+    check(args)?;
+    let dir = weights_dir(args)?;
+    threads::set(HostFacts::detect().cores)?;
+    let chosen = Chosen::decide(args.backend, args.device)?;
+    note(&format!(
+        "{} on {} {} ({})",
+        dir.display(),
+        chosen.backend,
+        chosen.device.name,
+        chosen.reason
+    ));
+    dispatch(&chosen, SampleJob { args, dir: &dir })
+}
+
+struct SampleJob<'a> {
+    args: &'a SampleArgs,
+    dir: &'a Path,
+}
+
+impl Job for SampleJob<'_> {
+    type Output = ();
+
+    fn run<B>(self, device: B::Device, chosen: &Chosen) -> Result<(), CliError>
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let precision = Precision::from(self.args.precision);
+        check_precision::<B>(precision, &device, chosen)?;
+        let model = weights::load_hf::<B::InnerBackend>(self.dir, &device)?.with_precision(precision);
+        sample(self.args, &model)
+    }
+}
+
+/// Prints the prompt and what the model makes of it, until `<|endoftext|>` or `--max-tokens`.
+fn sample<B: Gpt2Backend>(args: &SampleArgs, model: &Gpt2<B>) -> Result<(), CliError> {
+    let vocabulary = Vocabulary::of(model.config.vocab_size);
+    let prompt = vocabulary.encode(&args.prompt)?;
+    let block_size = model.config.block_size;
+    if prompt.len() > block_size {
+        warn(&format!(
+            "the prompt has {} tokens, of which the model sees the last {block_size}",
+            prompt.len()
+        ));
+    }
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+    };
+
+    let started = Instant::now();
+    let mut writer = Writer::new(vocabulary);
+    writer.start(&args.prompt)?;
+    let mut tokens = 0_u64;
+    for token in Generator::new(model, &prompt, sampling, args.seed).take(args.max_tokens) {
+        tokens += 1;
+        if vocabulary.ends_text(token) {
+            break;
+        }
+        writer.push(token)?;
+    }
+    writer.finish()?;
+    let seconds = started.elapsed().as_secs_f64();
+    note(&format!(
+        "{tokens} tokens in {seconds:.2} s, {:.1} tokens/s",
+        tokens as f64 / seconds.max(1e-3)
+    ));
+    Ok(())
+}
+
+/// What tokens mean. Only GPT-2's vocabulary is known; a model with another speaks in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vocabulary {
+    Gpt2,
+    Numbers { vocab_size: usize },
+}
+
+impl Vocabulary {
+    fn of(vocab_size: usize) -> Self {
+        if vocab_size == VOCAB_SIZE {
+            Self::Gpt2
+        } else {
+            Self::Numbers { vocab_size }
+        }
+    }
+
+    /// The prompt's tokens, at least one.
+    fn encode(self, prompt: &str) -> Result<Vec<i32>, CliError> {
+        let mut tokens: Vec<i32> = match self {
+            Self::Gpt2 => Tokenizer::gpt2()
+                .encode_with_special(prompt)
+                .into_iter()
+                .map(i32::from)
+                .collect(),
+            Self::Numbers { vocab_size } => parse_tokens(prompt, vocab_size)?
+                .into_iter()
+                .map(|token| token as i32)
+                .collect(),
+        };
+        if tokens.is_empty() {
+            tokens.push(match self {
+                Self::Gpt2 => i32::from(END_OF_TEXT),
+                // As in GPT-2, and as this program's own config.json files say.
+                Self::Numbers { vocab_size } => vocab_size as i32 - 1,
+            });
+        }
+        Ok(tokens)
+    }
+
+    fn ends_text(self, token: i32) -> bool {
+        self == Self::Gpt2 && token == i32::from(END_OF_TEXT)
+    }
+}
+
+/// Prints tokens one by one.
+enum Writer {
+    Text(StreamDecoder),
+    Numbers,
+}
+
+impl Writer {
+    fn new(vocabulary: Vocabulary) -> Self {
+        match vocabulary {
+            Vocabulary::Gpt2 => Self::Text(StreamDecoder::new()),
+            Vocabulary::Numbers { vocab_size } => {
+                note(&format!(
+                    "the model has {vocab_size} tokens, not GPT-2's {VOCAB_SIZE}: printing token numbers"
+                ));
+                Self::Numbers
+            }
+        }
+    }
+
+    fn start(&self, prompt: &str) -> Result<(), CliError> {
+        match self {
+            Self::Text(_) => print(prompt),
+            Self::Numbers if prompt.is_empty() => Ok(()),
+            Self::Numbers => print(format!("{} ", prompt.trim())),
+        }
+    }
+
+    fn push(&mut self, token: i32) -> Result<(), CliError> {
+        match self {
+            // Below the vocabulary's size, which fits 16 bits.
+            Self::Text(decoder) => print(decoder.push(token as u16)),
+            Self::Numbers => print(format!("{token} ")),
+        }
+    }
+
+    fn finish(self) -> Result<(), CliError> {
+        match self {
+            Self::Text(decoder) => print(decoder.finish() + "\n"),
+            Self::Numbers => print("\n"),
+        }
+    }
+}
+
+/// The directory with the weights: the one given, or the newest whole checkpoint of a run.
+fn weights_dir(args: &SampleArgs) -> Result<PathBuf, CliError> {
+    // clap lets exactly one of them be given.
+    let Some(run) = &args.weights.run else {
+        return Ok(args.weights.init.clone().unwrap_or_default());
+    };
+    let paths = RunPaths::existing(run)?;
+    let (checkpoint, damaged) = Checkpoints::open(paths.checkpoints())?.newest()?;
+    for error in damaged {
+        warn(&format!("{error}; taking an older one"));
+    }
+    Ok(checkpoint.path().to_path_buf())
+}
+
+fn check(args: &SampleArgs) -> Result<(), CliError> {
+    let judge = |good: bool, flag, value: &dyn ToString, expected: &str| {
+        if good {
+            return Ok(());
+        }
+        Err(CliError::InvalidFlag {
+            flag,
+            value: value.to_string(),
+            expected: expected.to_owned(),
+        })
+    };
+    let temperature = args.temperature.is_finite() && args.temperature >= 0.0;
+    judge(
+        temperature,
+        "--temperature",
+        &args.temperature,
+        "0 or more, such as 0.8",
+    )?;
+    let top_p = args.top_p > 0.0 && args.top_p <= 1.0;
+    judge(
+        top_p,
+        "--top-p",
+        &args.top_p,
+        "above 0 and at most 1, where 1 keeps all tokens",
+    )?;
+    judge(args.max_tokens >= 1, "--max-tokens", &args.max_tokens, "at least 1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_prompt_is_the_start_of_a_document() {
+        assert_eq!(Vocabulary::of(VOCAB_SIZE).encode("").unwrap(), [50_256]);
+        assert_eq!(Vocabulary::of(96).encode("").unwrap(), [95]);
+    }
+
+    #[test]
+    fn a_prompt_is_text_or_numbers() {
+        assert_eq!(
+            Vocabulary::of(VOCAB_SIZE).encode("Hello<|endoftext|>").unwrap(),
+            [15_496, 50_256]
+        );
+        assert_eq!(Vocabulary::of(96).encode("1 2 95").unwrap(), [1, 2, 95]);
+        let message = Vocabulary::of(96).encode("1 96").unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "\"96\" is not a token (word 2): expected a whole number from 0 to 95"
+        );
+    }
+
+    #[test]
+    fn text_ends_only_where_the_token_is_known() {
+        assert!(Vocabulary::Gpt2.ends_text(50_256));
+        assert!(!Vocabulary::of(96).ends_text(95));
+    }
+}

@@ -1,0 +1,161 @@
+//! What is said on standard error when a command fails: the error, its causes, a hint; and what is said of a panic.
+
+use crate::error::CliError;
+use crate::printer::quoted;
+use anstyle::{AnsiColor, Style};
+use gpt2_data::DataError;
+use gpt2_train::TrainError;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::panic::{self, PanicHookInfo};
+use std::path::Path;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const CAUSE: Style = Style::new().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Prints an error with its causes and, where one fits, the command that mends it.
+pub(crate) fn report(error: &CliError) {
+    if !matches!(error, CliError::ReaderGone) {
+        say(&render(error, hint(error).as_deref()));
+    }
+}
+
+/// Prints a line that is no error but should be seen.
+pub(crate) fn warn(message: &str) {
+    let style = AnsiColor::Yellow.on_default().bold();
+    say(&format!("{style}warning:{style:#} {message}\n"));
+}
+
+/// Prints a line that is not part of the output, such as which device was taken.
+pub(crate) fn note(message: &str) {
+    let style = Style::new().dimmed();
+    say(&format!("{style}{message}{style:#}\n"));
+}
+
+/// Makes a panic one line that says whose fault it is. A backtrace follows where `RUST_BACKTRACE` asks for one.
+pub(crate) fn install_panic_hook() {
+    let backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    let default = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        say(&describe_panic(info));
+        if backtrace {
+            default(info);
+        }
+    }));
+}
+
+fn describe_panic(info: &PanicHookInfo<'_>) -> String {
+    let message = info.payload_as_str().unwrap_or("no message");
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let place = info.location().map(|at| format!(" at {at}")).unwrap_or_default();
+    format!(
+        "{ERROR}internal error:{ERROR:#} {message}{place}; this is a bug: please report it with the command line, the output of \
+         `gpt2 --version` and, if it trained, the run's log.txt\n"
+    )
+}
+
+/// Prints to standard error; if that is gone there is nobody left to tell.
+fn say(text: &str) {
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+fn render(error: &dyn Error, hint: Option<&str>) -> String {
+    // Writing to a string cannot fail.
+    let mut said = error.to_string();
+    let mut text = format!("{ERROR}error:{ERROR:#} {said}\n");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let message = cause.to_string();
+        // Most messages name their cause already.
+        if !said.contains(&message) {
+            let _ = writeln!(text, "{CAUSE}caused by:{CAUSE:#} {message}");
+            said.push_str(&message);
+        }
+        source = cause.source();
+    }
+    if let Some(hint) = hint {
+        let _ = writeln!(text, "{HINT}hint:{HINT:#} {hint}");
+    }
+    text
+}
+
+/// What mends an error, where a command does and the message does not say it in full.
+fn hint(error: &CliError) -> Option<String> {
+    match error {
+        CliError::Usage { hint, .. } => Some(hint.clone()),
+        CliError::BackendUnavailable { .. } | CliError::NoSuchDevice { .. } => {
+            Some("`gpt2 devices` lists what there is".to_owned())
+        }
+        CliError::Data(error) | CliError::Train(TrainError::Data(error)) => data_hint(error),
+        CliError::Train(TrainError::RunDirTaken { path }) => {
+            Some(format!("gpt2 train --run {} --resume", quoted(path)))
+        }
+        CliError::Train(TrainError::NoRun { path, .. }) => Some(format!("gpt2 train --run {}", quoted(path))),
+        _ => None,
+    }
+}
+
+fn data_hint(error: &DataError) -> Option<String> {
+    let prepare = |dir: &Path| {
+        format!(
+            "gpt2 data prepare --input book.txt --out {} --val-fraction 0.1",
+            quoted(dir)
+        )
+    };
+    match error {
+        DataError::NothingPrepared { path }
+        | DataError::NoShards { path, .. }
+        | DataError::MissingDataDirectory { path } => Some(prepare(path)),
+        DataError::EmptyShard { path }
+        | DataError::OddSize { path, .. }
+        | DataError::ShardSize { path, .. }
+        | DataError::WrongMagic { path, .. }
+        | DataError::TokenOutOfRange { path, .. }
+        | DataError::NotATokenFile { path, .. }
+        | DataError::ShardMissing { path } => {
+            let dir = path.parent()?;
+            Some(format!("`gpt2 data inspect {}` lists all that is wrong", quoted(dir)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anstream::adapter::strip_str;
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] Middle);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("middle: {0}")]
+    struct Middle(#[source] io::Error);
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let error = Outer(Middle(io::Error::other("the disk is on fire")));
+        let text = strip_str(&render(&error, Some("water"))).to_string();
+        assert_eq!(
+            text,
+            "error: outer\ncaused by: middle: the disk is on fire\nhint: water\n"
+        );
+    }
+
+    #[test]
+    fn a_hint_is_a_command_to_paste() {
+        let path = "my runs/a".into();
+        let error = CliError::Train(TrainError::RunDirTaken { path });
+        assert_eq!(hint(&error).as_deref(), Some("gpt2 train --run 'my runs/a' --resume"));
+        let path = "data/a/x_train_0.bin".into();
+        let error = CliError::Train(TrainError::Data(DataError::EmptyShard { path }));
+        assert_eq!(
+            hint(&error).as_deref(),
+            Some("`gpt2 data inspect data/a` lists all that is wrong")
+        );
+    }
+}

@@ -1,0 +1,41 @@
+//! The `gpt2` command: reads the command line, runs the command, and turns what came of it into an exit code.
+//!
+//! 0 is success, 1 the user's error, 2 ours. The work is in `commands`, and all arithmetic in the libraries.
+
+mod allocator;
+mod backend;
+mod cli;
+mod commands;
+mod diagnostics;
+mod error;
+mod printer;
+mod signals;
+mod threads;
+
+use cli::{Cli, Command};
+use error::CliError;
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    diagnostics::install_panic_hook();
+    match catch_unwind(run) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            diagnostics::report(&error);
+            ExitCode::from(error.exit_code())
+        }
+        // The hook has said what happened.
+        Err(_) => ExitCode::from(error::INTERNAL),
+    }
+}
+
+fn run() -> Result<(), CliError> {
+    let Some(cli) = Cli::read()? else { return Ok(()) };
+    match cli.command {
+        Command::Train(args) => commands::train::run(&args),
+        Command::Sample(args) => commands::sample::run(&args),
+        Command::Devices => commands::devices::run(),
+        Command::Data(command) => commands::data::run(&command),
+    }
+}

@@ -1,0 +1,55 @@
+//! The classifier's own operation against plain automatic differentiation, with padded rows and more rows than a chunk.
+
+use crate::relative_error;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use gpt2_model::Precision;
+use gpt2_model::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// More than one chunk of 256 rows, a last one that is not full, and a vocabulary that is no multiple of 128.
+const ROWS: usize = 300;
+const WIDTH: usize = 24;
+const VOCAB: usize = 200;
+const PADDED: usize = 256;
+
+fn check<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, tolerance: f64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut draw = |count: usize| (0..count).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
+    let (hidden, wte) = (draw(ROWS * WIDTH), draw(PADDED * WIDTH));
+    let targets: Vec<i32> = (0..ROWS).map(|_| rng.random_range(0..VOCAB as i32)).collect();
+    let tensors = || {
+        let hidden = Tensor::<B, 2>::from_data(TensorData::new(hidden.clone(), [ROWS, WIDTH]), device).require_grad();
+        let wte = Tensor::<B, 2>::from_data(TensorData::new(wte.clone(), [PADDED, WIDTH]), device).require_grad();
+        let targets = Tensor::<B, 1, Int>::from_data(TensorData::new(targets.clone(), [ROWS]), device);
+        (hidden, wte, targets)
+    };
+
+    let (hidden_1, wte_1, targets_1) = tensors();
+    let shape = ClassifierShape { vocab_size: VOCAB, precision: Precision::F32 };
+    // The factor shows whether the upstream gradient is used.
+    let loss_1 = classifier_loss(hidden_1.clone(), wte_1.clone(), targets_1, shape) * 3.0;
+
+    let (hidden_2, wte_2, targets_2) = tensors();
+    let logits = hidden_2.clone().matmul(wte_2.clone().narrow(0, 0, VOCAB).transpose());
+    let loss_2 = log_softmax(logits, 1).gather(1, targets_2.unsqueeze_dim(1)).mean() * -3.0;
+
+    let error = relative_error(&floats(loss_1.clone().inner()), &floats(loss_2.clone().inner()));
+    assert!(error < tolerance, "loss: relative error {error:.2e}");
+    let (gradients_1, gradients_2) = (loss_1.backward(), loss_2.backward());
+    for (name, found, expected) in [
+        ("hidden", hidden_1.grad(&gradients_1), hidden_2.grad(&gradients_2)),
+        ("wte", wte_1.grad(&gradients_1), wte_2.grad(&gradients_2)),
+    ] {
+        let error = relative_error(&floats(found.unwrap()), &floats(expected.unwrap()));
+        assert!(error < tolerance, "gradient of {name}: relative error {error:.2e}");
+    }
+}
+
+fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert_dtype(DType::F32).into_vec().unwrap()
+}
+
+crate::on_every_backend!(check);

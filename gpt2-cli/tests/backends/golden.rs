@@ -1,0 +1,142 @@
+//! A small GPT-2 against Hugging Face transformers on PyTorch (float32, CPU): logits, loss, every gradient, and ten AdamW
+//! steps with clipping. `cargo xtask fixtures` says how the values were made.
+
+use crate::relative_error;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{GradientsParams, Optimizer};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use gpt2_model::Gpt2;
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::weights::{load_hf, parameters};
+use gpt2_train::optimizer::{AdamW, AdamWConfig, squared_norm};
+use gpt2_train::task::TrainingTask;
+use safetensors::SafeTensors;
+use std::collections::HashMap;
+
+const CONFIG: &[u8] = include_bytes!("../fixtures/tiny/config.json");
+const WEIGHTS: &[u8] = include_bytes!("../fixtures/tiny/model.safetensors");
+const EXPECTED: &[u8] = include_bytes!("../fixtures/tiny/expected.safetensors");
+
+/// The optimizer of the golden values.
+const LEARNING_RATE: f64 = 1e-3;
+const CLIP: f64 = 1.0;
+
+/// The golden values by name.
+pub(crate) struct Golden(SafeTensors<'static>);
+
+impl Golden {
+    pub(crate) fn load() -> Self {
+        Self(SafeTensors::deserialize(EXPECTED).unwrap())
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let view = self.0.tensor(name).unwrap();
+        view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    }
+
+    pub(crate) fn integers(&self, name: &str) -> Vec<i32> {
+        let view = self.0.tensor(name).unwrap();
+        view.data().as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes) as i32).collect()
+    }
+
+    fn tokens<B: burn::tensor::backend::Backend>(&self, name: &str, device: &B::Device) -> Tensor<B, 2, Int> {
+        let shape = self.0.tensor(name).unwrap().shape().to_vec();
+        Tensor::from_data(TensorData::new(self.integers(name), shape), device)
+    }
+}
+
+/// The model that transformers saved.
+pub(crate) fn model<B: burn::tensor::backend::Backend>(device: &B::Device) -> Gpt2<B> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), WEIGHTS).unwrap();
+    load_hf(dir.path(), device).unwrap()
+}
+
+fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert_dtype(DType::F32).into_vec().unwrap()
+}
+
+mod forward_and_backward {
+    use super::*;
+
+    fn check<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, tolerance: f64) {
+        let golden = Golden::load();
+        let model = model::<B>(device);
+        let (inputs, targets) = (golden.tokens::<B>("inputs", device), golden.tokens::<B>("targets", device));
+
+        let logits = floats(model.logits(inputs.clone()));
+        let error = relative_error(&logits, &golden.floats("logits"));
+        assert!(error < tolerance, "logits: relative error {error:.2e}");
+
+        let loss = model.loss(inputs, targets);
+        let error = relative_error(&floats(loss.clone()), &golden.floats("loss"));
+        assert!(error < tolerance, "loss: relative error {error:.2e}");
+
+        let mut gradients = Gradients {
+            path: Vec::new(),
+            gradients: GradientsParams::from_grads(loss.backward(), &model),
+            found: HashMap::new(),
+        };
+        <Gpt2<B> as Module<B>>::visit(&model, &mut gradients);
+        assert_eq!(gradients.found.len(), 28, "parameters of a GPT-2 with two layers");
+        for (name, gradient) in gradients.found {
+            let error = relative_error(&gradient, &golden.floats(&format!("grad.transformer.{name}")));
+            assert!(error < tolerance, "gradient of {name}: relative error {error:.2e}");
+        }
+    }
+
+    crate::on_every_backend!(check);
+}
+
+mod ten_adamw_steps {
+    use super::*;
+
+    fn check<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, tolerance: f64) {
+        let golden = Golden::load();
+        let mut task = TrainingTask { model: model::<B>(device) };
+        let mut optimizer = AdamW::<B>::new(AdamWConfig::default());
+        let (mut losses, mut norms) = (Vec::new(), Vec::new());
+        for _ in 0..10 {
+            let (inputs, targets) = (golden.tokens::<B>("inputs", device), golden.tokens::<B>("targets", device));
+            let loss = task.model.loss(inputs, targets);
+            losses.extend(floats(loss.clone()));
+            let gradients = GradientsParams::from_grads(loss.backward(), &task);
+            let norm = floats(squared_norm(&task, &gradients))[0].sqrt();
+            norms.push(norm);
+            optimizer.scale_next_gradients((CLIP / (f64::from(norm) + 1e-6)).min(1.0));
+            task = optimizer.step(LEARNING_RATE, task, gradients);
+        }
+        let error = relative_error(&losses, &golden.floats("adamw.loss"));
+        assert!(error < tolerance, "losses: relative error {error:.2e}");
+        let error = relative_error(&norms, &golden.floats("adamw.grad_norm"));
+        assert!(error < tolerance, "gradient norms: relative error {error:.2e}");
+        for tensor in parameters(&task.model) {
+            let expected = golden.floats(&format!("adamw.param.transformer.{}", tensor.name));
+            let error = relative_error(&tensor.values, &expected);
+            assert!(error < tolerance, "{} after ten steps: relative error {error:.2e}", tensor.name);
+        }
+    }
+
+    crate::on_every_backend!(check);
+}
+
+struct Gradients {
+    path: Vec<String>,
+    gradients: GradientsParams,
+    found: HashMap<String, Vec<f32>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Gradients {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id).unwrap();
+        self.found.insert(self.path.join("."), floats(gradient));
+    }
+}

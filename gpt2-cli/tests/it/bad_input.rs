@@ -1,0 +1,196 @@
+//! What cannot be trained on is refused in one line, with exit code 1, before anything is written.
+
+use crate::support::{Outcome, gpt2, play, prepared, shard, train};
+use gpt2_data::{LLAMA3_MAGIC, SHARD_MAGIC, SHARD_VERSION};
+use gpt2_train::run_dir::RunDir;
+use std::fs;
+use std::path::Path;
+use tempfile::{TempDir, tempdir};
+
+/// Trains on data whose only training shard is `bytes`. The validation shard is sound.
+fn train_on(bytes: &[u8]) -> Outcome {
+    let dir = tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("x_train_000000.bin"), bytes).unwrap();
+    fs::write(
+        data.join("x_val_000000.bin"),
+        shard(SHARD_MAGIC, SHARD_VERSION, 100, &[1; 100]),
+    )
+    .unwrap();
+    let outcome = train(dir.path(), &["--data", "data", "--run", "run"]);
+    assert!(!dir.path().join("run/plan.toml").exists(), "a run was begun");
+    outcome
+}
+
+/// A directory with prepared data.
+fn with_data() -> TempDir {
+    let dir = tempdir().unwrap();
+    prepared(dir.path());
+    dir
+}
+
+fn train_with(dir: &Path, flags: &str) -> Outcome {
+    let flags = flags.split_whitespace();
+    train(dir, &["--data", "data"].into_iter().chain(flags).collect::<Vec<_>>())
+}
+
+#[test]
+fn an_empty_shard() {
+    train_on(b"").refused("x_train_000000.bin is empty");
+    train_on(&shard(SHARD_MAGIC, SHARD_VERSION, 0, &[])).refused("x_train_000000.bin is empty");
+}
+
+#[test]
+fn a_truncated_shard() {
+    let outcome = train_on(&shard(SHARD_MAGIC, SHARD_VERSION, 100, &[1; 99]));
+    outcome.refused("x_train_000000.bin is truncated: its header promises 100 tokens, which is 1224 bytes");
+    assert!(
+        outcome
+            .stderr
+            .ends_with("hint: `gpt2 data inspect data` lists all that is wrong\n"),
+        "{outcome:#?}"
+    );
+}
+
+#[test]
+fn a_file_of_an_odd_size() {
+    train_on(&[7; 2001]).refused("x_train_000000.bin has an odd size (2001 bytes)");
+}
+
+#[test]
+fn a_foreign_file() {
+    train_on(
+        "PNG and no token file at all, for every two letters are a number. \u{FFFF}\u{FFFF}"
+            .repeat(9)
+            .as_bytes(),
+    )
+    .refused("x_train_000000.bin is not a token file");
+}
+
+#[test]
+fn a_shard_with_another_magic_number() {
+    // llm.c's checkpoints.
+    train_on(&shard(20_240_326, 3, 100, &[1; 100])).refused("is not a token shard: its magic number is 20240326");
+}
+
+#[test]
+fn a_shard_of_another_version() {
+    train_on(&shard(SHARD_MAGIC, 9, 100, &[1; 100])).refused("is a token shard of version 9, expected 1");
+}
+
+#[test]
+fn a_llama_3_shard() {
+    train_on(&shard(LLAMA3_MAGIC, 7, 50, &[1; 100])).refused("holds Llama 3 tokens");
+}
+
+#[test]
+fn a_token_beyond_the_vocabulary() {
+    let mut tokens = [1; 100];
+    tokens[42] = 50_257;
+    let outcome = train_on(&shard(SHARD_MAGIC, SHARD_VERSION, 100, &tokens));
+    outcome.refused("x_train_000000.bin holds token 50257 at position 42");
+}
+
+#[test]
+fn a_missing_shard() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("play.txt"), play()).unwrap();
+    let flags = "data prepare --input play.txt --out data --shard-tokens 300";
+    gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>()).succeeded();
+    fs::remove_file(dir.path().join("data/tokens_train_000001.bin")).unwrap();
+    train_with(dir.path(), "--run run").refused("tokens_train_000001.bin is missing, though the manifest");
+}
+
+#[test]
+fn missing_data() {
+    let dir = tempdir().unwrap();
+    let outcome = train_with(dir.path(), "--run run");
+    outcome.refused("data is not a directory");
+    assert!(
+        outcome
+            .stderr
+            .contains("hint: gpt2 data prepare --input book.txt --out data"),
+        "{outcome:#?}"
+    );
+    fs::create_dir(dir.path().join("data")).unwrap();
+    train_with(dir.path(), "--run run").refused("data has no shards named *train*.bin");
+}
+
+#[test]
+fn data_shorter_than_a_batch() {
+    let short = shard(SHARD_MAGIC, SHARD_VERSION, 20, &[1; 20]);
+    train_on(&short).refused("`batch` is 2, expected 32 tokens a batch to be fewer than the 20");
+}
+
+#[test]
+fn a_sequence_longer_than_the_block() {
+    let dir = with_data();
+    train_with(dir.path(), "--seq 33 --run run").refused("`seq` is 33, expected 1 to `block-size` (32)");
+}
+
+#[test]
+fn a_batch_that_cannot_fit() {
+    let dir = tempdir().unwrap();
+    train(dir.path(), &["--batch", "100000000"]).refused("`batch` is 100000000, expected ");
+    // Terabytes of activations, which no host has.
+    let outcome = gpt2(
+        dir.path(),
+        &"train --backend flex --model gpt2-xl --batch 1900 --run run"
+            .split(' ')
+            .collect::<Vec<_>>(),
+    );
+    outcome.refused("batch 1900 of 1024 tokens does not fit into memory");
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn unknown_names() {
+    let dir = with_data();
+    train_with(dir.path(), "--model gpt2-medum").refused("unknown model preset `gpt2-medum`");
+    train_with(dir.path(), "--backend gpu").refused("invalid value 'gpu' for '--backend <NAME>'");
+    train_with(dir.path(), "--n-layers 3").refused("unexpected argument '--n-layers' found");
+    fs::write(dir.path().join("mine.toml"), "# mine\nn_layer = 3\n").unwrap();
+    gpt2(dir.path(), &["train", "--config", "mine.toml"])
+        .refused("mine.toml:2: unknown key `n_layer`; did you mean `n-layer`?");
+    gpt2(dir.path(), &["train", "--config", "none.toml"]).refused("cannot read none.toml");
+}
+
+#[test]
+fn a_device_that_is_not_there() {
+    let dir = with_data();
+    let outcome = train_with(dir.path(), "--device 99");
+    outcome.refused("backend flex has no device 99");
+    assert!(
+        outcome.stderr.ends_with("hint: `gpt2 devices` lists what there is\n"),
+        "{outcome:#?}"
+    );
+}
+
+#[test]
+fn a_precision_that_the_backend_has_not() {
+    let dir = with_data();
+    train_with(dir.path(), "--precision bf16 --run run").refused("`precision` is bf16, expected f32 on ");
+}
+
+#[test]
+fn a_run_directory_that_cannot_be_made() {
+    let dir = with_data();
+    // Below a file, which stops root too.
+    train_with(dir.path(), "--run play.txt/run").refused("run directory play.txt/run is not writable");
+}
+
+#[test]
+fn a_run_directory_in_use() {
+    let dir = with_data();
+    let _held = RunDir::create(dir.path().join("run")).unwrap();
+    let process = format!("run directory run is in use by process {}", std::process::id());
+    train_with(dir.path(), "--run run").refused(&process);
+}
+
+#[test]
+fn a_run_that_is_not_there_to_resume() {
+    let dir = with_data();
+    train_with(dir.path(), "--run run --resume").refused("run holds no run: plan.toml is missing");
+    assert!(!dir.path().join("run").exists());
+}

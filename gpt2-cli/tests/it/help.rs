@@ -1,0 +1,51 @@
+//! Help and version: kept as snapshots, since they are what a newcomer reads first.
+
+use crate::support::gpt2;
+use insta::assert_snapshot;
+use std::path::Path;
+
+fn shown(args: &[&str]) -> String {
+    gpt2(Path::new("."), args).succeeded()
+}
+
+#[test]
+fn no_command_shows_the_help() {
+    assert_snapshot!(shown(&[]));
+    assert_eq!(shown(&[]), shown(&["--help"]));
+}
+
+#[test]
+fn the_help_of_each_command() {
+    assert_snapshot!("sample", shown(&["sample", "-h"]));
+    assert_snapshot!("data", shown(&["data"]));
+    assert_snapshot!("prepare", shown(&["data", "prepare", "-h"]));
+    assert_snapshot!("inspect", shown(&["data", "inspect", "-h"]));
+    assert_snapshot!("encode", shown(&["data", "encode", "-h"]));
+    assert_snapshot!("decode", shown(&["data", "decode", "-h"]));
+}
+
+#[test]
+fn train_has_the_flags_of_the_run_file_and_its_own() {
+    let help = shown(&["train", "--help"]);
+    for flag in gpt2_train::config::RunConfig::keys() {
+        assert!(help.contains(&format!("--{flag} ")), "--{flag} is not in\n{help}");
+    }
+    for flag in ["--config <FILE>", "--resume", "--plain", "--quiet", "--dry-run"] {
+        assert!(help.contains(flag), "{flag} is not in\n{help}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    assert_eq!(shown(&["--version"]), format!("gpt2 {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_mistake_is_one_line_and_a_hint() {
+    let outcome = gpt2(Path::new("."), &["trian"]);
+    outcome.refused("unrecognized subcommand 'trian'");
+    assert!(
+        outcome.stderr.ends_with("hint: a similar subcommand exists: 'train'\n"),
+        "{outcome:#?}"
+    );
+}

@@ -1,0 +1,8 @@
+//! The `gpt2` command as its users meet it: what it prints, and how it exits.
+
+mod bad_input;
+mod help;
+mod prepare_inspect;
+mod sample;
+mod support;
+mod tokens;

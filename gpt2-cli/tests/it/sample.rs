@@ -1,0 +1,117 @@
+//! `gpt2 sample`, on a run that was trained for it and on weights with a vocabulary of their own.
+
+use crate::support::{gpt2, prepared, train};
+use std::fs;
+use std::path::Path;
+use tempfile::tempdir;
+
+/// A model with 512 tokens and a block of 64, saved by transformers.
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny");
+
+fn sample_tiny(flags: &[&str]) -> crate::support::Outcome {
+    gpt2(
+        Path::new("."),
+        &[&["sample", "--backend", "flex", "--init", TINY], flags].concat(),
+    )
+}
+
+#[test]
+fn a_run_is_trained_refused_a_second_time_and_sampled() {
+    let dir = tempdir().unwrap();
+    prepared(dir.path());
+    train(dir.path(), &["--data", "data", "--run", "run", "--plain"]).succeeded();
+    let again = train(dir.path(), &["--data", "data", "--run", "run"]);
+    again.refused("run directory run already holds a run");
+    assert!(
+        again.stderr.ends_with("hint: gpt2 train --run run --resume\n"),
+        "{again:#?}"
+    );
+
+    let sample = |flags: &[&str]| {
+        let flags = [
+            &["sample", "--run", "run", "--backend", "flex", "--max-tokens", "5"],
+            flags,
+        ]
+        .concat();
+        gpt2(dir.path(), &flags).succeeded()
+    };
+    let text = sample(&["--prompt", "First Citizen:"]);
+    assert!(text.starts_with("First Citizen:") && text.ends_with('\n'), "{text:?}");
+    assert!(text.trim_end().len() > "First Citizen:".len(), "{text:?}");
+    assert_eq!(text, sample(&["--prompt", "First Citizen:"]), "the same seed");
+    assert!(!sample(&[]).is_empty());
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_is_passed_over() {
+    let dir = tempdir().unwrap();
+    prepared(dir.path());
+    train(
+        dir.path(),
+        &["--data", "data", "--run", "run", "--checkpoint-every", "1"],
+    )
+    .succeeded();
+    let weights = dir.path().join("run/checkpoints/step-00000002/model.safetensors");
+    fs::write(&weights, "damaged").unwrap();
+    let flags = ["sample", "--run", "run", "--backend", "flex", "--max-tokens", "1"];
+    let outcome = gpt2(dir.path(), &flags);
+    assert!(
+        outcome.stderr.contains("warning: checkpoint ") && outcome.stderr.contains("step-00000001"),
+        "{outcome:#?}"
+    );
+    outcome.succeeded();
+    fs::remove_dir_all(dir.path().join("run/checkpoints")).unwrap();
+    gpt2(dir.path(), &flags).refused("no whole checkpoint in run/checkpoints");
+}
+
+#[test]
+fn another_vocabulary_is_printed_in_numbers() {
+    let outcome = sample_tiny(&["--prompt", "1 2 3", "--max-tokens", "4", "--temperature", "0"]);
+    assert!(
+        outcome.stderr.contains("the model has 512 tokens, not GPT-2's 50257"),
+        "{outcome:#?}"
+    );
+    let text = outcome.succeeded();
+    let tokens: Vec<usize> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert_eq!(tokens.len(), 7, "{text}");
+    assert_eq!(tokens[..3], [1, 2, 3]);
+    assert!(tokens.iter().all(|&token| token < 512), "{text}");
+}
+
+#[test]
+fn a_prompt_longer_than_the_block_is_cut_and_said() {
+    let prompt = "7 ".repeat(65);
+    let outcome = sample_tiny(&["--prompt", &prompt, "--max-tokens", "2"]);
+    assert!(
+        outcome
+            .stderr
+            .contains("warning: the prompt has 65 tokens, of which the model sees the last 64"),
+        "{outcome:#?}"
+    );
+    assert_eq!(outcome.succeeded().split_whitespace().count(), 67);
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused() {
+    for value in ["-1", "nan", "inf"] {
+        sample_tiny(&["--temperature", value]).refused("--temperature is ");
+    }
+    for value in ["0", "1.1", "nan"] {
+        sample_tiny(&["--top-p", value]).refused("--top-p is ");
+    }
+    sample_tiny(&["--max-tokens", "0"]).refused("--max-tokens is 0, expected at least 1");
+    sample_tiny(&["--top-k", "-1"]).refused("invalid value '-1' for '--top-k <K>'");
+    gpt2(Path::new("."), &["sample"])
+        .refused("the following required arguments were not provided: <--run <DIR>|--init <PATH>>");
+    gpt2(Path::new("."), &["sample", "--run", "a", "--init", "b"]).refused("cannot be used with");
+}
+
+#[test]
+fn weights_that_are_not_there_are_refused() {
+    let dir = tempdir().unwrap();
+    gpt2(dir.path(), &["sample", "--run", "run"]).refused("run holds no run");
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let outcome = gpt2(dir.path(), &["sample", "--backend", "flex", "--init", "empty"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    assert!(outcome.stderr.contains("error: empty/config.json: "), "{outcome:#?}");
+}

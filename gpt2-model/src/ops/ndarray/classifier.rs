@@ -1,0 +1,147 @@
+//! The classifier on arrays: the products go to BLAS, and one pass over each row of logits makes the maximum, the sum, the
+//! loss and the derivative in place.
+
+use super::math::{exp, vectorised};
+use super::product::{UNWRITTEN, product};
+use super::{indices, matrix};
+use burn_ndarray::NdArrayTensor;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Rows of logits in memory at once: enough that packing the embedding for the product costs little beside it, and a buffer
+/// of 100 MiB.
+const CHUNK_ROWS: usize = 512;
+
+/// The buffer of logits, kept from step to step.
+static BUFFER: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+
+/// The operands in `f32`, the only type that BLAS is asked for here; `f64` models take the reference.
+pub(super) struct Operands<'a> {
+    hidden: ArrayView2<'a, f32>,
+    wte: ArrayView2<'a, f32>,
+    targets: Vec<usize>,
+}
+
+impl<'a> Operands<'a> {
+    pub(super) fn new(hidden: &'a NdArrayTensor, wte: &'a NdArrayTensor, targets: &NdArrayTensor) -> Option<Self> {
+        Some(Self { hidden: matrix(hidden)?, wte: matrix(wte)?, targets: indices(targets)? })
+    }
+
+    pub(super) fn loss(&self, vocab_size: usize) -> f64 {
+        let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = self.buffer(&mut kept);
+        self.chunks().map(|rows| self.chunk_loss(rows, vocab_size, None, &mut buffer)).sum::<f64>()
+            / self.targets.len() as f64
+    }
+
+    pub(super) fn gradients(&self, vocab_size: usize) -> (f64, Array2<f32>, Array2<f32>) {
+        let rows = self.targets.len();
+        let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = self.buffer(&mut kept);
+        let mut d_hidden = Array2::from_elem(self.hidden.dim(), UNWRITTEN);
+        let mut d_wte = Array2::from_elem(self.wte.dim(), UNWRITTEN);
+        let mut total = 0.0;
+        for chunk in self.chunks() {
+            let (start, end) = (chunk.start, chunk.end);
+            total += self.chunk_loss(chunk, vocab_size, Some(1.0 / rows as f32), &mut buffer);
+            let d_logits = buffer.slice(s![..end - start, ..]);
+            product(d_logits, self.wte, 0.0, d_hidden.slice_mut(s![start..end, ..]));
+            product(d_logits.reversed_axes(), self.hidden.slice(s![start..end, ..]), if start == 0 { 0.0 } else { 1.0 }, d_wte.view_mut());
+        }
+        (total / rows as f64, d_hidden, d_wte)
+    }
+
+    fn buffer<'b>(&self, kept: &'b mut Vec<f32>) -> ArrayViewMut2<'b, f32> {
+        let shape = (CHUNK_ROWS.min(self.targets.len()), self.wte.nrows());
+        if kept.len() < shape.0 * shape.1 {
+            kept.resize(shape.0 * shape.1, UNWRITTEN);
+        }
+        ArrayViewMut2::from_shape(shape, &mut kept[..shape.0 * shape.1]).expect("as many elements as the shape has")
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let rows = self.targets.len();
+        (0..rows).step_by(CHUNK_ROWS).map(move |start| start..rows.min(start + CHUNK_ROWS))
+    }
+
+    /// Sum of the losses of `rows`; leaves their logits in `buffer`, or with `scale` the derivative by the logits.
+    fn chunk_loss(
+        &self,
+        rows: Range<usize>,
+        vocab_size: usize,
+        scale: Option<f32>,
+        buffer: &mut ArrayViewMut2<f32>,
+    ) -> f64 {
+        let mut logits: ArrayViewMut2<f32> = buffer.slice_mut(s![..rows.len(), ..]);
+        product(self.hidden.slice(s![rows.clone(), ..]), self.wte.t(), 0.0, logits.view_mut());
+        let width = logits.ncols();
+        let losses: Vec<f64> = logits
+            .as_slice_mut()
+            .expect("the buffer is in standard layout")
+            .par_chunks_exact_mut(width)
+            .zip(&self.targets[rows])
+            .map(|(row, &target)| {
+                vectorised(
+                    #[inline(always)]
+                    || row_loss(row, target, vocab_size, scale),
+                )
+            })
+            .collect();
+        // Summed in order, not by rayon: the loss must not depend on the number of threads.
+        losses.iter().sum()
+    }
+}
+
+/// Cross-entropy of one row of logits in nats; with `scale`, the row becomes `(softmax − one-hot)·scale`.
+#[inline(always)]
+fn row_loss(row: &mut [f32], target: usize, vocab_size: usize, scale: Option<f32>) -> f64 {
+    let (tokens, padding) = row.split_at_mut(vocab_size);
+    let max = max(tokens);
+    let picked = tokens[target] - max;
+    let sum = exponentiate(tokens, max);
+    if let Some(scale) = scale {
+        let factor = scale / sum;
+        for value in tokens.iter_mut() {
+            *value *= factor;
+        }
+        tokens[target] -= scale;
+        padding.fill(0.0);
+    }
+    f64::from(sum.ln()) - f64::from(picked)
+}
+
+/// Independent accumulators of a reduction, so that the compiler may use vectors.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value > *lane { value } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Replaces each value by `exp(value − max)` and returns their sum.
+#[inline(always)]
+fn exponentiate(values: &mut [f32], max: f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (chunks, rest) = values.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *value = exp(*value - max);
+            *lane += *value;
+        }
+    }
+    let mut sum = 0.0;
+    for value in rest {
+        *value = exp(*value - max);
+        sum += *value;
+    }
+    lanes.iter().sum::<f32>() + sum
+}

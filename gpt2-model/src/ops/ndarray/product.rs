@@ -1,0 +1,43 @@
+//! Matrix products: BLAS does the arithmetic on one thread each, rayon hands out parts of the result.
+//!
+//! Each element of the result is a sum over the whole inner dimension within one part, so the result does not depend on the
+//! number of threads.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+/// Multiplications below which a second thread is not worth waking.
+const WORTH_SPLITTING: usize = 1 << 18;
+
+/// Parts are a multiple of this many rows or columns, as BLAS kernels compute blocks.
+const GRAIN: usize = 48;
+
+/// What a result holds before it is written. Not zero: zeroed memory is mapped, and cleared, page by page as it is first
+/// touched, and a hole in a result should show.
+pub(super) const UNWRITTEN: f32 = f32::NAN;
+
+/// `out = a·b + beta·out`; with a `beta` of 0, what `out` holds is not read.
+///
+/// # Shapes
+/// `a` is `[m, k]`, `b` `[k, n]`, `out` `[m, n]`, in any layout whose inner stride is 1 one way or the other.
+pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, mut out: ArrayViewMut2<f32>) {
+    let (rows, columns) = out.dim();
+    let threads = rayon::current_num_threads();
+    if threads == 1 || rows * columns * a.ncols() < WORTH_SPLITTING {
+        general_mat_mul(1.0, &a, &b, beta, &mut out);
+    } else if rows >= columns {
+        let part = rows.div_ceil(threads).next_multiple_of(GRAIN);
+        let parts: Vec<_> = out.axis_chunks_iter_mut(Axis(0), part).zip(a.axis_chunks_iter(Axis(0), part)).collect();
+        parts.into_par_iter().for_each(|(mut out, a)| general_mat_mul(1.0, &a, &b, beta, &mut out));
+    } else {
+        let part = columns.div_ceil(threads).next_multiple_of(GRAIN);
+        let parts: Vec<_> = out.axis_chunks_iter_mut(Axis(1), part).zip(b.axis_chunks_iter(Axis(1), part)).collect();
+        parts.into_par_iter().for_each(|(mut out, b)| general_mat_mul(1.0, &a, &b, beta, &mut out));
+    }
+}
+
+/// The sum of the rows.
+pub(super) fn sum_rows(matrix: ArrayView2<f32>) -> Array1<f32> {
+    matrix.sum_axis(Axis(0))
+}

@@ -1,0 +1,108 @@
+//! The moments of AdamW by name, for checkpoints.
+
+use super::Moments;
+use burn::module::{ModuleVisitor, Param, ParamId};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use gpt2_model::ModelError;
+use gpt2_model::weights::NamedTensor;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Prefixes of the moments' names, PyTorch's.
+const MEAN: &str = "exp_avg";
+const SQUARE: &str = "exp_avg_sq";
+
+/// Copies moments to the host.
+pub(super) struct MomentExporter<'a, B: Backend> {
+    path: Vec<String>,
+    moments: &'a HashMap<ParamId, Moments<B>>,
+    pub(super) tensors: Vec<NamedTensor>,
+}
+
+impl<'a, B: Backend> MomentExporter<'a, B> {
+    pub(super) fn new(moments: &'a HashMap<ParamId, Moments<B>>) -> Self {
+        Self { path: Vec::new(), moments, tensors: Vec::new() }
+    }
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for MomentExporter<'_, B::InnerBackend> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let Some(moments) = self.moments.get(&param.id) else { return };
+        let parameter = self.path.join(".");
+        for (prefix, moment) in [(MEAN, &moments.mean), (SQUARE, &moments.square)] {
+            let data = Tensor::<B::InnerBackend, D>::from_primitive(moment.clone()).into_data(); // host–device sync
+            let shape = data.shape.to_vec();
+            let values = data.convert_dtype(DType::F32).into_vec().expect("converted to f32 just now");
+            self.tensors.push(NamedTensor { name: format!("{prefix}.{parameter}"), shape, values });
+        }
+    }
+}
+
+/// Takes moments from the host.
+pub(super) struct MomentImporter<'a, B: Backend> {
+    path: Vec<String>,
+    file: &'a Path,
+    tensors: HashMap<String, NamedTensor>,
+    moments: HashMap<ParamId, Moments<B>>,
+    error: Option<ModelError>,
+}
+
+impl<'a, B: Backend> MomentImporter<'a, B> {
+    /// `file` is where the tensors were read from.
+    pub(super) fn new(tensors: Vec<NamedTensor>, file: &'a Path) -> Self {
+        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        Self { path: Vec::new(), file, tensors, moments: HashMap::new(), error: None }
+    }
+
+    pub(super) fn finish(self) -> Result<HashMap<ParamId, Moments<B>>, ModelError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self.moments),
+        }
+    }
+
+    fn take<const D: usize>(&mut self, prefix: &str, expected: &[usize], device: &B::Device) -> Option<TensorPrimitive<B>> {
+        let name = format!("{prefix}.{}", self.path.join("."));
+        let found = self.tensors.remove(&name);
+        match found {
+            Some(tensor) if tensor.shape == expected => {
+                let data = TensorData::new(tensor.values, tensor.shape);
+                Some(Tensor::<B, D>::from_data(data, device).into_primitive())
+            }
+            found => {
+                self.error.get_or_insert_with(|| ModelError::TensorMismatch {
+                    path: self.file.to_owned(),
+                    name,
+                    found: found.map_or_else(|| "missing".to_owned(), |tensor| format!("{:?}", tensor.shape)),
+                    expected: format!("{expected:?}"),
+                });
+                None
+            }
+        }
+    }
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for MomentImporter<'_, B::InnerBackend> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        // On the parameter's own device: a moment elsewhere would be copied at every step.
+        let (shape, device) = (param.shape().to_vec(), param.device());
+        let mean = self.take::<D>(MEAN, &shape, &device);
+        let square = self.take::<D>(SQUARE, &shape, &device);
+        if let Some((mean, square)) = mean.zip(square) {
+            self.moments.insert(param.id, Moments { mean, square });
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! AdamW's update of one parameter, which a backend may do in a pass of its own.
+
+use super::AdamWConfig;
+use burn::tensor::ops::FloatTensor;
+use gpt2_model::ops::Gpt2Backend;
+
+/// The numbers of an update, the same for every element of a parameter (Loshchilov & Hutter 2019, algorithm 2).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UpdateRule {
+    /// Multiplies the gradient: the mean over micro-steps, and the clip.
+    pub grad_scale: f64,
+    /// Decay of the gradient's running mean.
+    pub beta1: f64,
+    /// Decay of the squared gradient's running mean.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Divides the root of the squared mean: `√(1 − β₂ᵗ)`.
+    pub square_correction: f64,
+    /// Multiplies the quotient of the moments: `lr / (1 − β₁ᵗ)`.
+    pub step_size: f64,
+    /// Multiplies the parameter: `1 − lr·weight decay`, or 1 where nothing decays.
+    pub shrink: f64,
+}
+
+impl UpdateRule {
+    /// The rule of update number `step`, counted from 1.
+    pub fn new(config: &AdamWConfig, lr: f64, grad_scale: f64, step: u64, decays: bool) -> Self {
+        let power = i32::try_from(step).unwrap_or(i32::MAX);
+        Self {
+            grad_scale,
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            square_correction: (1.0 - config.beta2.powi(power)).sqrt(),
+            step_size: lr / (1.0 - config.beta1.powi(power)),
+            shrink: if decays { 1.0 - lr * config.weight_decay } else { 1.0 },
+        }
+    }
+}
+
+/// What an update gives, each in the parameter's shape.
+#[derive(Debug)]
+pub struct Updated<T> {
+    /// The parameter.
+    pub parameter: T,
+    /// The gradient's running mean.
+    pub mean: T,
+    /// The squared gradient's running mean.
+    pub square: T,
+}
+
+/// A backend on which parameters are updated. The default is the reference, in plain tensors.
+pub trait TrainingBackend: Gpt2Backend {
+    /// One AdamW update.
+    ///
+    /// # Shapes
+    /// All tensors have the parameter's shape.
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        rule: &UpdateRule,
+    ) -> Updated<FloatTensor<Self>> {
+        reference::<Self>(parameter, gradient, mean, square, rule)
+    }
+}
+
+pub(super) fn reference<B: Gpt2Backend>(
+    parameter: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    square: FloatTensor<B>,
+    rule: &UpdateRule,
+) -> Updated<FloatTensor<B>> {
+    let scaled = |tensor, factor: f64| B::float_mul_scalar(tensor, factor.into());
+    let gradient = scaled(gradient, rule.grad_scale);
+    let gradient_square = B::float_mul(gradient.clone(), gradient.clone());
+    let mean = B::float_add(scaled(mean, rule.beta1), scaled(gradient, 1.0 - rule.beta1));
+    let square = B::float_add(scaled(square, rule.beta2), scaled(gradient_square, 1.0 - rule.beta2));
+    let root = scaled(B::float_sqrt(square.clone()), 1.0 / rule.square_correction);
+    let change = B::float_div(mean.clone(), B::float_add_scalar(root, rule.eps.into()));
+    let parameter = B::float_sub(scaled(parameter, rule.shrink), scaled(change, rule.step_size));
+    Updated { parameter, mean, square }
+}
+
+#[cfg(feature = "flex")]
+impl TrainingBackend for burn_flex::Flex {}
+
+#[cfg(feature = "cube")]
+mod cube {
+    use super::TrainingBackend;
+    use burn_fusion::{Fusion, FusionBackend};
+
+    impl<B: FusionBackend> TrainingBackend for Fusion<B> {}
+}
