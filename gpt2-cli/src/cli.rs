@@ -170,7 +170,7 @@ pub(crate) struct PrepareArgs {
     /// Tokens in a shard.
     #[arg(long, value_name = "TOKENS", default_value_t = 100_000_000, help_heading = "Output")]
     pub(crate) shard_tokens: u64,
-    /// Shards are named <PREFIX>_<train|val>_<number>.bin.
+    /// What the names of the shards begin with, as in PREFIX_train_000000.bin.
     #[arg(long, value_name = "PREFIX", default_value = "tokens", help_heading = "Output")]
     pub(crate) prefix: String,
     /// Go on with a preparation that was interrupted.

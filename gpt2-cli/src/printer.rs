@@ -16,7 +16,7 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> Result<(), CliError> {
 /// Prints text with terminal styles, which are taken out where the output is no terminal or `NO_COLOR` is set.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_styled(text: &str) -> Result<(), CliError> {
     write_to(anstream::stdout().lock(), text.as_bytes())
 }
