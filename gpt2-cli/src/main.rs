@@ -7,6 +7,7 @@ mod backend;
 mod cli;
 mod commands;
 mod diagnostics;
+mod environment;
 mod error;
 mod printer;
 mod signals;
@@ -18,6 +19,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    environment::prepare();
     diagnostics::install_panic_hook();
     match catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! SIGINT and SIGTERM: the first saves and leaves, the second leaves at once.
 
+use crate::diagnostics::note;
 use crate::error::CliError;
 use burn::train::Interrupter;
 use gpt2_train::renderer::restore_terminal;
@@ -21,7 +22,7 @@ pub(crate) fn stop_on_signals(interrupter: &Interrupter) -> Result<(), CliError>
             std::process::exit(INTERRUPTED);
         }
         interrupter.stop(Some("a signal"));
-        eprintln!("stopping after this step; a second signal leaves at once");
+        note("stopping after this step; a second signal leaves at once");
     })
     .map_err(|source| CliError::Signals { source })
 }

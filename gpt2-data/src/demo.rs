@@ -252,8 +252,8 @@ mod tests {
         assert_eq!(
             hashes,
             [
-                "c2fdc1c4a04f2d4d096c83c50e79007df62709c68573e9a314a100b23fdb90a8",
-                "261042c54dae2b8509c7987bab5a41be707c9530c4c9a334c4ed29eac88286d0"
+                "94dafa45360a04576f4d3dc08993e381c4a59f547489955dfadb04494d3c7367",
+                "23c3c8a092c72f4a66e1b6c9e6129274501fc97112b1df10cd7b0edbdebd788c"
             ]
         );
         write(&dir.path().join("again"), &SMALL)?;

@@ -29,16 +29,14 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
     ///
     /// # Shapes
     /// `x` and the result are `[B, T, C]`.
-    pub fn forward(
-        &self,
-        x: Tensor<B, 3>,
-        precision: Precision,
-        cache: Option<&mut LayerCache<B>>,
-    ) -> Tensor<B, 3> {
+    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
         let [batch, seq, width] = x.dims();
         let head_dim = width / self.n_head;
         let [query, key, value]: [Tensor<B, 4>; 3] = {
-            let qkv = self.c_attn.forward(x, precision).reshape([batch, seq, 3 * self.n_head, head_dim]);
+            let qkv = self
+                .c_attn
+                .forward(x, precision)
+                .reshape([batch, seq, 3 * self.n_head, head_dim]);
             let mut parts = qkv.swap_dims(1, 2).chunk(3, 1).into_iter(); // 3 × [B, H, T, D]
             std::array::from_fn(|_| parts.next().expect("3·H heads split into three parts of H"))
         };

@@ -93,7 +93,11 @@ impl Gpt2Config {
             ("n_embd", self.n_embd),
         ] {
             if value == 0 {
-                return Err(ModelError::InvalidConfig { field, found: "0".into(), expected: "at least 1".into() });
+                return Err(ModelError::InvalidConfig {
+                    field,
+                    found: "0".into(),
+                    expected: "at least 1".into(),
+                });
             }
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
@@ -145,17 +149,44 @@ mod tests {
         let message = Gpt2Config::preset("gpt2-medum").unwrap_err().to_string();
         assert!(message.contains("did you mean `gpt2-medium`?"), "{message}");
         let message = Gpt2Config::preset("llama").unwrap_err().to_string();
-        assert!(message.contains("expected one of d4, d6, gpt2,") && !message.contains("did you mean"), "{message}");
+        assert!(
+            message.contains("expected one of d4, d6, gpt2,") && !message.contains("did you mean"),
+            "{message}"
+        );
     }
 
     #[test]
     fn each_field_is_checked() {
         let good = Gpt2Config::preset("d4").unwrap();
         let cases: [(&str, Gpt2Config); 4] = [
-            ("n_layer", Gpt2Config { n_layer: 0, ..good.clone() }),
-            ("n_embd", Gpt2Config { n_embd: 130, ..good.clone() }),
-            ("dropout", Gpt2Config { dropout: 1.0, ..good.clone() }),
-            ("dropout", Gpt2Config { dropout: f64::NAN, ..good }),
+            (
+                "n_layer",
+                Gpt2Config {
+                    n_layer: 0,
+                    ..good.clone()
+                },
+            ),
+            (
+                "n_embd",
+                Gpt2Config {
+                    n_embd: 130,
+                    ..good.clone()
+                },
+            ),
+            (
+                "dropout",
+                Gpt2Config {
+                    dropout: 1.0,
+                    ..good.clone()
+                },
+            ),
+            (
+                "dropout",
+                Gpt2Config {
+                    dropout: f64::NAN,
+                    ..good
+                },
+            ),
         ];
         for (field, config) in cases {
             let message = config.validate().unwrap_err().to_string();

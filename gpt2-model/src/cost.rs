@@ -95,8 +95,8 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, precision: Precis
     let attention = batch * heads * seq * seq * (2 * F32_BYTES + product_bytes);
     // The classifier: three buffers of a chunk of logits, and the embedding's gradient once more.
     let chunk_rows = tokens.min(256);
-    let classifier =
-        3 * chunk_rows * config.padded_vocab_size() as u64 * F32_BYTES + config.padded_vocab_size() as u64 * c * F32_BYTES;
+    let classifier = 3 * chunk_rows * config.padded_vocab_size() as u64 * F32_BYTES
+        + config.padded_vocab_size() as u64 * c * F32_BYTES;
     layers * (normalised + products + attention) + classifier
 }
 
@@ -106,7 +106,12 @@ mod tests {
 
     #[test]
     fn the_published_sizes() {
-        for (name, millions) in [("gpt2", 124), ("gpt2-medium", 355), ("gpt2-large", 774), ("gpt2-xl", 1558)] {
+        for (name, millions) in [
+            ("gpt2", 124),
+            ("gpt2-medium", 355),
+            ("gpt2-large", 774),
+            ("gpt2-xl", 1558),
+        ] {
             let config = Gpt2Config::preset(name).unwrap();
             assert_eq!(parameters(&config) / 1_000_000, millions, "{name}");
         }

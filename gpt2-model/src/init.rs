@@ -27,11 +27,19 @@ impl Gpt2Config {
     /// As [`Gpt2Config::validate`].
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Result<Gpt2<B>, ModelError> {
         self.validate()?;
-        let mut init = Initializer { seed, stream: 0, device: device.clone() };
+        let mut init = Initializer {
+            seed,
+            stream: 0,
+            device: device.clone(),
+        };
         let c = self.n_embd;
         let residual_std = INIT_STD / (2.0 * self.n_layer as f32).sqrt();
-        let wte = Embedding { weight: init.embedding(self.vocab_size, self.padded_vocab_size(), c) };
-        let wpe = Embedding { weight: init.embedding(self.block_size, self.block_size, c) };
+        let wte = Embedding {
+            weight: init.embedding(self.vocab_size, self.padded_vocab_size(), c),
+        };
+        let wpe = Embedding {
+            weight: init.embedding(self.block_size, self.block_size, c),
+        };
         let h = (0..self.n_layer)
             .map(|_| Block {
                 ln_1: init.layer_norm(c),
@@ -42,7 +50,10 @@ impl Gpt2Config {
                     n_head: self.n_head,
                 },
                 ln_2: init.layer_norm(c),
-                mlp: Mlp { c_fc: init.linear(c, 4 * c, INIT_STD), c_proj: init.linear(4 * c, c, residual_std) },
+                mlp: Mlp {
+                    c_fc: init.linear(c, 4 * c, INIT_STD),
+                    c_proj: init.linear(4 * c, c, residual_std),
+                },
                 resid_dropout: DropoutConfig::new(self.dropout).init(),
             })
             .collect();

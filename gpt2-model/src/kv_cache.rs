@@ -12,12 +12,17 @@ pub struct KvCache<B: Backend> {
 impl<B: Backend> KvCache<B> {
     /// An empty cache for a model of `n_layer` blocks.
     pub fn new(n_layer: usize) -> Self {
-        Self { layers: (0..n_layer).map(|_| LayerCache { keys_values: None }).collect() }
+        Self {
+            layers: (0..n_layer).map(|_| LayerCache { keys_values: None }).collect(),
+        }
     }
 
     /// Positions held.
     pub fn len(&self) -> usize {
-        self.layers.first().and_then(|layer| layer.keys_values.as_ref()).map_or(0, |(keys, _)| keys.dims()[2])
+        self.layers
+            .first()
+            .and_then(|layer| layer.keys_values.as_ref())
+            .map_or(0, |(keys, _)| keys.dims()[2])
     }
 
     /// Whether nothing is held.
@@ -39,9 +44,10 @@ impl<B: Backend> LayerCache<B> {
     /// `keys` and `values` are `[B, H, T, D]`; the results `[B, H, past + T, D]`.
     pub(crate) fn append(&mut self, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
         let all = match self.keys_values.take() {
-            Some((past_keys, past_values)) => {
-                (Tensor::cat(vec![past_keys, keys], 2), Tensor::cat(vec![past_values, values], 2))
-            }
+            Some((past_keys, past_values)) => (
+                Tensor::cat(vec![past_keys, keys], 2),
+                Tensor::cat(vec![past_values, values], 2),
+            ),
             None => (keys, values),
         };
         self.keys_values = Some(all.clone());

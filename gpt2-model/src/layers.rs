@@ -1,6 +1,6 @@
 //! The three parametrised layers that GPT-2 is made of, holding Hugging Face's names and layouts.
 
-use crate::ops::{Gpt2Backend, affine};
+use crate::ops::{Gpt2Backend, affine, lookup};
 use crate::precision::Precision;
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
@@ -16,13 +16,13 @@ pub struct Embedding<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
 }
 
-impl<B: Backend> Embedding<B> {
+impl<B: Gpt2Backend> Embedding<B> {
     /// Rows of the table by index.
     ///
     /// # Shapes
     /// `indices` is `[B, T]`; the result `[B, T, C]`.
     pub fn forward(&self, indices: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        burn::tensor::module::embedding(self.weight.val(), indices)
+        lookup(self.weight.val(), indices)
     }
 }
 
@@ -84,7 +84,11 @@ pub(crate) fn round<B: Backend, const D: usize>(x: Tensor<B, D>, precision: Prec
 
 /// `x` in `f32`, the type of the residual stream.
 pub(crate) fn widen<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    if x.dtype() == DType::BF16 { x.cast(FloatDType::F32) } else { x }
+    if x.dtype() == DType::BF16 {
+        x.cast(FloatDType::F32)
+    } else {
+        x
+    }
 }
 
 /// A parameter of the given values.

@@ -88,8 +88,12 @@ impl<B: Gpt2Backend> Gpt2<B> {
     fn classify(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, seq, width] = hidden.dims();
         let wte = round(self.wte.weight.val(), self.precision);
-        let logits = round(hidden.reshape([batch * seq, width]), self.precision).matmul(wte.transpose());
-        widen(logits).narrow(1, 0, self.config.vocab_size).reshape([batch, seq, self.config.vocab_size])
+        let hidden = round(hidden.reshape([batch * seq, width]), self.precision);
+        // The small operand is the one that is transposed: CPU backends copy what is.
+        let logits = wte.matmul(hidden.transpose()).transpose(); // [B·T, Vp]
+        widen(logits)
+            .narrow(1, 0, self.config.vocab_size)
+            .reshape([batch, seq, self.config.vocab_size])
     }
 
     /// Mean cross-entropy of `targets` in nats a token.
@@ -103,7 +107,10 @@ impl<B: Gpt2Backend> Gpt2<B> {
             hidden.reshape([batch * seq, width]),
             self.wte.weight.val(),
             targets.reshape([batch * seq]),
-            ClassifierShape { vocab_size: self.config.vocab_size, precision: self.precision },
+            ClassifierShape {
+                vocab_size: self.config.vocab_size,
+                precision: self.precision,
+            },
         )
     }
 }

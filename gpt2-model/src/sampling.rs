@@ -16,21 +16,33 @@ pub struct Sampling {
 impl Default for Sampling {
     /// nanoGPT's: temperature 0.8, the 200 most probable tokens.
     fn default() -> Self {
-        Self { temperature: 0.8, top_k: 200, top_p: 1.0 }
+        Self {
+            temperature: 0.8,
+            top_k: 200,
+            top_p: 1.0,
+        }
     }
 }
 
 impl Sampling {
     /// Always the most probable token.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0 };
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+    };
 
     /// Draws a token. Logits that are not finite are never drawn.
     ///
     /// # Panics
     /// If `logits` is empty.
     pub fn draw(&self, logits: &[f32], rng: &mut impl Rng) -> usize {
-        let mut ranked: Vec<(usize, f32)> =
-            logits.iter().copied().enumerate().filter(|(_, logit)| logit.is_finite()).collect();
+        let mut ranked: Vec<(usize, f32)> = logits
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, logit)| logit.is_finite())
+            .collect();
         // Ties go to the lower token, so that a draw does not depend on the sort.
         let by_rank = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if self.temperature <= 0.0 || ranked.is_empty() {
@@ -42,8 +54,10 @@ impl Sampling {
         }
         ranked.sort_unstable_by(by_rank);
         let max = ranked[0].1;
-        let mut weights: Vec<f64> =
-            ranked.iter().map(|(_, logit)| f64::from((logit - max) / self.temperature).exp()).collect();
+        let mut weights: Vec<f64> = ranked
+            .iter()
+            .map(|(_, logit)| f64::from((logit - max) / self.temperature).exp())
+            .collect();
         let kept = nucleus(&weights, f64::from(self.top_p));
         weights.truncate(kept);
         let mut left = rng.random::<f64>() * weights.iter().sum::<f64>();
@@ -97,7 +111,11 @@ mod tests {
 
     #[test]
     fn shares_follow_the_softmax() {
-        let shares = shares(Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 });
+        let shares = shares(Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+        });
         let total: f64 = LOGITS.iter().map(|&logit| f64::from(logit).exp()).sum();
         for (share, &logit) in shares.iter().zip(&LOGITS) {
             assert!((share - f64::from(logit).exp() / total).abs() < 0.01, "{shares:?}");
@@ -106,11 +124,26 @@ mod tests {
 
     #[test]
     fn top_k_and_top_p_cut_the_tail() {
-        let top_2 = shares(Sampling { temperature: 1.0, top_k: 2, top_p: 1.0 });
+        let top_2 = shares(Sampling {
+            temperature: 1.0,
+            top_k: 2,
+            top_p: 1.0,
+        });
         assert_eq!((top_2[0], top_2[3], top_2[4]), (0.0, 0.0, 0.0));
         assert!(top_2[1] > 0.7 && top_2[2] > 0.2);
-        let nucleus = shares(Sampling { temperature: 1.0, top_k: 0, top_p: 0.7 });
+        let nucleus = shares(Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 0.7,
+        });
         assert_eq!((nucleus[0], nucleus[4]), (0.0, 0.0), "the two first hold 0.88");
-        assert_eq!(shares(Sampling { temperature: 1.0, top_k: 0, top_p: 0.0 })[1], 1.0);
+        assert_eq!(
+            shares(Sampling {
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 0.0
+            })[1],
+            1.0
+        );
     }
 }

@@ -49,7 +49,13 @@ pub struct TrainingBatches<B: Backend> {
 impl<B: Backend> TrainingBatches<B> {
     /// The batches of `steps`, uploaded to `device`.
     pub fn new(stream: Arc<TokenStream>, config: LoaderConfig, steps: std::ops::Range<u64>, device: B::Device) -> Self {
-        Self { stream, config, steps, device, error: ErrorSlot::default() }
+        Self {
+            stream,
+            config,
+            steps,
+            device,
+            error: ErrorSlot::default(),
+        }
     }
 
     /// The slot in which an iteration leaves the error that ended it.
@@ -68,7 +74,12 @@ impl<B: Backend> DataLoader<B, MicroBatch<B>> for TrainingBatches<B> {
             }
         };
         let micro_batches = (self.steps.end - self.steps.start) * self.config.grad_accum as u64;
-        Box::new(TrainingIterator { batches: self, loader, taken: 0, micro_batches })
+        Box::new(TrainingIterator {
+            batches: self,
+            loader,
+            taken: 0,
+            micro_batches,
+        })
     }
 
     fn num_items(&self) -> usize {
@@ -76,7 +87,10 @@ impl<B: Backend> DataLoader<B, MicroBatch<B>> for TrainingBatches<B> {
     }
 
     fn to_device(&self, device: &B::Device) -> Arc<dyn DataLoader<B, MicroBatch<B>>> {
-        Arc::new(Self { device: device.clone(), ..self.clone() })
+        Arc::new(Self {
+            device: device.clone(),
+            ..self.clone()
+        })
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, MicroBatch<B>>> {
@@ -115,7 +129,10 @@ impl<B: Backend> Iterator for TrainingIterator<'_, B> {
 
 impl<B: Backend> DataLoaderIterator<MicroBatch<B>> for TrainingIterator<'_, B> {
     fn progress(&self) -> Progress {
-        Progress::new((self.taken / self.batches.config.grad_accum as u64) as usize, self.batches.num_items())
+        Progress::new(
+            (self.taken / self.batches.config.grad_accum as u64) as usize,
+            self.batches.num_items(),
+        )
     }
 }
 
@@ -139,19 +156,32 @@ impl<B: Backend> ValidationBatches<B> {
         max_batches: usize,
         device: B::Device,
     ) -> Result<Self, DataError> {
-        let batches: Vec<_> = ValidationWindows::new(stream).batches(batch, seq, Some(max_batches))?.collect();
-        Ok(Self { range: 0..batches.len(), batches: Arc::new(batches), device })
+        let batches: Vec<_> = ValidationWindows::new(stream)
+            .batches(batch, seq, Some(max_batches))?
+            .collect();
+        Ok(Self {
+            range: 0..batches.len(),
+            batches: Arc::new(batches),
+            device,
+        })
     }
 
     /// No batches, for a run that never evaluates.
     pub fn none(device: B::Device) -> Self {
-        Self { range: 0..0, batches: Arc::default(), device }
+        Self {
+            range: 0..0,
+            batches: Arc::default(),
+            device,
+        }
     }
 }
 
 impl<B: Backend> DataLoader<B, MicroBatch<B>> for ValidationBatches<B> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<MicroBatch<B>> + 'a> {
-        Box::new(ValidationIterator { batches: self, taken: 0 })
+        Box::new(ValidationIterator {
+            batches: self,
+            taken: 0,
+        })
     }
 
     fn num_items(&self) -> usize {
@@ -159,7 +189,10 @@ impl<B: Backend> DataLoader<B, MicroBatch<B>> for ValidationBatches<B> {
     }
 
     fn to_device(&self, device: &B::Device) -> Arc<dyn DataLoader<B, MicroBatch<B>>> {
-        Arc::new(Self { device: device.clone(), ..self.clone() })
+        Arc::new(Self {
+            device: device.clone(),
+            ..self.clone()
+        })
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, MicroBatch<B>>> {

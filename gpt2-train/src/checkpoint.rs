@@ -131,7 +131,11 @@ impl Checkpoints {
         let mut steps = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(read)? {
             let name = entry.map_err(read)?.file_name();
-            steps.extend(name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|step| step.parse::<u64>().ok()));
+            steps.extend(
+                name.to_str()
+                    .and_then(|name| name.strip_prefix(PREFIX))
+                    .and_then(|step| step.parse::<u64>().ok()),
+            );
         }
         steps.sort_unstable();
         Ok(steps)
@@ -149,7 +153,9 @@ impl Checkpoints {
                 Err(error) => damaged.push(error),
             }
         }
-        Err(damaged.pop().unwrap_or_else(|| TrainError::NoCheckpoint { path: self.dir.clone() }))
+        Err(damaged
+            .pop()
+            .unwrap_or_else(|| TrainError::NoCheckpoint { path: self.dir.clone() }))
     }
 
     /// Removes all but the newest `keep` checkpoints and the one with the lowest validation loss.
@@ -226,7 +232,10 @@ fn write_files<B: AutodiffBackend>(
     for entry in fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))? {
         let path = entry.map_err(|source| TrainError::io("read", dir, source))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        files.insert(name, describe(&path).map_err(|source| TrainError::io("read", &path, source))?);
+        files.insert(
+            name,
+            describe(&path).map_err(|source| TrainError::io("read", &path, source))?,
+        );
     }
     write_json(&dir.join(MANIFEST_FILE), &Manifest { files })?;
     sync_directory(dir)
@@ -248,8 +257,10 @@ fn read_state(dir: &Path) -> Result<RunState, TrainError> {
 
 fn read_json<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> Result<T, TrainError> {
     let path = dir.join(name);
-    let text = fs::read_to_string(&path)
-        .map_err(|_| TrainError::CheckpointIncomplete { path: dir.to_owned(), missing: name.to_owned() })?;
+    let text = fs::read_to_string(&path).map_err(|_| TrainError::CheckpointIncomplete {
+        path: dir.to_owned(),
+        missing: name.to_owned(),
+    })?;
     serde_json::from_str(&text).map_err(|error| TrainError::CheckpointDamaged {
         path,
         expected: "what `gpt2 train` writes".to_owned(),
@@ -262,11 +273,17 @@ fn verify(dir: &Path) -> Result<(), TrainError> {
     let manifest: Manifest = read_json(dir, MANIFEST_FILE)?;
     for (name, expected) in &manifest.files {
         let path = dir.join(name);
-        let found = describe(&path)
-            .map_err(|_| TrainError::CheckpointIncomplete { path: dir.to_owned(), missing: name.clone() })?;
+        let found = describe(&path).map_err(|_| TrainError::CheckpointIncomplete {
+            path: dir.to_owned(),
+            missing: name.clone(),
+        })?;
         if found != *expected {
             let words = |entry: &FileEntry| format!("{} bytes with SHA-256 {}…", entry.bytes, &entry.sha256[..8]);
-            return Err(TrainError::CheckpointDamaged { path, expected: words(expected), found: words(&found) });
+            return Err(TrainError::CheckpointDamaged {
+                path,
+                expected: words(expected),
+                found: words(&found),
+            });
         }
     }
     Ok(())

@@ -4,11 +4,11 @@ use crate::metrics_log::StepRecord;
 use crate::quantity::bytes;
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor};
+use burn::train::ItemLazy;
 use burn::train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
     SerializedEntry,
 };
-use burn::train::ItemLazy;
 use std::sync::Arc;
 
 /// The names under which the metrics are registered and found again.
@@ -36,7 +36,13 @@ impl<B: Backend> ItemLazy for StepOutput<B> {
             Self::Report(report) => report,
             Self::Loss(loss) => {
                 let loss = loss.into_scalar().elem(); // host–device sync
-                Arc::new(StepReport { record: StepRecord { loss: Some(loss), ..Default::default() }, ..Default::default() })
+                Arc::new(StepReport {
+                    record: StepRecord {
+                        loss: Some(loss),
+                        ..Default::default()
+                    },
+                    ..Default::default()
+                })
             }
         }
     }
@@ -75,7 +81,12 @@ impl StepReport {
         part(record.grad_norm.map(|norm| format!("grad {norm:.3}")));
         part(record.tokens_per_sec.map(|rate| format!("{rate:.0} tok/s")));
         part(record.step_ms.map(|ms| format!("{ms:.0} ms")));
-        part(record.data_wait_ms.filter(|ms| *ms >= 1.0).map(|ms| format!("data wait {ms:.0} ms")));
+        part(
+            record
+                .data_wait_ms
+                .filter(|ms| *ms >= 1.0)
+                .map(|ms| format!("data wait {ms:.0} ms")),
+        );
         part(self.mfu.map(|mfu| format!("MFU {:.1}%", 100.0 * mfu)));
         part(record.peak_memory_bytes().map(|peak| format!("peak {}", bytes(peak))));
         part(self.eta_sec.map(|seconds| format!("ETA {}", clock(seconds))));
@@ -85,7 +96,8 @@ impl StepReport {
     fn memory(&self) -> String {
         let record = &self.record;
         let mut parts = Vec::new();
-        let mut part = |label: &str, value: Option<u64>| parts.extend(value.map(|value| format!("{label} {}", bytes(value))));
+        let mut part =
+            |label: &str, value: Option<u64>| parts.extend(value.map(|value| format!("{label} {}", bytes(value))));
         part("tensors", record.device_mem_bytes);
         part("pool", record.device_reserved_bytes);
         part("driver", record.device_driver_bytes);
@@ -99,7 +111,11 @@ impl StepReport {
 pub fn clock(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("{minutes}:{seconds:02}")
+    }
 }
 
 /// A reference to a report: what the metrics below take. (A type of this crate, as Burn's adaptor asks for.)
@@ -124,8 +140,20 @@ pub struct NumberMetric {
 }
 
 impl NumberMetric {
-    const fn new(name: &'static str, unit: &'static str, decimals: usize, read: fn(&StepReport) -> Option<f64>) -> Self {
-        Self { name, unit, decimals, higher_is_better: false, read, last: f64::NAN }
+    const fn new(
+        name: &'static str,
+        unit: &'static str,
+        decimals: usize,
+        read: fn(&StepReport) -> Option<f64>,
+    ) -> Self {
+        Self {
+            name,
+            unit,
+            decimals,
+            higher_is_better: false,
+            read,
+            last: f64::NAN,
+        }
     }
 
     /// Training loss.
@@ -133,21 +161,35 @@ impl NumberMetric {
     /// Validation loss, in the same plot.
     pub const VALID_LOSS: Self = Self::new(names::LOSS, "nats", 4, |report| report.record.val_loss);
     /// How far the training loss is above the entropy of the data.
-    pub const TRAIN_ABOVE_FLOOR: Self = Self::new("Loss above floor", "nats", 4, |report| Some(report.record.loss? - report.floor?));
+    pub const TRAIN_ABOVE_FLOOR: Self = Self::new("Loss above floor", "nats", 4, |report| {
+        Some(report.record.loss? - report.floor?)
+    });
     /// How far the validation loss is above the entropy of the data.
-    pub const VALID_ABOVE_FLOOR: Self = Self::new("Loss above floor", "nats", 4, |report| Some(report.record.val_loss? - report.floor?));
+    pub const VALID_ABOVE_FLOOR: Self = Self::new("Loss above floor", "nats", 4, |report| {
+        Some(report.record.val_loss? - report.floor?)
+    });
     /// Training tokens a second.
-    pub const TOKENS_PER_SEC: Self = Self { higher_is_better: true, ..Self::new("Tokens/s", "", 0, |report| report.record.tokens_per_sec) };
+    pub const TOKENS_PER_SEC: Self = Self {
+        higher_is_better: true,
+        ..Self::new("Tokens/s", "", 0, |report| report.record.tokens_per_sec)
+    };
     /// Highest memory so far: the device's pool, or the process's on a CPU.
-    pub const PEAK_MEMORY: Self = Self::new("Peak memory", "MiB", 0, |report| Some(report.record.peak_memory_bytes()? as f64 / f64::from(1 << 20)));
+    pub const PEAK_MEMORY: Self = Self::new("Peak memory", "MiB", 0, |report| {
+        Some(report.record.peak_memory_bytes()? as f64 / f64::from(1 << 20))
+    });
     /// Wall time of a step.
     pub const STEP_MS: Self = Self::new("Step time", "ms", 1, |report| report.record.step_ms);
     /// Learning rate, in millionths.
-    pub const LEARNING_RATE: Self = Self::new("Learning rate", "·10⁻⁶", 1, |report| report.record.lr.map(|lr| lr * 1e6));
+    pub const LEARNING_RATE: Self = Self::new("Learning rate", "·10⁻⁶", 1, |report| {
+        report.record.lr.map(|lr| lr * 1e6)
+    });
     /// Norm of the gradient before the clip.
     pub const GRADIENT_NORM: Self = Self::new("Gradient norm", "", 3, |report| report.record.grad_norm);
     /// Model operations over the device's peak.
-    pub const MFU: Self = Self { higher_is_better: true, ..Self::new("MFU", "%", 1, |report| report.mfu.map(|mfu| 100.0 * mfu)) };
+    pub const MFU: Self = Self {
+        higher_is_better: true,
+        ..Self::new("MFU", "%", 1, |report| report.mfu.map(|mfu| 100.0 * mfu))
+    };
 }
 
 impl Metric for NumberMetric {
@@ -159,7 +201,11 @@ impl Metric for NumberMetric {
 
     fn attributes(&self) -> MetricAttributes {
         let unit = (!self.unit.is_empty()).then(|| self.unit.to_owned());
-        NumericAttributes { unit, higher_is_better: self.higher_is_better }.into()
+        NumericAttributes {
+            unit,
+            higher_is_better: self.higher_is_better,
+        }
+        .into()
     }
 
     fn update(&mut self, report: &ReportRef, _: &MetricMetadata) -> SerializedEntry {
@@ -193,7 +239,11 @@ pub struct TextMetric {
 
 impl TextMetric {
     const fn new(name: &'static str, read: fn(&StepReport) -> Option<String>) -> Self {
-        Self { name, read, last: String::new() }
+        Self {
+            name,
+            read,
+            last: String::new(),
+        }
     }
 
     /// Everything of the step in one line.

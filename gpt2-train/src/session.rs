@@ -86,7 +86,8 @@ where
             prefetch: plan.prefetch,
             workers: 1,
         };
-        let training = TrainingBatches::<B>::new(self.training, config, start.step..plan.last_step(), self.device.clone());
+        let training =
+            TrainingBatches::<B>::new(self.training, config, start.step..plan.last_step(), self.device.clone());
         let validation = match self.validation {
             Some(stream) => {
                 ValidationBatches::new(stream, plan.batch, plan.seq, plan.eval_batches, self.device.clone())?
@@ -112,12 +113,13 @@ where
             device: self.device,
             plan: plan.clone(),
         };
-        let supervised = SupervisedTraining::<Components<B>>::new(self.paths.root(), Arc::new(training), Arc::new(validation))
-            .with_training_strategy(TrainingStrategy::Custom(Arc::new(step_loop)))
-            .with_interrupter(self.interrupter.clone())
-            .with_application_logger(Some(Box::new(FileApplicationLoggerInstaller::new(self.paths.log()))))
-            // The run's own record is metrics.jsonl; Burn's store only feeds what is on the screen.
-            .with_metric_logger(InMemoryMetricLogger::default());
+        let supervised =
+            SupervisedTraining::<Components<B>>::new(self.paths.root(), Arc::new(training), Arc::new(validation))
+                .with_training_strategy(TrainingStrategy::Custom(Arc::new(step_loop)))
+                .with_interrupter(self.interrupter.clone())
+                .with_application_logger(Some(Box::new(FileApplicationLoggerInstaller::new(self.paths.log()))))
+                // The run's own record is metrics.jsonl; Burn's store only feeds what is on the screen.
+                .with_metric_logger(InMemoryMetricLogger::default());
         let supervised = with_metrics(supervised, self.floor.is_some(), self.peak_flops.is_some());
         let result = match self.display {
             Display::Dashboard => supervised.renderer(dashboard(self.interrupter, window)),
@@ -146,7 +148,9 @@ fn starting_point<B: AutodiffBackend>(
         Some(dir) => weights::load_hf_as::<B>(&plan.model, dir, device)?,
         None => plan.model.init(plan.seed, device)?,
     };
-    let task = TrainingTask { model: model.with_precision(plan.precision) };
+    let task = TrainingTask {
+        model: model.with_precision(plan.precision),
+    };
     let state = match resume {
         Some(checkpoint) => {
             if checkpoint.state.step > 0 {
@@ -154,7 +158,10 @@ fn starting_point<B: AutodiffBackend>(
             }
             checkpoint.state.clone()
         }
-        None => RunState { seed: plan.seed, ..RunState::default() },
+        None => RunState {
+            seed: plan.seed,
+            ..RunState::default()
+        },
     };
     Ok((task, state))
 }

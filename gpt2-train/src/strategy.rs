@@ -22,9 +22,9 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, Tensor};
 
 use burn::train::{
-    EventProcessorTraining, LearnerEvent, TrainingItem,
-    InferenceStep, Interrupter, Learner, LearningComponentsMarker, SupervisedLearningStrategy,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, ValidLoader,
+    EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearningComponentsMarker,
+    SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
+    ValidLoader,
 };
 use gpt2_data::{END_OF_TEXT, Tokenizer};
 use gpt2_model::Generator;
@@ -153,7 +153,10 @@ where
         let mut batches = training.iter();
         if self.state.step == 0 && plan.eval_every > 0 {
             let val_loss = self.evaluate();
-            let record = StepRecord { val_loss: Some(val_loss), ..StepRecord::default() };
+            let record = StepRecord {
+                val_loss: Some(val_loss),
+                ..StepRecord::default()
+            };
             self.log.append(&record)?;
             self.show(StepOutputSplit::Validation, record);
         }
@@ -185,7 +188,11 @@ where
             if due(plan.sample_every) {
                 self.take_sample()?;
             }
-            let split = if record.val_loss.is_some() { StepOutputSplit::Both } else { StepOutputSplit::Training };
+            let split = if record.val_loss.is_some() {
+                StepOutputSplit::Both
+            } else {
+                StepOutputSplit::Training
+            };
             self.show(split, record);
             if due(plan.checkpoint_every) {
                 self.save()?;
@@ -193,7 +200,13 @@ where
         };
         self.save()?;
         let (steps, sample) = (std::mem::take(&mut self.steps), self.sample.clone());
-        Ok(Ending { reason, state: self.state.clone(), steps, sample, phases: self.phases })
+        Ok(Ending {
+            reason,
+            state: self.state.clone(),
+            steps,
+            sample,
+            phases: self.phases,
+        })
     }
 
     /// One optimizer step: `grad_accum` forward and backward passes, the clip, and AdamW.
@@ -211,7 +224,9 @@ where
                 B::seed(&self.fixed.device, dropout_seed(plan.seed, step, micro_step));
             }
             let output = self.learner.train_step(batch);
-            let StepOutput::Loss(loss) = output.item else { unreachable!("a training step gives its loss") };
+            let StepOutput::Loss(loss) = output.item else {
+                unreachable!("a training step gives its loss")
+            };
             losses = Some(match losses {
                 Some(sum) => sum + loss,
                 None => loss,
@@ -221,15 +236,29 @@ where
         let gradients = gradients.sum();
         let micro_steps = plan.grad_accum as f64;
         let model = self.learner.model();
-        let numbers = Tensor::cat(vec![losses.expect("at least one micro-step"), squared_norm(&model, &gradients)], 0);
+        let numbers = Tensor::cat(
+            vec![
+                losses.expect("at least one micro-step"),
+                squared_norm(&model, &gradients),
+            ],
+            0,
+        );
         drop(model); // or the optimizer could not reuse the weights' memory
         // Host–device sync: a loss that is not finite must not reach the weights.
-        let numbers: Vec<f32> = numbers.into_data().convert_dtype(DType::F32).into_vec().expect("converted to f32");
+        let numbers: Vec<f32> = numbers
+            .into_data()
+            .convert_dtype(DType::F32)
+            .into_vec()
+            .expect("converted to f32");
         let loss = f64::from(numbers[0]) / micro_steps;
         let grad_norm = f64::from(numbers[1]).sqrt() / micro_steps;
         self.check_finite(step, loss, grad_norm)?;
 
-        let clip = if plan.grad_clip > 0.0 { (plan.grad_clip / (grad_norm + CLIP_EPS)).min(1.0) } else { 1.0 };
+        let clip = if plan.grad_clip > 0.0 {
+            (plan.grad_clip / (grad_norm + CLIP_EPS)).min(1.0)
+        } else {
+            1.0
+        };
         self.fixed.optimizer.scale_next_gradients(clip / micro_steps);
         self.learner.lr_step();
         self.learner.optimizer_step(gradients);
@@ -283,15 +312,24 @@ where
         for batch in self.validation.iter() {
             // The last batch may be smaller, so the mean is weighted.
             let batch_rows = batch.inputs.dims()[0] as f64;
-            let StepOutput::Loss(loss) = task.step(batch) else { unreachable!("an inference step gives its loss") };
-            let loss: Vec<f32> = loss.into_data().convert_dtype(DType::F32).into_vec().expect("converted to f32");
+            let StepOutput::Loss(loss) = task.step(batch) else {
+                unreachable!("an inference step gives its loss")
+            };
+            let loss: Vec<f32> = loss
+                .into_data()
+                .convert_dtype(DType::F32)
+                .into_vec()
+                .expect("converted to f32");
             sum += f64::from(loss[0]) * batch_rows;
             rows += batch_rows;
         }
         let val_loss = sum / rows;
         self.state.val_loss = Some(val_loss);
         if self.state.best.is_none_or(|best| val_loss < best.val_loss) {
-            self.state.best = Some(BestLoss { step: self.state.step, val_loss });
+            self.state.best = Some(BestLoss {
+                step: self.state.step,
+                val_loss,
+            });
         }
         self.phases.evaluation_sec += began.elapsed().as_secs_f64();
         val_loss
@@ -303,7 +341,11 @@ where
         let plan = &self.fixed.plan;
         let task = self.learner.model().valid();
         let text = sample_text(&task, plan, self.state.step);
-        let path = self.fixed.paths.samples().join(format!("step-{:08}.txt", self.state.step));
+        let path = self
+            .fixed
+            .paths
+            .samples()
+            .join(format!("step-{:08}.txt", self.state.step));
         crate::atomic_file::write_atomic(&path, format!("{text}\n").as_bytes())?;
         self.sample = Some(text.into());
         self.phases.sampling_sec += began.elapsed().as_secs_f64();
@@ -314,7 +356,9 @@ where
         let began = Instant::now();
         self.state.elapsed_sec = self.elapsed_sec();
         self.log.sync()?;
-        self.fixed.checkpoints.save(&self.learner.model(), &self.fixed.optimizer, &self.state)?;
+        self.fixed
+            .checkpoints
+            .save(&self.learner.model(), &self.fixed.optimizer, &self.state)?;
         self.fixed.checkpoints.prune(self.fixed.plan.keep)?;
         self.phases.checkpoint_sec += began.elapsed().as_secs_f64();
         Ok(())
@@ -332,7 +376,12 @@ where
         if self.steps.len() as u64 >= WARM_UP_STEPS && !record.step.is_multiple_of(self.fixed.plan.log_every.max(1)) {
             return;
         }
-        if let Some(DeviceMemory { in_use, reserved, driver_used }) = self.fixed.probe.memory() {
+        if let Some(DeviceMemory {
+            in_use,
+            reserved,
+            driver_used,
+        }) = self.fixed.probe.memory()
+        {
             self.peak_reserved = self.peak_reserved.max(reserved);
             record.device_mem_bytes = Some(in_use);
             record.device_reserved_bytes = Some(reserved);
@@ -363,8 +412,10 @@ where
             self.processor.process_valid(LearnerEvent::ProcessedItem(item));
         }
         if step > 0 && step_in_window == window {
-            self.processor.process_train(LearnerEvent::EndEpoch(windows.items_processed));
-            self.processor.process_valid(LearnerEvent::EndEpoch(windows.items_processed));
+            self.processor
+                .process_train(LearnerEvent::EndEpoch(windows.items_processed));
+            self.processor
+                .process_valid(LearnerEvent::EndEpoch(windows.items_processed));
         }
     }
 
@@ -375,8 +426,19 @@ where
         let eta_sec = (taken > WARM_UP_STEPS)
             .then(|| self.started.elapsed().as_secs_f64() / taken as f64 * (last - record.step) as f64);
         let flops_per_token = gpt2_model::cost::flops_per_token(&plan.model, plan.seq) as f64;
-        let mfu = self.fixed.peak_flops.zip(record.tokens_per_sec).map(|(peak, rate)| flops_per_token * rate / peak);
-        StepReport { record, steps: last, eta_sec, mfu, floor: self.fixed.floor, sample: self.sample.clone() }
+        let mfu = self
+            .fixed
+            .peak_flops
+            .zip(record.tokens_per_sec)
+            .map(|(peak, rate)| flops_per_token * rate / peak);
+        StepReport {
+            record,
+            steps: last,
+            eta_sec,
+            mfu,
+            floor: self.fixed.floor,
+            sample: self.sample.clone(),
+        }
     }
 }
 
@@ -431,7 +493,11 @@ impl<B: AutodiffBackend> Gradients<B> {
 
 /// Steps in a window, Burn's epoch here: those between two evaluations.
 pub(crate) fn window_steps(plan: &RunPlan) -> u64 {
-    if plan.eval_every > 0 { plan.eval_every } else { plan.last_step().max(1) }
+    if plan.eval_every > 0 {
+        plan.eval_every
+    } else {
+        plan.last_step().max(1)
+    }
 }
 
 /// The window of a step, from 1.
@@ -448,7 +514,11 @@ fn dropout_seed(seed: u64, step: u64, micro_step: u64) -> u64 {
 /// The text that the model writes after the plan's prompt, up to the end of the document.
 fn sample_text<B: Gpt2Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64) -> String {
     let tokenizer = Tokenizer::gpt2();
-    let mut prompt: Vec<i32> = tokenizer.encode(&plan.sample_prompt).into_iter().map(i32::from).collect();
+    let mut prompt: Vec<i32> = tokenizer
+        .encode(&plan.sample_prompt)
+        .into_iter()
+        .map(i32::from)
+        .collect();
     if prompt.is_empty() {
         prompt.push(i32::from(END_OF_TEXT));
     }

@@ -6,7 +6,15 @@ use std::process::{Command, ExitCode};
 /// The backends that the checks build: those of a default build.
 const CARGO_CHECKS: [&[&str]; 4] = [
     &["fmt", "--all", "--check"],
-    &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    &[
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ],
     &["test", "--release", "--workspace"],
     &["doc", "--release", "--workspace", "--no-deps"],
 ];
@@ -14,7 +22,10 @@ const CARGO_CHECKS: [&[&str]; 4] = [
 /// Checks by tools that do not come with Rust: the command, and what installs it.
 const TOOL_CHECKS: [(&[&str], &str); 2] = [
     (&["typos"], "cargo install typos-cli"),
-    (&["cargo-deny", "--log-level", "error", "check"], "cargo install cargo-deny"),
+    (
+        &["cargo-deny", "--log-level", "error", "check"],
+        "cargo install cargo-deny",
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -58,7 +69,11 @@ enum Outcome {
 
 fn run(program: &str, arguments: &[&str]) -> Outcome {
     eprintln!("$ {program} {}", arguments.join(" "));
-    match Command::new(program).args(arguments).env("RUSTDOCFLAGS", "-D warnings").status() {
+    match Command::new(program)
+        .args(arguments)
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .status()
+    {
         Ok(status) if status.success() => Outcome::Passed,
         Ok(_) => Outcome::Failed,
         Err(_) => Outcome::Missing,

@@ -6,7 +6,12 @@ use gpt2_train::hardware::{DeviceMemory, DeviceProbe, HostFacts};
 pub(super) fn devices() -> Vec<DeviceInfo> {
     let host = HostFacts::detect();
     let name = format!("{}, {} cores", host.cpu.as_deref().unwrap_or("CPU"), host.cores);
-    vec![DeviceInfo { index: 0, name, memory_bytes: Some(host.memory_bytes), note: None }]
+    vec![DeviceInfo {
+        index: 0,
+        name,
+        memory_bytes: Some(host.memory_bytes),
+        note: None,
+    }]
 }
 
 /// The CPU's memory is the process's, which the training loop measures itself.

@@ -29,7 +29,12 @@ pub(super) fn devices() -> Result<Vec<DeviceInfo>, String> {
             // SAFETY: the driver gave this device just now.
             let memory = unsafe { result::device::total_mem(device) };
             let memory_bytes = memory.ok().map(|bytes| bytes as u64);
-            Ok(DeviceInfo { index: index as usize, name, memory_bytes, note: None })
+            Ok(DeviceInfo {
+                index: index as usize,
+                name,
+                memory_bytes,
+                note: None,
+            })
         })
         .collect()
 }

@@ -10,9 +10,9 @@ use crate::error::CliError;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_model::Precision;
 use gpt2_model::ops::Gpt2Backend;
-use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::config::BackendChoice;
 use gpt2_train::hardware::{Arithmetic, DeviceProbe, peak_flops};
+use gpt2_train::optimizer::TrainingBackend;
 use std::sync::Arc;
 
 /// A device that a backend could use.
@@ -32,8 +32,12 @@ pub(crate) struct DeviceInfo {
 const SOFTWARE: &str = "software";
 
 /// The backends in order of preference.
-pub(crate) const BACKENDS: [BackendChoice; 4] =
-    [BackendChoice::Cuda, BackendChoice::Wgpu, BackendChoice::Ndarray, BackendChoice::Flex];
+pub(crate) const BACKENDS: [BackendChoice; 4] = [
+    BackendChoice::Cuda,
+    BackendChoice::Wgpu,
+    BackendChoice::Ndarray,
+    BackendChoice::Flex,
+];
 
 /// The devices of a backend, or why there are none.
 pub(crate) fn devices(backend: BackendChoice) -> Result<Vec<DeviceInfo>, String> {
@@ -85,13 +89,20 @@ impl Chosen {
                 }
                 Ok(_) => {
                     let passed_over = passed_over.join("; ");
-                    let reason = if passed_over.is_empty() { "auto".to_owned() } else { format!("auto ({passed_over})") };
+                    let reason = if passed_over.is_empty() {
+                        "auto".to_owned()
+                    } else {
+                        format!("auto ({passed_over})")
+                    };
                     return Self::of(backend, index, reason);
                 }
                 Err(why) => passed_over.push(format!("{backend}: {why}")),
             }
         }
-        Err(CliError::BackendUnavailable { backend: choice, reason: passed_over.join("; ") })
+        Err(CliError::BackendUnavailable {
+            backend: choice,
+            reason: passed_over.join("; "),
+        })
     }
 
     fn of(backend: BackendChoice, index: usize, reason: String) -> Result<Self, CliError> {
@@ -101,7 +112,11 @@ impl Chosen {
             .into_iter()
             .find(|device| device.index == index)
             .ok_or(CliError::NoSuchDevice { backend, index, found })?;
-        Ok(Self { backend, device, reason })
+        Ok(Self {
+            backend,
+            device,
+            reason,
+        })
     }
 
     /// What looks at the device's memory while a run goes on.
@@ -148,9 +163,9 @@ pub(crate) fn dispatch<J: Job>(chosen: &Chosen, job: J) -> Result<J::Output, Cli
     use burn::backend::Autodiff;
     match chosen.backend {
         #[cfg(feature = "ndarray")]
-        BackendChoice::Ndarray => job.run::<Autodiff<burn_ndarray::NdArray>>(Default::default(), chosen),
+        BackendChoice::Ndarray => job.run::<Autodiff<burn_ndarray::NdArray>>(burn_ndarray::NdArrayDevice::Cpu, chosen),
         #[cfg(feature = "flex")]
-        BackendChoice::Flex => job.run::<Autodiff<burn_flex::Flex>>(Default::default(), chosen),
+        BackendChoice::Flex => job.run::<Autodiff<burn_flex::Flex>>(burn_flex::FlexDevice, chosen),
         #[cfg(feature = "wgpu")]
         BackendChoice::Wgpu => {
             job.run::<Autodiff<burn_wgpu::Wgpu<f32, i32, u32>>>(wgpu::device(chosen.device.index)?, chosen)
@@ -159,6 +174,9 @@ pub(crate) fn dispatch<J: Job>(chosen: &Chosen, job: J) -> Result<J::Output, Cli
         BackendChoice::Cuda => {
             job.run::<Autodiff<burn_cuda::Cuda<f32, i32>>>(cuda::device(chosen.device.index), chosen)
         }
-        other => Err(CliError::BackendUnavailable { backend: other, reason: build_command(other) }),
+        other => Err(CliError::BackendUnavailable {
+            backend: other,
+            reason: build_command(other),
+        }),
     }
 }

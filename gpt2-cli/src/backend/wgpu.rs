@@ -68,7 +68,11 @@ pub(super) fn device(index: usize) -> Result<WgpuDevice, CliError> {
     let adapters = adapters();
     let found = adapters.len();
     let chosen = adapters.into_iter().nth(index).map(|(device, ..)| device);
-    chosen.ok_or(CliError::NoSuchDevice { backend: BackendChoice::Wgpu, index, found })
+    chosen.ok_or(CliError::NoSuchDevice {
+        backend: BackendChoice::Wgpu,
+        index,
+        found,
+    })
 }
 
 /// Looks at CubeCL's pool.
@@ -79,7 +83,10 @@ pub(super) struct Probe {
 
 impl Probe {
     pub(super) fn new(info: &DeviceInfo) -> Self {
-        Self { info: info.clone(), device: device(info.index).ok() }
+        Self {
+            info: info.clone(),
+            device: device(info.index).ok(),
+        }
     }
 }
 
@@ -90,7 +97,11 @@ impl DeviceProbe for Probe {
 
     fn memory(&self) -> Option<DeviceMemory> {
         let usage = WgpuRuntime::client(self.device.as_ref()?).memory_usage().ok()?;
-        Some(DeviceMemory { in_use: usage.bytes_in_use, reserved: usage.bytes_reserved, driver_used: None })
+        Some(DeviceMemory {
+            in_use: usage.bytes_in_use,
+            reserved: usage.bytes_reserved,
+            driver_used: None,
+        })
     }
 
     fn total_memory(&self) -> Option<u64> {

@@ -2,11 +2,12 @@
 
 use crate::backend::Chosen;
 use crate::error::CliError;
+use crate::printer::{print as print_text, quoted};
 use gpt2_train::config::BackendChoice;
 use gpt2_train::hardware::{HostFacts, commit};
 use gpt2_train::measure::stats;
 use gpt2_train::metrics::clock;
-use gpt2_train::metrics_log::read_records;
+use gpt2_train::metrics_log::{StepRecord, read_records};
 use gpt2_train::plan::{DataSummary, RunPlan};
 use gpt2_train::quantity::{bytes, grouped};
 use gpt2_train::report::{RunOutcome, Scheduler, TrainingMetrics, recorded_variables, steady_steps, write_report};
@@ -31,7 +32,10 @@ pub(crate) fn report(
     let on_gpu = matches!(chosen.backend, BackendChoice::Cuda | BackendChoice::Wgpu);
     let records = read_records(&paths.metrics())?;
     let metrics = TrainingMetrics::new(RunOutcome {
-        run_id: paths.root().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        run_id: paths
+            .root()
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
         started,
         completed: (ending.reason == StopReason::Finished).then(SystemTime::now),
         git_commit: commit(Path::new(".")),
@@ -55,43 +59,57 @@ pub(crate) fn report(
 /// Prints how the run ended, what it reached and what to do next.
 pub(crate) fn print(paths: &RunPaths, plan: &RunPlan, data: &DataSummary, ending: &Ending) -> Result<(), CliError> {
     let state = &ending.state;
-    let run = paths.root().display();
+    let run = quoted(paths.root());
     let records = read_records(&paths.metrics())?;
     let last = records.last();
-    let row = |label: &str, value: String| println!("  {label:<12} {value}");
-    println!();
-    match &ending.reason {
-        StopReason::Finished => println!("Finished: {} steps, {} tokens.", state.step, grouped(state.tokens)),
-        StopReason::TimeLimit => println!("Stopped at step {}: `max-minutes` is over.", state.step),
-        StopReason::Asked(by) => println!("Stopped at step {} by {by}; everything is saved.", state.step),
-    }
+    let mut lines = vec![String::new()];
+    lines.push(match &ending.reason {
+        StopReason::Finished => format!("Finished: {} steps, {} tokens.", state.step, grouped(state.tokens)),
+        StopReason::TimeLimit => format!("Stopped at step {}: `max-minutes` is over.", state.step),
+        StopReason::Asked(by) => format!("Stopped at step {} by {by}; everything is saved.", state.step),
+    });
+    let mut row = |label: &str, value: String| lines.push(format!("  {label:<12} {value}"));
     if let Some(loss) = last.and_then(|record| record.loss) {
         row("train loss", format!("{loss:.4}"));
     }
     if let Some(loss) = state.val_loss {
-        let floor = data.floor.map(|floor| format!(" ({:.4} above the floor of {floor:.4})", loss - floor));
+        let floor = data
+            .floor
+            .map(|floor| format!(" ({:.4} above the floor of {floor:.4})", loss - floor));
         row("val loss", format!("{loss:.4}{}", floor.unwrap_or_default()));
     }
     if let Some(best) = state.best {
         row("best", format!("{:.4} at step {}", best.val_loss, best.step));
     }
-    let rates: Vec<f64> = steady_steps(&ending.steps).iter().filter_map(|record| record.tokens_per_sec).collect();
+    let rates: Vec<f64> = steady_steps(&ending.steps)
+        .iter()
+        .filter_map(|record| record.tokens_per_sec)
+        .collect();
     if let Some(rate) = stats::median(&rates) {
-        row("speed", format!("{} tokens/s (median after warm-up)", grouped(rate.round() as u64)));
+        row(
+            "speed",
+            format!("{} tokens/s (median after warm-up)", grouped(rate.round() as u64)),
+        );
     }
-    if let Some(peak) = ending.steps.iter().filter_map(|record| record.peak_memory_bytes()).max() {
+    if let Some(peak) = ending.steps.iter().filter_map(StepRecord::peak_memory_bytes).max() {
         row("peak memory", bytes(peak));
     }
     row("time", clock(state.elapsed_sec));
     row("files", format!("{run}"));
     if let Some(sample) = &ending.sample {
-        println!("\n{sample}");
+        lines.push(format!("\n{sample}"));
     }
-    println!();
+    lines.push(String::new());
     if ending.reason != StopReason::Finished {
-        println!("Go on with:     gpt2 train --run {run} --resume");
+        lines.push(format!("Go on with:     gpt2 train --run {run} --resume"));
     }
-    let prompt = if plan.sample_prompt.is_empty() { "The" } else { &plan.sample_prompt };
-    println!("Sample from it: gpt2 sample --run {run} --prompt \"{prompt}\"");
-    Ok(())
+    let prompt = if plan.sample_prompt.is_empty() {
+        "The"
+    } else {
+        &plan.sample_prompt
+    };
+    lines.push(format!(
+        "Sample from it: gpt2 sample --run {run} --prompt \"{prompt}\"\n"
+    ));
+    print_text(lines.join("\n").as_bytes())
 }

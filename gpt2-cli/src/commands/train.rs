@@ -3,7 +3,9 @@
 use crate::backend::{Chosen, Job, dispatch};
 use crate::cli::TrainArgs;
 use crate::commands::summary;
+use crate::diagnostics::{note, warn};
 use crate::error::CliError;
+use crate::printer::print;
 use crate::{signals, threads};
 use burn::tensor::DType;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -12,10 +14,10 @@ use gpt2_data::demo::{self, DemoOptions};
 use gpt2_data::{Manifest, Split, TokenStream};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::{Precision, weights};
-use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::checkpoint::{Checkpoint, Checkpoints};
 use gpt2_train::config::{BackendChoice, RunConfig};
 use gpt2_train::hardware::HostFacts;
+use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::run_dir::{RunDir, RunPaths};
 use gpt2_train::{Display, Ending, Session, TrainError};
@@ -37,19 +39,29 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     let settings = Settings::gather(args)?;
     // Before anything is read: the shards are checked by several threads.
     threads::set(settings.config.threads.unwrap_or_else(|| HostFacts::detect().cores))?;
-    let chosen = Chosen::decide(settings.config.backend.unwrap_or_default(), settings.config.device.unwrap_or(0))?;
+    let chosen = Chosen::decide(
+        settings.config.backend.unwrap_or_default(),
+        settings.config.device.unwrap_or(0),
+    )?;
     let data = settings.data()?;
     let plan = settings.plan(&chosen, data.summary())?;
     if args.dry_run {
-        print!("{}", plan.to_toml(data.summary())?);
-        return Ok(());
+        return print(plan.to_toml(data.summary())?.as_bytes());
     }
     if let Some(available) = chosen.probe().total_memory() {
         plan.check_memory(available)?;
     }
 
-    let directory = if args.resume { RunDir::resume(&settings.run)? } else { RunDir::create(&settings.run)? };
-    let resume = if args.resume { Some(newest_checkpoint(&directory)?) } else { None };
+    let directory = if args.resume {
+        RunDir::resume(&settings.run)?
+    } else {
+        RunDir::create(&settings.run)?
+    };
+    let resume = if args.resume {
+        Some(newest_checkpoint(&directory)?)
+    } else {
+        None
+    };
     let data = data.into_streams(&directory, &plan)?;
     plan.save(&directory.plan(), &data.summary)?;
 
@@ -61,15 +73,25 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         Display::Dashboard
     };
     if display != Display::Quiet {
-        eprintln!("backend {} on {}: {}", chosen.backend, chosen.device.name, chosen.reason);
-        eprintln!("run directory {}", directory.root().display());
+        note(&format!(
+            "backend {} on {}: {}",
+            chosen.backend, chosen.device.name, chosen.reason
+        ));
+        note(&format!("run directory {}", directory.root().display()));
     }
     let interrupter = Interrupter::new();
     signals::stop_on_signals(&interrupter)?;
     let peak_flops = chosen.peak_flops(plan.precision);
     let setup_sec = began.1.elapsed().as_secs_f64();
     let summary = data.summary.clone();
-    let job = TrainJob { plan: plan.clone(), paths: (*directory).clone(), data, resume, display, interrupter };
+    let job = TrainJob {
+        plan: plan.clone(),
+        paths: (*directory).clone(),
+        data,
+        resume,
+        display,
+        interrupter,
+    };
     let mut ending = dispatch(&chosen, job)?;
     ending.phases.setup_sec += setup_sec;
     summary::report(&directory, &plan, &summary, &chosen, peak_flops, &ending, began.0)?;
@@ -94,7 +116,9 @@ impl Settings {
             None => args.config.clone(),
         };
         let stem = match &config.data {
-            Some(data) => data.file_name().map_or_else(|| DEMO.into(), |name| name.to_string_lossy().into_owned()),
+            Some(data) => data
+                .file_name()
+                .map_or_else(|| DEMO.into(), |name| name.to_string_lossy().into_owned()),
             None => DEMO.to_owned(),
         };
         let runs = Path::new(RUNS);
@@ -118,8 +142,17 @@ impl Settings {
     /// The data, opened if it is there; the demo's is made later, when its directory is ours.
     fn data(&self) -> Result<Data, CliError> {
         let Some(dir) = &self.config.data else {
-            let DemoOptions { train_tokens, val_tokens, .. } = DemoOptions::default();
-            return Ok(Data::Demo(DataSummary { name: DEMO.into(), train_tokens, val_tokens, floor: None }));
+            let DemoOptions {
+                train_tokens,
+                val_tokens,
+                ..
+            } = DemoOptions::default();
+            return Ok(Data::Demo(DataSummary {
+                name: DEMO.into(),
+                train_tokens,
+                val_tokens,
+                floor: None,
+            }));
         };
         let evaluates = self.config.eval_every != Some(0);
         Ok(Data::Given(Streams::open(dir, evaluates)?))
@@ -182,16 +215,26 @@ struct Streams {
 impl Streams {
     fn open(dir: &Path, evaluates: bool) -> Result<Self, CliError> {
         let training = Arc::new(TokenStream::open(dir, Split::Train)?);
-        let validation = if evaluates { Some(Arc::new(TokenStream::open(dir, Split::Val)?)) } else { None };
+        let validation = if evaluates {
+            Some(Arc::new(TokenStream::open(dir, Split::Val)?))
+        } else {
+            None
+        };
         let floor = Manifest::read(dir)?.and_then(|manifest| manifest.val.entropy_nats_per_token);
-        let name = dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned());
+        let name = dir
+            .file_name()
+            .map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned());
         let summary = DataSummary {
             name,
             train_tokens: training.len(),
             val_tokens: validation.as_ref().map_or(0, |stream| stream.len()),
             floor,
         };
-        Ok(Self { summary, training, validation })
+        Ok(Self {
+            summary,
+            training,
+            validation,
+        })
     }
 }
 
@@ -199,7 +242,7 @@ impl Streams {
 fn newest_checkpoint(run: &RunPaths) -> Result<Checkpoint, CliError> {
     let (checkpoint, damaged) = Checkpoints::open(run.checkpoints())?.newest()?;
     for error in damaged {
-        eprintln!("warning: {error}; going on from the one before");
+        warn(&format!("{error}; going on from the one before"));
     }
     Ok(checkpoint)
 }

@@ -6,6 +6,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use gpt2_model::Precision;
 use gpt2_model::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
+use gpt2_train::optimizer::TrainingBackend;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -15,7 +16,11 @@ const WIDTH: usize = 24;
 const VOCAB: usize = 200;
 const PADDED: usize = 256;
 
-fn check<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, tolerance: f64) {
+fn check<B>(device: &B::Device, tolerance: f64)
+where
+    B: AutodiffBackend + Gpt2Backend,
+    B::InnerBackend: TrainingBackend,
+{
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut draw = |count: usize| (0..count).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
     let (hidden, wte) = (draw(ROWS * WIDTH), draw(PADDED * WIDTH));
@@ -28,7 +33,10 @@ fn check<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, tolerance: f64) {
     };
 
     let (hidden_1, wte_1, targets_1) = tensors();
-    let shape = ClassifierShape { vocab_size: VOCAB, precision: Precision::F32 };
+    let shape = ClassifierShape {
+        vocab_size: VOCAB,
+        precision: Precision::F32,
+    };
     // The factor shows whether the upstream gradient is used.
     let loss_1 = classifier_loss(hidden_1.clone(), wte_1.clone(), targets_1, shape) * 3.0;
 

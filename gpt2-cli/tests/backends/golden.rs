@@ -9,7 +9,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::weights::{load_hf, parameters};
-use gpt2_train::optimizer::{AdamW, AdamWConfig, squared_norm};
+use gpt2_train::optimizer::{AdamW, AdamWConfig, TrainingBackend, squared_norm};
 use gpt2_train::task::TrainingTask;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
@@ -32,12 +32,22 @@ impl Golden {
 
     fn floats(&self, name: &str) -> Vec<f32> {
         let view = self.0.tensor(name).unwrap();
-        view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+        view.data()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect()
     }
 
     pub(crate) fn integers(&self, name: &str) -> Vec<i32> {
         let view = self.0.tensor(name).unwrap();
-        view.data().as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes) as i32).collect()
+        view.data()
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|&bytes| i64::from_le_bytes(bytes) as i32)
+            .collect()
     }
 
     fn tokens<B: burn::tensor::backend::Backend>(&self, name: &str, device: &B::Device) -> Tensor<B, 2, Int> {
@@ -61,10 +71,17 @@ fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: Tensor<B, D
 mod forward_and_backward {
     use super::*;
 
-    fn check<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, tolerance: f64) {
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
         let golden = Golden::load();
         let model = model::<B>(device);
-        let (inputs, targets) = (golden.tokens::<B>("inputs", device), golden.tokens::<B>("targets", device));
+        let (inputs, targets) = (
+            golden.tokens::<B>("inputs", device),
+            golden.tokens::<B>("targets", device),
+        );
 
         let logits = floats(model.logits(inputs.clone()));
         let error = relative_error(&logits, &golden.floats("logits"));
@@ -93,13 +110,22 @@ mod forward_and_backward {
 mod ten_adamw_steps {
     use super::*;
 
-    fn check<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, tolerance: f64) {
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
         let golden = Golden::load();
-        let mut task = TrainingTask { model: model::<B>(device) };
+        let mut task = TrainingTask {
+            model: model::<B>(device),
+        };
         let mut optimizer = AdamW::<B>::new(AdamWConfig::default());
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         for _ in 0..10 {
-            let (inputs, targets) = (golden.tokens::<B>("inputs", device), golden.tokens::<B>("targets", device));
+            let (inputs, targets) = (
+                golden.tokens::<B>("inputs", device),
+                golden.tokens::<B>("targets", device),
+            );
             let loss = task.model.loss(inputs, targets);
             losses.extend(floats(loss.clone()));
             let gradients = GradientsParams::from_grads(loss.backward(), &task);
@@ -115,7 +141,11 @@ mod ten_adamw_steps {
         for tensor in parameters(&task.model) {
             let expected = golden.floats(&format!("adamw.param.transformer.{}", tensor.name));
             let error = relative_error(&tensor.values, &expected);
-            assert!(error < tolerance, "{} after ten steps: relative error {error:.2e}", tensor.name);
+            assert!(
+                error < tolerance,
+                "{} after ten steps: relative error {error:.2e}",
+                tensor.name
+            );
         }
     }
 

@@ -45,7 +45,10 @@ pub(crate) use on_every_backend;
 /// Whether `backend` has a device, by the word of the command itself.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn present(backend: &str, missing: &str) -> bool {
-    let devices = std::process::Command::new(gpt2()).arg("devices").output().expect("the command runs");
+    let devices = std::process::Command::new(gpt2())
+        .arg("devices")
+        .output()
+        .expect("the command runs");
     let listed = String::from_utf8_lossy(&devices.stdout)
         .lines()
         .any(|line| line.starts_with(backend) && line.contains("--device"));

@@ -19,9 +19,15 @@ pub(super) fn derivatives<B: Backend>(
     let upstream = tensor::<B, 2>(upstream);
     let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
     AffineGradients {
-        x: wanted.x.then(|| primitive(upstream.clone().matmul(tensor::<B, 2>(w).transpose()))),
-        w: wanted.w.then(|| primitive(tensor::<B, 2>(x).transpose().matmul(upstream.clone()))),
-        bias: wanted.bias.then(|| upstream.sum_dim(0).squeeze_dim::<1>(0).into_primitive().tensor()),
+        x: wanted
+            .x
+            .then(|| primitive(upstream.clone().matmul(tensor::<B, 2>(w).transpose()))),
+        w: wanted
+            .w
+            .then(|| primitive(tensor::<B, 2>(x).transpose().matmul(upstream.clone()))),
+        bias: wanted
+            .bias
+            .then(|| upstream.sum_dim(0).squeeze_dim::<1>(0).into_primitive().tensor()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Derivatives of the operations, for any backend that has them.
 
-use super::{ClassifierGradients, ClassifierShape, Gpt2Backend, AffineGradients};
+use super::{AffineGradients, ClassifierGradients, ClassifierShape, Gpt2Backend};
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
@@ -27,6 +27,24 @@ impl<B: Gpt2Backend> Backward<B, 2> for ClassifierBackward {
     }
 }
 
+/// The embedding's backward pass.
+#[derive(Debug)]
+struct LookupBackward;
+
+impl<B: Gpt2Backend> Backward<B, 1> for LookupBackward {
+    /// The table, for its shape, and the indices.
+    type State = (FloatTensor<B>, IntTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [parent] = ops.parents;
+        let upstream = grads.consume::<B>(&ops.node);
+        let (table, indices) = ops.state;
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, B::lookup_backward(table, indices, upstream));
+        }
+    }
+}
+
 /// The affine map's backward pass.
 #[derive(Debug)]
 struct AffineBackward;
@@ -39,7 +57,11 @@ impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
         let [x, w, bias] = ops.parents;
         let upstream = grads.consume::<B>(&ops.node);
         let [x_value, w_value] = ops.state;
-        let wanted = AffineGradients { x: x.is_some(), w: w.is_some(), bias: bias.is_some() };
+        let wanted = AffineGradients {
+            x: x.is_some(),
+            w: w.is_some(),
+            bias: bias.is_some(),
+        };
         let found = B::affine_backward(x_value, w_value, upstream, wanted);
         for (parent, gradient) in [(x, found.x), (w, found.w), (bias, found.bias)] {
             if let Some((parent, gradient)) = parent.zip(gradient) {
@@ -66,6 +88,20 @@ impl<B: Gpt2Backend> Backward<B, 1> for GeluBackward {
 }
 
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
+    fn lookup(table: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
+        match LookupBackward
+            .prepare::<C>([table.node.clone()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => {
+                let state = (table.primitive.clone(), indices.clone());
+                prepared.finish(state, B::lookup(table.primitive, indices))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::lookup(table.primitive, indices)),
+        }
+    }
+
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [x.node.clone(), w.node.clone(), bias.node.clone()];
         match AffineBackward.prepare::<C>(nodes).compute_bound().stateful() {

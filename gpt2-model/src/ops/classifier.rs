@@ -126,6 +126,9 @@ impl<B: Backend> Inputs<B> {
         let picked = shifted.clone().gather(1, chunk.targets.clone()); // [n, 1]
         let exponentials = shifted.exp();
         let sum = exponentials.clone().sum_dim(1); // [n, 1]
-        Softmax { loss: (sum.clone().log() - picked).sum(), probabilities: exponentials / sum }
+        Softmax {
+            loss: (sum.clone().log() - picked).sum(),
+            probabilities: exponentials / sum,
+        }
     }
 }

@@ -3,11 +3,11 @@
 //! [`Gpt2Backend`] extends [`Backend`]; its default methods are the reference, written in plain tensors and always
 //! compiled. A backend that can do better overrides them; the derivative lives in one place, for `Autodiff`.
 
+mod affine;
 mod autodiff;
 mod backends;
 mod classifier;
 mod gelu;
-mod affine;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
@@ -73,6 +73,26 @@ pub trait Gpt2Backend: Backend {
         classifier::gradients::<Self>(hidden, wte, targets, shape)
     }
 
+    /// Rows of `table` by index.
+    ///
+    /// # Shapes
+    /// `table` is `[rows, C]`, `indices` `[B, T]`; the result `[B, T, C]`.
+    fn lookup(table: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::embedding(table, indices)
+    }
+
+    /// The derivative of [`Gpt2Backend::lookup`] by the table: `upstream` added up by row.
+    ///
+    /// # Shapes
+    /// `upstream` is `[B, T, C]`; the result has the table's shape.
+    fn lookup_backward(
+        table: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::embedding_backward(table, upstream, indices)
+    }
+
     /// `x·w + bias`.
     ///
     /// # Shapes
@@ -134,7 +154,19 @@ pub fn gelu<B: Gpt2Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
 /// # Shapes
 /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the result `[N, out]`.
 pub fn affine<B: Gpt2Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
-    let result =
-        B::affine(x.into_primitive().tensor(), w.into_primitive().tensor(), bias.into_primitive().tensor());
+    let result = B::affine(
+        x.into_primitive().tensor(),
+        w.into_primitive().tensor(),
+        bias.into_primitive().tensor(),
+    );
+    Tensor::from_primitive(TensorPrimitive::Float(result))
+}
+
+/// [`Gpt2Backend::lookup`] on tensors.
+///
+/// # Shapes
+/// `table` is `[rows, C]`, `indices` `[B, T]`; the result `[B, T, C]`.
+pub fn lookup<B: Gpt2Backend>(table: Tensor<B, 2>, indices: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+    let result = B::lookup(table.into_primitive().tensor(), indices.into_primitive());
     Tensor::from_primitive(TensorPrimitive::Float(result))
 }

@@ -23,15 +23,23 @@ const WEIGHTS_FILE: &str = "model.safetensors";
 pub fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
     let path = dir.join(CONFIG_FILE);
     let text = std::fs::read_to_string(&path).map_err(|source| io(&path, source))?;
-    let wrong = |reason: String| ModelError::HfConfig { path: path.clone(), reason };
+    let wrong = |reason: String| ModelError::HfConfig {
+        path: path.clone(),
+        reason,
+    };
     let json: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     if json["model_type"] != "gpt2" {
-        return Err(wrong(format!("`model_type` is {}, expected \"gpt2\"", json["model_type"])));
+        return Err(wrong(format!(
+            "`model_type` is {}, expected \"gpt2\"",
+            json["model_type"]
+        )));
     }
     // Absent fields have transformers' defaults, which are those of GPT-2 124M.
     let activation = json["activation_function"].as_str().unwrap_or("gelu_new");
     if !["gelu_new", "gelu_pytorch_tanh"].contains(&activation) {
-        return Err(wrong(format!("`activation_function` is \"{activation}\", expected \"gelu_new\"")));
+        return Err(wrong(format!(
+            "`activation_function` is \"{activation}\", expected \"gelu_new\""
+        )));
     }
     let eps = json["layer_norm_epsilon"].as_f64().unwrap_or(1e-5);
     if (eps - 1e-5).abs() > 1e-9 {

@@ -36,7 +36,9 @@ pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), ModelEr
     // transformers refuses a file that does not say which framework's layout it has.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|source| from_safetensors(path, source))?;
-    File::open(path).and_then(|file| file.sync_all()).map_err(|source| io(path, source))
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| io(path, source))
 }
 
 /// Reads every tensor of a safetensors file; `f16` and `bf16` are widened to `f32`.
@@ -58,7 +60,11 @@ pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>, ModelError> {
                 found: format!("{:?}", view.dtype()),
                 expected: "F32, F16 or BF16".to_owned(),
             })?;
-            Ok(NamedTensor { name: name.to_owned(), shape: view.shape().to_vec(), values })
+            Ok(NamedTensor {
+                name: name.to_owned(),
+                shape: view.shape().to_vec(),
+                values,
+            })
         })
         .collect()
 }
@@ -66,21 +72,42 @@ pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>, ModelError> {
 fn widen(view: &TensorView) -> Option<Vec<f32>> {
     let data = view.data();
     Some(match view.dtype() {
-        Dtype::F32 => data.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-        Dtype::F16 => data.as_chunks::<2>().0.iter().map(|&bytes| half::f16::from_le_bytes(bytes).to_f32()).collect(),
-        Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect(),
+        Dtype::F32 => data
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect(),
+        Dtype::F16 => data
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|&bytes| half::f16::from_le_bytes(bytes).to_f32())
+            .collect(),
+        Dtype::BF16 => data
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32())
+            .collect(),
         _ => return None,
     })
 }
 
 pub(super) fn io(path: &Path, source: std::io::Error) -> ModelError {
-    ModelError::Io { path: path.to_owned(), source }
+    ModelError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn from_safetensors(path: &Path, source: SafeTensorError) -> ModelError {
     match source {
         SafeTensorError::IoError(source) => io(path, source),
-        source => ModelError::SafeTensors { path: path.to_owned(), source },
+        source => ModelError::SafeTensors {
+            path: path.to_owned(),
+            source,
+        },
     }
 }
 
@@ -93,8 +120,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.safetensors");
         let tensors = vec![
-            NamedTensor { name: "a".into(), shape: vec![2, 3], values: vec![0.0, -1.5, 2.0, f32::MIN, 1e-40, 7.0] },
-            NamedTensor { name: "b".into(), shape: vec![1], values: vec![3.25] },
+            NamedTensor {
+                name: "a".into(),
+                shape: vec![2, 3],
+                values: vec![0.0, -1.5, 2.0, f32::MIN, 1e-40, 7.0],
+            },
+            NamedTensor {
+                name: "b".into(),
+                shape: vec![1],
+                values: vec![3.25],
+            },
         ];
         write_tensors(&path, &tensors).unwrap();
         let mut back = read_tensors(&path).unwrap();
@@ -106,11 +141,22 @@ mod tests {
     fn a_cut_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.safetensors");
-        write_tensors(&path, &[NamedTensor { name: "a".into(), shape: vec![64], values: vec![1.0; 64] }]).unwrap();
+        write_tensors(
+            &path,
+            &[NamedTensor {
+                name: "a".into(),
+                shape: vec![64],
+                values: vec![1.0; 64],
+            }],
+        )
+        .unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
         let message = read_tensors(&path).unwrap_err().to_string();
-        assert!(message.contains("t.safetensors") && message.contains("safetensors file"), "{message}");
+        assert!(
+            message.contains("t.safetensors") && message.contains("safetensors file"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -21,7 +21,11 @@ pub fn parameter_names<B: Backend>(model: &Gpt2<B>) -> Vec<String> {
 
 /// Every parameter, copied to the host; the embedding without its padded rows.
 pub fn parameters<B: Backend>(model: &Gpt2<B>) -> Vec<NamedTensor> {
-    let mut exporter = Exporter { path: Vec::new(), vocab_size: model.config.vocab_size, tensors: Vec::new() };
+    let mut exporter = Exporter {
+        path: Vec::new(),
+        vocab_size: model.config.vocab_size,
+        tensors: Vec::new(),
+    };
     model.visit(&mut exporter);
     exporter.tensors
 }
@@ -37,8 +41,10 @@ pub fn load_parameters<B: Backend>(
     path: &Path,
 ) -> Result<Gpt2<B>, ModelError> {
     let expected = parameter_names(&model);
-    let mut tensors: HashMap<String, NamedTensor> =
-        tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let mut tensors: HashMap<String, NamedTensor> = tensors
+        .into_iter()
+        .map(|tensor| (tensor.name.clone(), tensor))
+        .collect();
     if let Some(name) = expected.iter().find(|name| !tensors.contains_key(*name)) {
         return Err(ModelError::MissingTensor {
             path: path.to_owned(),
@@ -50,10 +56,19 @@ pub fn load_parameters<B: Backend>(
     if tensors.len() > expected.len() {
         tensors.retain(|name, _| !expected.contains(name));
         let name = tensors.into_keys().min().unwrap_or_default();
-        return Err(ModelError::UnexpectedTensor { path: path.to_owned(), name });
+        return Err(ModelError::UnexpectedTensor {
+            path: path.to_owned(),
+            name,
+        });
     }
     let vocab_size = model.config.vocab_size;
-    let mut importer = Importer { path: Vec::new(), file: path, vocab_size, tensors, error: None };
+    let mut importer = Importer {
+        path: Vec::new(),
+        file: path,
+        vocab_size,
+        tensors,
+        error: None,
+    };
     let model = model.map(&mut importer);
     match importer.error {
         Some(error) => Err(error),
@@ -127,7 +142,9 @@ impl<B: Backend> ModuleMapper<B> for Importer<'_> {
         if name == PADDED {
             expected[0] = self.vocab_size;
         }
-        let Some(mut tensor) = self.tensors.remove(&name) else { return param };
+        let Some(mut tensor) = self.tensors.remove(&name) else {
+            return param;
+        };
         if tensor.shape != expected {
             self.error.get_or_insert_with(|| ModelError::TensorMismatch {
                 path: self.file.to_owned(),

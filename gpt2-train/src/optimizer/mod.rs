@@ -8,7 +8,7 @@ mod moments;
 mod ndarray;
 mod update;
 
-pub use update::{TrainingBackend, Updated, UpdateRule};
+pub use update::{TrainingBackend, UpdateRule, Updated};
 
 use crate::error::TrainError;
 use crate::task::TrainingTask;
@@ -39,7 +39,12 @@ pub struct AdamWConfig {
 impl Default for AdamWConfig {
     /// GPT-3's (Brown et al. 2020, appendix B), which nanoGPT and llm.c use for GPT-2.
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+        }
     }
 }
 
@@ -70,7 +75,14 @@ struct Moments<B: Backend> {
 impl<B: AutodiffBackend> AdamW<B> {
     /// An optimizer that has seen nothing.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, state: Arc::new(Mutex::new(State { step: 0, grad_scale: 1.0, moments: HashMap::new() })) }
+        Self {
+            config,
+            state: Arc::new(Mutex::new(State {
+                step: 0,
+                grad_scale: 1.0,
+                moments: HashMap::new(),
+            })),
+        }
     }
 
     /// Multiplies the gradients of the next update: for the mean over micro-steps and the clip.
@@ -124,13 +136,28 @@ where
         let mut state = self.state();
         state.step += 1;
         let grad_scale = std::mem::replace(&mut state.grad_scale, 1.0);
-        let mut update = Update { config: self.config, lr, grad_scale, step: state.step, moments: &mut state.moments, grads };
+        let mut update = Update {
+            config: self.config,
+            lr,
+            grad_scale,
+            step: state.step,
+            moments: &mut state.moments,
+            grads,
+        };
         task.map(&mut update)
     }
 
-    fn step_multi(&mut self, lr: LearningRate, task: TrainingTask<B>, mut grads: MultiGradientsParams) -> TrainingTask<B> {
+    fn step_multi(
+        &mut self,
+        lr: LearningRate,
+        task: TrainingTask<B>,
+        mut grads: MultiGradientsParams,
+    ) -> TrainingTask<B> {
         let mut sums = GradientsParams::new();
-        task.visit(&mut SumDevices { from: &mut grads, into: &mut sums });
+        task.visit(&mut SumDevices {
+            from: &mut grads,
+            into: &mut sums,
+        });
         self.step(lr, task, sums)
     }
 
@@ -191,7 +218,10 @@ where
             square.tensor(),
             &rule,
         );
-        let (mean, square) = (TensorPrimitive::Float(updated.mean), TensorPrimitive::Float(updated.square));
+        let (mean, square) = (
+            TensorPrimitive::Float(updated.mean),
+            TensorPrimitive::Float(updated.square),
+        );
         self.moments.insert(id, Moments { mean, square });
         let value = Tensor::from_primitive(TensorPrimitive::Float(updated.parameter));
         Param::from_mapped_value(id, Tensor::from_inner(value).require_grad(), mapper)
@@ -203,7 +233,10 @@ where
 /// # Shapes
 /// The result is `[1]`.
 pub fn squared_norm<B: AutodiffBackend>(task: &TrainingTask<B>, grads: &GradientsParams) -> Tensor<B::InnerBackend, 1> {
-    let mut visitor = SquaredNorm::<B::InnerBackend> { grads, sums: Vec::new() };
+    let mut visitor = SquaredNorm::<B::InnerBackend> {
+        grads,
+        sums: Vec::new(),
+    };
     task.visit(&mut visitor);
     Tensor::cat(visitor.sums, 0).sum()
 }

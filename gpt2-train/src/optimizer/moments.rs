@@ -22,7 +22,11 @@ pub(super) struct MomentExporter<'a, B: Backend> {
 
 impl<'a, B: Backend> MomentExporter<'a, B> {
     pub(super) fn new(moments: &'a HashMap<ParamId, Moments<B>>) -> Self {
-        Self { path: Vec::new(), moments, tensors: Vec::new() }
+        Self {
+            path: Vec::new(),
+            moments,
+            tensors: Vec::new(),
+        }
     }
 }
 
@@ -34,13 +38,22 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for MomentExporter<'_, B::InnerBackend
         self.path.pop();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let Some(moments) = self.moments.get(&param.id) else { return };
+        let Some(moments) = self.moments.get(&param.id) else {
+            return;
+        };
         let parameter = self.path.join(".");
         for (prefix, moment) in [(MEAN, &moments.mean), (SQUARE, &moments.square)] {
             let data = Tensor::<B::InnerBackend, D>::from_primitive(moment.clone()).into_data(); // host–device sync
             let shape = data.shape.to_vec();
-            let values = data.convert_dtype(DType::F32).into_vec().expect("converted to f32 just now");
-            self.tensors.push(NamedTensor { name: format!("{prefix}.{parameter}"), shape, values });
+            let values = data
+                .convert_dtype(DType::F32)
+                .into_vec()
+                .expect("converted to f32 just now");
+            self.tensors.push(NamedTensor {
+                name: format!("{prefix}.{parameter}"),
+                shape,
+                values,
+            });
         }
     }
 }
@@ -57,8 +70,17 @@ pub(super) struct MomentImporter<'a, B: Backend> {
 impl<'a, B: Backend> MomentImporter<'a, B> {
     /// `file` is where the tensors were read from.
     pub(super) fn new(tensors: Vec<NamedTensor>, file: &'a Path) -> Self {
-        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        Self { path: Vec::new(), file, tensors, moments: HashMap::new(), error: None }
+        let tensors = tensors
+            .into_iter()
+            .map(|tensor| (tensor.name.clone(), tensor))
+            .collect();
+        Self {
+            path: Vec::new(),
+            file,
+            tensors,
+            moments: HashMap::new(),
+            error: None,
+        }
     }
 
     pub(super) fn finish(self) -> Result<HashMap<ParamId, Moments<B>>, ModelError> {
@@ -68,7 +90,12 @@ impl<'a, B: Backend> MomentImporter<'a, B> {
         }
     }
 
-    fn take<const D: usize>(&mut self, prefix: &str, expected: &[usize], device: &B::Device) -> Option<TensorPrimitive<B>> {
+    fn take<const D: usize>(
+        &mut self,
+        prefix: &str,
+        expected: &[usize],
+        device: &B::Device,
+    ) -> Option<TensorPrimitive<B>> {
         let name = format!("{prefix}.{}", self.path.join("."));
         let found = self.tensors.remove(&name);
         match found {

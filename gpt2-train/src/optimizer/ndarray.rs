@@ -23,7 +23,11 @@ where
         rule: &UpdateRule,
     ) -> Updated<FloatTensor<Self>> {
         if update_in_place(&mut parameter, &gradient, &mut mean, &mut square, rule).is_some() {
-            Updated { parameter, mean, square }
+            Updated {
+                parameter,
+                mean,
+                square,
+            }
         } else {
             reference::<Self>(parameter, gradient, mean, square, rule)
         }
@@ -38,7 +42,9 @@ fn update_in_place(
     square: &mut NdArrayTensor,
     rule: &UpdateRule,
 ) -> Option<()> {
-    let NdArrayTensor::F32(gradient) = gradient else { return None };
+    let NdArrayTensor::F32(gradient) = gradient else {
+        return None;
+    };
     let gradient = gradient.view();
     let gradient = gradient.as_standard_layout(); // a gradient may come transposed
     let (parameter, mean, square) = (values(parameter)?, values(mean)?, values(square)?);
@@ -58,8 +64,15 @@ fn values(tensor: &mut NdArrayTensor) -> Option<&mut [f32]> {
 }
 
 fn update(parameter: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32], rule: &UpdateRule) {
-    let [grad_scale, beta1, beta2, eps, step_size, shrink] =
-        [rule.grad_scale, rule.beta1, rule.beta2, rule.eps, rule.step_size, rule.shrink].map(|value| value as f32);
+    let [grad_scale, beta1, beta2, eps, step_size, shrink] = [
+        rule.grad_scale,
+        rule.beta1,
+        rule.beta2,
+        rule.eps,
+        rule.step_size,
+        rule.shrink,
+    ]
+    .map(|value| value as f32);
     let per_root = (1.0 / rule.square_correction) as f32;
     let elements = parameter.iter_mut().zip(gradient).zip(mean.iter_mut().zip(square));
     for ((parameter, &gradient), (mean, square)) in elements {

@@ -82,7 +82,11 @@ pub(super) fn reference<B: Gpt2Backend>(
     let root = scaled(B::float_sqrt(square.clone()), 1.0 / rule.square_correction);
     let change = B::float_div(mean.clone(), B::float_add_scalar(root, rule.eps.into()));
     let parameter = B::float_sub(scaled(parameter, rule.shrink), scaled(change, rule.step_size));
-    Updated { parameter, mean, square }
+    Updated {
+        parameter,
+        mean,
+        square,
+    }
 }
 
 #[cfg(feature = "flex")]

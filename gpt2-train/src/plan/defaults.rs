@@ -27,7 +27,7 @@ pub(crate) const KEEP: usize = 3;
 /// Steps between printed lines.
 pub(crate) const LOG_EVERY: u64 = 10;
 /// Start of a sample when training on the program's own stories; on other data a sample starts a document.
-pub(crate) const STORY_PROMPT: &str = "Once upon a time";
+pub(crate) const STORY_PROMPT: &str = "Once";
 
 /// Defaults that depend on the size of the model.
 #[derive(Debug, Clone, Copy)]
@@ -59,14 +59,14 @@ pub(crate) fn of_size(preset: &str) -> SizeDefaults {
     };
     match preset {
         "d4" => SizeDefaults {
-            batch: 8,
+            batch: 4,
             seq: 128,
-            steps: 400,
-            lr: 3e-3,
-            eval_every: 50,
+            steps: 520,
+            lr: 4e-3,
+            eval_every: 104,
             eval_batches: 8,
-            sample_every: 100,
-            checkpoint_every: 100,
+            sample_every: 104,
+            checkpoint_every: 260,
         },
         "d6" => SizeDefaults {
             batch: 8,

@@ -198,7 +198,7 @@ mod tests {
             (plan.weight_decay, plan.beta1, plan.beta2, plan.eps, plan.grad_clip),
             (0.1, 0.9, 0.95, 1e-8, 1.0)
         );
-        assert_eq!(plan.sample_prompt, "Once upon a time");
+        assert_eq!(plan.sample_prompt, "Once");
     }
 
     #[test]

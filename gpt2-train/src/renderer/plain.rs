@@ -15,13 +15,29 @@ pub struct PlainRenderer {
     step_metric: Option<MetricId>,
     sample_metric: Option<MetricId>,
     line: String,
+    printed: String,
     sample: String,
 }
 
 impl PlainRenderer {
     /// A renderer that prints every `log_every` steps.
     pub fn new(log_every: u64) -> Self {
-        Self { log_every: log_every.max(1), step_metric: None, sample_metric: None, line: String::new(), sample: String::new() }
+        Self {
+            log_every: log_every.max(1),
+            step_metric: None,
+            sample_metric: None,
+            line: String::new(),
+            printed: String::new(),
+            sample: String::new(),
+        }
+    }
+
+    /// Prints the step's line, once: a step with an evaluation comes as both.
+    fn print_line(&mut self) {
+        if self.line != self.printed {
+            print(&self.line);
+            self.printed.clone_from(&self.line);
+        }
     }
 
     fn update(&mut self, state: MetricState) {
@@ -54,12 +70,12 @@ impl MetricsRendererTraining for PlainRenderer {
     fn render_train(&mut self, item: TrainingProgress, _: Vec<ProgressType>) {
         let step = item.iteration.unwrap_or(0) as u64;
         if step == 1 || step.is_multiple_of(self.log_every) {
-            print(&self.line);
+            self.print_line();
         }
     }
 
     fn render_valid(&mut self, _: TrainingProgress, _: Vec<ProgressType>) {
-        print(&self.line);
+        self.print_line();
     }
 }
 

@@ -1,6 +1,11 @@
 //! The classifier on arrays: the products go to BLAS, and one pass over each row of logits makes the maximum, the sum, the
 //! loss and the derivative in place.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined is compiled for the processor's vectors"
+)]
+
 use super::math::{exp, vectorised};
 use super::product::{UNWRITTEN, product};
 use super::{indices, matrix};
@@ -26,13 +31,19 @@ pub(super) struct Operands<'a> {
 
 impl<'a> Operands<'a> {
     pub(super) fn new(hidden: &'a NdArrayTensor, wte: &'a NdArrayTensor, targets: &NdArrayTensor) -> Option<Self> {
-        Some(Self { hidden: matrix(hidden)?, wte: matrix(wte)?, targets: indices(targets)? })
+        Some(Self {
+            hidden: matrix(hidden)?,
+            wte: matrix(wte)?,
+            targets: indices(targets)?,
+        })
     }
 
     pub(super) fn loss(&self, vocab_size: usize) -> f64 {
         let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = self.buffer(&mut kept);
-        self.chunks().map(|rows| self.chunk_loss(rows, vocab_size, None, &mut buffer)).sum::<f64>()
+        self.chunks()
+            .map(|rows| self.chunk_loss(rows, vocab_size, None, &mut buffer))
+            .sum::<f64>()
             / self.targets.len() as f64
     }
 
@@ -48,7 +59,12 @@ impl<'a> Operands<'a> {
             total += self.chunk_loss(chunk, vocab_size, Some(1.0 / rows as f32), &mut buffer);
             let d_logits = buffer.slice(s![..end - start, ..]);
             product(d_logits, self.wte, 0.0, d_hidden.slice_mut(s![start..end, ..]));
-            product(d_logits.reversed_axes(), self.hidden.slice(s![start..end, ..]), if start == 0 { 0.0 } else { 1.0 }, d_wte.view_mut());
+            product(
+                d_logits.reversed_axes(),
+                self.hidden.slice(s![start..end, ..]),
+                if start == 0 { 0.0 } else { 1.0 },
+                d_wte.view_mut(),
+            );
         }
         (total / rows as f64, d_hidden, d_wte)
     }
@@ -63,7 +79,9 @@ impl<'a> Operands<'a> {
 
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let rows = self.targets.len();
-        (0..rows).step_by(CHUNK_ROWS).map(move |start| start..rows.min(start + CHUNK_ROWS))
+        (0..rows)
+            .step_by(CHUNK_ROWS)
+            .map(move |start| start..rows.min(start + CHUNK_ROWS))
     }
 
     /// Sum of the losses of `rows`; leaves their logits in `buffer`, or with `scale` the derivative by the logits.
@@ -75,7 +93,12 @@ impl<'a> Operands<'a> {
         buffer: &mut ArrayViewMut2<f32>,
     ) -> f64 {
         let mut logits: ArrayViewMut2<f32> = buffer.slice_mut(s![..rows.len(), ..]);
-        product(self.hidden.slice(s![rows.clone(), ..]), self.wte.t(), 0.0, logits.view_mut());
+        product(
+            self.hidden.slice(s![rows.clone(), ..]),
+            self.wte.t(),
+            0.0,
+            logits.view_mut(),
+        );
         let width = logits.ncols();
         let losses: Vec<f64> = logits
             .as_slice_mut()

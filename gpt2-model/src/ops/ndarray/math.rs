@@ -1,5 +1,10 @@
 //! Elementary functions that vectorise, and loops compiled for the vectors that the processor has.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined is compiled for the processor's vectors"
+)]
+
 use pulp::Arch;
 use rayon::prelude::*;
 use std::sync::LazyLock;

@@ -7,11 +7,11 @@ mod product;
 
 use self::classifier::Operands;
 use self::product::{UNWRITTEN, product, sum_rows};
-use super::{ClassifierGradients, ClassifierShape, Gpt2Backend, AffineGradients};
+use super::{AffineGradients, ClassifierGradients, ClassifierShape, Gpt2Backend};
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::ops::{FloatTensor, IntTensor, ModuleOps};
 use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
-use ndarray::{Array1, Array2, ArrayD, ArrayView2, IxDyn, Ix2};
+use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2, Ix2, IxDyn};
 
 impl<E: FloatNdArrayElement, I: IntNdArrayElement, Q: QuantElement> Gpt2Backend for NdArray<E, I, Q>
 where
@@ -39,9 +39,36 @@ where
         match Operands::new(&hidden, &wte, &targets) {
             Some(operands) => {
                 let (loss, hidden, wte) = operands.gradients(shape.vocab_size);
-                ClassifierGradients { loss: scalar(loss), hidden: tensor(hidden), wte: tensor(wte) }
+                ClassifierGradients {
+                    loss: scalar(loss),
+                    hidden: tensor(hidden),
+                    wte: tensor(wte),
+                }
             }
             None => super::classifier::gradients::<Self>(hidden, wte, targets, shape),
+        }
+    }
+
+    fn lookup_backward(
+        table: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let sum = |table: ArrayView2<f32>, rows: Vec<usize>| {
+            with_slice(&upstream, |upstream| {
+                let mut sum = Array2::zeros(table.dim());
+                for (row, upstream) in rows.into_iter().zip(upstream.chunks_exact(table.ncols())) {
+                    sum.row_mut(row).scaled_add(1.0, &ArrayView1::from(upstream));
+                }
+                sum
+            })
+        };
+        match matrix(&table)
+            .zip(self::indices(&indices))
+            .and_then(|(table, rows)| sum(table, rows))
+        {
+            Some(sum) => tensor(sum),
+            None => Self::embedding_backward(table, upstream, indices),
         }
     }
 
@@ -49,7 +76,10 @@ where
         match (matrix(&x), matrix(&w), with_slice(&bias, <[f32]>::to_vec)) {
             (Some(a), Some(b), Some(bias)) => {
                 let bias = ArrayView2::from_shape((1, bias.len()), &bias).expect("one row");
-                let mut out = bias.broadcast((a.nrows(), b.ncols())).expect("a row for each row").to_owned();
+                let mut out = bias
+                    .broadcast((a.nrows(), b.ncols()))
+                    .expect("a row for each row")
+                    .to_owned();
                 product(a, b, 1.0, out.view_mut());
                 tensor(out)
             }
@@ -105,7 +135,10 @@ fn with_slice<T>(tensor: &NdArrayTensor, f: impl FnOnce(&[f32]) -> T) -> Option<
 /// `values` in the shape of `tensor`.
 fn like(tensor: &NdArrayTensor, values: Vec<f32>) -> NdArrayTensor {
     let shape = IxDyn(&burn::tensor::TensorMetadata::shape(tensor));
-    ArrayD::from_shape_vec(shape, values).expect("as many values as the tensor has").into_shared().into()
+    ArrayD::from_shape_vec(shape, values)
+        .expect("as many values as the tensor has")
+        .into_shared()
+        .into()
 }
 
 fn matrix(tensor: &NdArrayTensor) -> Option<ArrayView2<'_, f32>> {

@@ -28,12 +28,22 @@ pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, mut out
         general_mat_mul(1.0, &a, &b, beta, &mut out);
     } else if rows >= columns {
         let part = rows.div_ceil(threads).next_multiple_of(GRAIN);
-        let parts: Vec<_> = out.axis_chunks_iter_mut(Axis(0), part).zip(a.axis_chunks_iter(Axis(0), part)).collect();
-        parts.into_par_iter().for_each(|(mut out, a)| general_mat_mul(1.0, &a, &b, beta, &mut out));
+        let parts: Vec<_> = out
+            .axis_chunks_iter_mut(Axis(0), part)
+            .zip(a.axis_chunks_iter(Axis(0), part))
+            .collect();
+        parts
+            .into_par_iter()
+            .for_each(|(mut out, a)| general_mat_mul(1.0, &a, &b, beta, &mut out));
     } else {
         let part = columns.div_ceil(threads).next_multiple_of(GRAIN);
-        let parts: Vec<_> = out.axis_chunks_iter_mut(Axis(1), part).zip(b.axis_chunks_iter(Axis(1), part)).collect();
-        parts.into_par_iter().for_each(|(mut out, b)| general_mat_mul(1.0, &a, &b, beta, &mut out));
+        let parts: Vec<_> = out
+            .axis_chunks_iter_mut(Axis(1), part)
+            .zip(b.axis_chunks_iter(Axis(1), part))
+            .collect();
+        parts
+            .into_par_iter()
+            .for_each(|(mut out, b)| general_mat_mul(1.0, &a, &b, beta, &mut out));
     }
 }
 
