@@ -140,13 +140,25 @@ mod ten_adamw_steps {
         assert!(error < tolerance, "gradient norms: relative error {error:.2e}");
         for tensor in parameters(&task.model) {
             let expected = golden.floats(&format!("adamw.param.transformer.{}", tensor.name));
-            let error = relative_error(&tensor.values, &expected);
+            let (found, expected) = if tensor.name.ends_with("c_attn.bias") {
+                (without_keys(&tensor.values), without_keys(&expected))
+            } else {
+                (tensor.values, expected)
+            };
+            let error = relative_error(&found, &expected);
             assert!(
                 error < tolerance,
                 "{} after ten steps: relative error {error:.2e}",
                 tensor.name
             );
         }
+    }
+
+    /// The bias of queries and values. That of the keys adds the same to every score of a row, which the softmax takes out
+    /// again: its derivative is zero but for rounding, and AdamW divides that noise by itself.
+    fn without_keys(bias: &[f32]) -> Vec<f32> {
+        let width = bias.len() / 3;
+        [&bias[..width], &bias[2 * width..]].concat()
     }
 
     crate::on_every_backend!(check);
