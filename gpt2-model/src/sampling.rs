@@ -137,13 +137,13 @@ mod tests {
             top_p: 0.7,
         });
         assert_eq!((nucleus[0], nucleus[4]), (0.0, 0.0), "the two first hold 0.88");
-        assert_eq!(
+        assert!(
             shares(Sampling {
                 temperature: 1.0,
                 top_k: 0,
                 top_p: 0.0
-            })[1],
-            1.0
+            })[1]
+                > 0.9999
         );
     }
 }

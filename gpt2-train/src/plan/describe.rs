@@ -191,11 +191,11 @@ mod tests {
         for line in [
             "model      d4: 7,259,008 parameters, 4 layers, 4 heads, 128 wide, block 256, vocabulary 50,257, dropout 0, seed 1337",
             "data       stories (made by this program): 1,000,000 training tokens, 50,000 validation tokens, floor 1.2500 nats a token",
-            "batch      8 sequences × 128 tokens × 1 micro-step = 1,024 tokens a step",
-            "length     400 steps, 409,600 tokens, 0.41 epochs",
-            "compute    44.3 MFLOP a token, 18.2 TFLOP in all (6·N + 12·n_layer·n_embd·T)",
-            "schedule   20 steps of warm-up to 3e-3, then cosine to 3e-4 at step 400",
-            "every      50 steps evaluation, 100 steps samples, 100 steps checkpoints",
+            "batch      4 sequences × 128 tokens × 1 micro-step = 512 tokens a step",
+            "length     520 steps, 266,240 tokens, 0.27 epochs",
+            "compute    44.3 MFLOP a token, 11.8 TFLOP in all (6·N + 12·n_layer·n_embd·T)",
+            "schedule   26 steps of warm-up to 4e-3, then cosine to 4e-4 at step 520",
+            "every      104 steps evaluation, 104 steps samples, 260 steps checkpoints",
             "on         ndarray device 0, f32, 2 threads",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
@@ -213,8 +213,8 @@ mod tests {
                 .unwrap()
                 .schedule_line()
         };
-        assert!(sentence(ScheduleKind::Linear).ends_with("then linear to 3e-4 at step 400"));
+        assert!(sentence(ScheduleKind::Linear).ends_with("then linear to 4e-4 at step 520"));
         assert!(sentence(ScheduleKind::Constant).ends_with("then constant"));
-        assert!(sentence(ScheduleKind::Wsd).ends_with("in the last 0.2 of 400 steps down to 3e-4"));
+        assert!(sentence(ScheduleKind::Wsd).ends_with("in the last 0.2 of 520 steps down to 4e-4"));
     }
 }

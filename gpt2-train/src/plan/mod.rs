@@ -255,8 +255,8 @@ mod tests {
             .last_step()
         };
         assert_eq!(tokens(1), 1);
-        assert_eq!(tokens(1024), 1);
-        assert_eq!(tokens(1025), 2);
+        assert_eq!(tokens(512), 1);
+        assert_eq!(tokens(513), 2);
         assert_eq!(tokens(u64::MAX), 100);
     }
 
@@ -288,8 +288,8 @@ mod tests {
             matches!(
                 error,
                 TrainError::OutOfMemory {
-                    batch: 8,
-                    largest_batch: Some(7),
+                    batch: 4,
+                    largest_batch: Some(3),
                     ..
                 }
             ),

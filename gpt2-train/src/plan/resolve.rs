@@ -187,11 +187,11 @@ mod tests {
             (plan.preset.as_str(), plan.model.n_layer, plan.model.n_embd),
             ("d4", 4, 128)
         );
-        assert_eq!((plan.batch, plan.seq, plan.grad_accum, plan.steps), (8, 128, 1, 400));
-        assert_eq!((plan.lr, plan.warmup, plan.decay_steps), (3e-3, 20, 400));
+        assert_eq!((plan.batch, plan.seq, plan.grad_accum, plan.steps), (4, 128, 1, 520));
+        assert_eq!((plan.lr, plan.warmup, plan.decay_steps), (4e-3, 26, 520));
         assert_eq!(
             (plan.eval_every, plan.sample_every, plan.checkpoint_every),
-            (50, 100, 100)
+            (104, 104, 260)
         );
         assert_eq!((plan.backend, plan.threads), (BackendChoice::Ndarray, 2));
         assert_eq!(
@@ -256,7 +256,7 @@ mod tests {
             ..RunConfig::default()
         })
         .unwrap();
-        assert_eq!((plan.steps, plan.decay_steps), (10, 10));
+        assert_eq!((plan.steps, plan.decay_steps), (20, 20));
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(
             resumed(flags).unwrap_err().to_string(),
             "runs/demo/plan.toml: cannot resume with other settings: `data` was not set, now other, \
-             `grad-accum` was 1, now 2, `seed` was 1337, now 1; \
+             `grad-accum` was 1, now 4, `seed` was 1337, now 1; \
              drop these flags, or start a new run with another `--run`"
         );
     }

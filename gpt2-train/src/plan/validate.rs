@@ -271,7 +271,7 @@ mod tests {
             ("lr", "inf", |c| c.lr = Some(f64::INFINITY)),
             ("min-lr", "1", |c| c.min_lr = Some(1.0)),
             ("decay-steps", "0", |c| c.decay_steps = Some(0)),
-            ("warmup", "401", |c| c.warmup = Some(401)),
+            ("warmup", "521", |c| c.warmup = Some(521)),
             ("decay-fraction", "0", |c| c.decay_fraction = Some(0.0)),
             ("dropout", "1", |c| c.dropout = Some(1.0)),
             ("beta1", "-0.1", |c| c.beta1 = Some(-0.1)),
@@ -312,15 +312,15 @@ mod tests {
     #[test]
     fn data_shorter_than_a_batch_is_refused() {
         let mut environment = Environment::sample();
-        environment.data.train_tokens = 1024;
+        environment.data.train_tokens = 512;
         let message = RunPlan::resolve(&RunConfig::default(), &environment)
             .unwrap_err()
             .to_string();
         assert!(
-            message.starts_with("`batch` is 8, expected 1024 tokens a batch to be fewer than the 1024 of"),
+            message.starts_with("`batch` is 4, expected 512 tokens a batch to be fewer than the 512 of"),
             "{message}"
         );
-        environment.data.train_tokens = 1025;
+        environment.data.train_tokens = 513;
         environment.data.val_tokens = 128;
         let message = RunPlan::resolve(&RunConfig::default(), &environment)
             .unwrap_err()

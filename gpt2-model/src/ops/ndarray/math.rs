@@ -67,7 +67,10 @@ pub(super) fn exp(x: f32) -> f32 {
     let x = if x < -87.0 { -87.0 } else { x };
     let k = (x * LOG2_E + ROUND) - ROUND;
     let r = x - k * LN_2_HIGH - k * LN_2_LOW;
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
+    let p = 1.0
+        + r * (1.0
+            + r * (0.5
+                + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))))));
     // SAFETY: `k` is within [-126, 0], or NaN from a NaN input, for which any integer will do since `p` is NaN too.
     let k = unsafe { (if k.is_nan() { 0.0 } else { k }).to_int_unchecked::<i32>() };
     p * f32::from_bits(((k + 127) << 23).cast_unsigned())
