@@ -303,7 +303,10 @@ fn describe(path: &Path) -> io::Result<FileEntry> {
             }
         }
     }
-    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hasher
+        .finalize()
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     Ok(FileEntry { bytes, sha256 })
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn print(paths: &RunPaths, plan: &RunPlan, data: &DataSummary, ending
         row("peak memory", bytes(peak));
     }
     row("time", clock(state.elapsed_sec));
-    row("files", format!("{run}"));
+    row("files", run.clone());
     if let Some(sample) = &ending.sample {
         lines.push(format!("\n{sample}"));
     }

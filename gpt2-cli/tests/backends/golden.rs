@@ -2,13 +2,13 @@
 //! steps with clipping. `cargo xtask fixtures` says how the values were made.
 
 use crate::relative_error;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Param;
 use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
-use gpt2_model::weights::{load_hf, parameters};
+use gpt2_model::weights::{NamedVisitor, load_hf, parameters, visit_parameters};
 use gpt2_train::optimizer::{AdamW, AdamWConfig, TrainingBackend, squared_norm};
 use gpt2_train::task::TrainingTask;
 use safetensors::SafeTensors;
@@ -92,11 +92,10 @@ mod forward_and_backward {
         assert!(error < tolerance, "loss: relative error {error:.2e}");
 
         let mut gradients = Gradients {
-            path: Vec::new(),
             gradients: GradientsParams::from_grads(loss.backward(), &model),
             found: HashMap::new(),
         };
-        <Gpt2<B> as Module<B>>::visit(&model, &mut gradients);
+        visit_parameters(&model, &mut gradients);
         assert_eq!(gradients.found.len(), 28, "parameters of a GPT-2 with two layers");
         for (name, gradient) in gradients.found {
             let error = relative_error(&gradient, &golden.floats(&format!("grad.transformer.{name}")));
@@ -165,20 +164,13 @@ mod ten_adamw_steps {
 }
 
 struct Gradients {
-    path: Vec<String>,
     gradients: GradientsParams,
     found: HashMap<String, Vec<f32>>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Gradients {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+impl<B: AutodiffBackend> NamedVisitor<B> for Gradients {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id).unwrap();
-        self.found.insert(self.path.join("."), floats(gradient));
+        self.found.insert(name.to_owned(), floats(gradient));
     }
 }

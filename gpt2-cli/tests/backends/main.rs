@@ -6,6 +6,7 @@
 mod classifier;
 mod generation;
 mod golden;
+mod operations;
 
 /// Makes a test of `$check` for each backend. The number is the relative error that the backend may have: CUDA's products
 /// of `f32` are TF32 in Burn 0.21.

@@ -9,6 +9,7 @@ mod backends;
 mod classifier;
 mod gelu;
 #[cfg(feature = "ndarray")]
+#[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
 mod ndarray;
 
 use crate::precision::Precision;

@@ -6,4 +6,4 @@ mod named;
 
 pub use hf::{load_config, load_hf, load_hf_as, save_hf};
 pub use io::{NamedTensor, read_tensors, write_tensors};
-pub use named::{load_parameters, parameter_names, parameters};
+pub use named::{NamedVisitor, load_parameters, parameter_names, parameters, visit_parameters};

@@ -12,21 +12,53 @@ use std::path::Path;
 /// The embedding that stands padded in memory and unpadded in files.
 const PADDED: &str = "wte.weight";
 
+/// Sees every parameter of a model with its name.
+pub trait NamedVisitor<B: Backend> {
+    /// Called for each parameter, in the order in which Burn visits them.
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>);
+}
+
+/// Shows `visitor` every parameter of `model`.
+pub fn visit_parameters<B: Backend>(model: &Gpt2<B>, visitor: &mut impl NamedVisitor<B>) {
+    let mut named = Named {
+        path: Vec::new(),
+        visitor,
+    };
+    model.visit(&mut named);
+}
+
+/// Burn's visitor, which is told the names of fields one at a time.
+struct Named<'a, V> {
+    path: Vec<String>,
+    visitor: &'a mut V,
+}
+
+impl<B: Backend, V: NamedVisitor<B>> ModuleVisitor<B> for Named<'_, V> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.visitor.visit(&self.path.join("."), param);
+    }
+}
+
 /// The names of the parameters, in the order in which Burn visits them.
 pub fn parameter_names<B: Backend>(model: &Gpt2<B>) -> Vec<String> {
     let mut names = Names::default();
-    model.visit(&mut names);
+    visit_parameters(model, &mut names);
     names.found
 }
 
 /// Every parameter, copied to the host; the embedding without its padded rows.
 pub fn parameters<B: Backend>(model: &Gpt2<B>) -> Vec<NamedTensor> {
     let mut exporter = Exporter {
-        path: Vec::new(),
         vocab_size: model.config.vocab_size,
         tensors: Vec::new(),
     };
-    model.visit(&mut exporter);
+    visit_parameters(model, &mut exporter);
     exporter.tensors
 }
 
@@ -78,37 +110,22 @@ pub fn load_parameters<B: Backend>(
 
 #[derive(Default)]
 struct Names {
-    path: Vec<String>,
     found: Vec<String>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Names {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<B, D>>) {
-        self.found.push(self.path.join("."));
+impl<B: Backend> NamedVisitor<B> for Names {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Param<Tensor<B, D>>) {
+        self.found.push(name.to_owned());
     }
 }
 
 struct Exporter {
-    path: Vec<String>,
     vocab_size: usize,
     tensors: Vec<NamedTensor>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Exporter {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let name = self.path.join(".");
+impl<B: Backend> NamedVisitor<B> for Exporter {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         let data = param.val().into_data().convert_dtype(DType::F32); // host–device sync
         let mut shape = data.shape.to_vec();
         let mut values: Vec<f32> = data.into_vec().expect("converted to f32 above");
@@ -116,7 +133,11 @@ impl<B: Backend> ModuleVisitor<B> for Exporter {
             values.truncate(self.vocab_size * shape[1]);
             shape[0] = self.vocab_size;
         }
-        self.tensors.push(NamedTensor { name, shape, values });
+        self.tensors.push(NamedTensor {
+            name: name.to_owned(),
+            shape,
+            values,
+        });
     }
 }
 

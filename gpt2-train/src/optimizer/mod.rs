@@ -16,7 +16,7 @@ use burn::module::{EmptyRecord, Module, ModuleMapper, ModuleVisitor, Param, Para
 use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorPrimitive};
-use gpt2_model::weights::NamedTensor;
+use gpt2_model::weights::{NamedTensor, visit_parameters};
 use moments::{MomentExporter, MomentImporter};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -94,7 +94,7 @@ impl<B: AutodiffBackend> AdamW<B> {
     pub fn export(&self, task: &TrainingTask<B>) -> Vec<NamedTensor> {
         let state = self.state();
         let mut exporter = MomentExporter::new(&state.moments);
-        task.model.visit(&mut exporter);
+        visit_parameters(&task.model, &mut exporter);
         exporter.tensors
     }
 
@@ -110,7 +110,7 @@ impl<B: AutodiffBackend> AdamW<B> {
         path: &Path,
     ) -> Result<(), TrainError> {
         let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path);
-        task.model.visit(&mut importer);
+        visit_parameters(&task.model, &mut importer);
         let moments = importer.finish()?;
         let mut state = self.state();
         state.step = step;

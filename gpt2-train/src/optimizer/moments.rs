@@ -1,11 +1,11 @@
 //! The moments of AdamW by name, for checkpoints.
 
 use super::Moments;
-use burn::module::{ModuleVisitor, Param, ParamId};
+use burn::module::{Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use gpt2_model::ModelError;
-use gpt2_model::weights::NamedTensor;
+use gpt2_model::weights::{NamedTensor, NamedVisitor};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -15,7 +15,6 @@ const SQUARE: &str = "exp_avg_sq";
 
 /// Copies moments to the host.
 pub(super) struct MomentExporter<'a, B: Backend> {
-    path: Vec<String>,
     moments: &'a HashMap<ParamId, Moments<B>>,
     pub(super) tensors: Vec<NamedTensor>,
 }
@@ -23,25 +22,17 @@ pub(super) struct MomentExporter<'a, B: Backend> {
 impl<'a, B: Backend> MomentExporter<'a, B> {
     pub(super) fn new(moments: &'a HashMap<ParamId, Moments<B>>) -> Self {
         Self {
-            path: Vec::new(),
             moments,
             tensors: Vec::new(),
         }
     }
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for MomentExporter<'_, B::InnerBackend> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+impl<B: AutodiffBackend> NamedVisitor<B> for MomentExporter<'_, B::InnerBackend> {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         let Some(moments) = self.moments.get(&param.id) else {
             return;
         };
-        let parameter = self.path.join(".");
         for (prefix, moment) in [(MEAN, &moments.mean), (SQUARE, &moments.square)] {
             let data = Tensor::<B::InnerBackend, D>::from_primitive(moment.clone()).into_data(); // host–device sync
             let shape = data.shape.to_vec();
@@ -50,7 +41,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for MomentExporter<'_, B::InnerBackend
                 .into_vec()
                 .expect("converted to f32 just now");
             self.tensors.push(NamedTensor {
-                name: format!("{prefix}.{parameter}"),
+                name: format!("{prefix}.{name}"),
                 shape,
                 values,
             });
@@ -60,7 +51,6 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for MomentExporter<'_, B::InnerBackend
 
 /// Takes moments from the host.
 pub(super) struct MomentImporter<'a, B: Backend> {
-    path: Vec<String>,
     file: &'a Path,
     tensors: HashMap<String, NamedTensor>,
     moments: HashMap<ParamId, Moments<B>>,
@@ -75,7 +65,6 @@ impl<'a, B: Backend> MomentImporter<'a, B> {
             .map(|tensor| (tensor.name.clone(), tensor))
             .collect();
         Self {
-            path: Vec::new(),
             file,
             tensors,
             moments: HashMap::new(),
@@ -92,11 +81,10 @@ impl<'a, B: Backend> MomentImporter<'a, B> {
 
     fn take<const D: usize>(
         &mut self,
-        prefix: &str,
+        name: String,
         expected: &[usize],
         device: &B::Device,
     ) -> Option<TensorPrimitive<B>> {
-        let name = format!("{prefix}.{}", self.path.join("."));
         let found = self.tensors.remove(&name);
         match found {
             Some(tensor) if tensor.shape == expected => {
@@ -116,18 +104,12 @@ impl<'a, B: Backend> MomentImporter<'a, B> {
     }
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for MomentImporter<'_, B::InnerBackend> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+impl<B: AutodiffBackend> NamedVisitor<B> for MomentImporter<'_, B::InnerBackend> {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         // On the parameter's own device: a moment elsewhere would be copied at every step.
         let (shape, device) = (param.shape().to_vec(), param.device());
-        let mean = self.take::<D>(MEAN, &shape, &device);
-        let square = self.take::<D>(SQUARE, &shape, &device);
+        let mean = self.take::<D>(format!("{MEAN}.{name}"), &shape, &device);
+        let square = self.take::<D>(format!("{SQUARE}.{name}"), &shape, &device);
         if let Some((mean, square)) = mean.zip(square) {
             self.moments.insert(param.id, Moments { mean, square });
         }

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 /// };
 /// let config = RunConfig { global_batch: Some(32), ..RunConfig::default() };
 /// let plan = RunPlan::resolve(&config, &environment)?;
-/// assert_eq!((plan.batch, plan.grad_accum), (8, 4));
+/// assert_eq!((plan.batch, plan.grad_accum), (4, 8));
 /// # Ok::<(), gpt2_train::TrainError>(())
 /// ```
 ///

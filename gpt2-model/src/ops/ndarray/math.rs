@@ -96,7 +96,7 @@ mod tests {
             worst = worst.max((f64::from(exp(x)) - exact).abs() / exact);
         }
         assert!(worst < 2e-7, "relative error {worst}");
-        assert_eq!(exp(f32::NEG_INFINITY), exp(-87.0));
+        assert_eq!(exp(f32::NEG_INFINITY).to_bits(), exp(-87.0).to_bits());
         assert!(exp(f32::NAN).is_nan());
     }
 

@@ -6,12 +6,12 @@ mod math;
 mod product;
 
 use self::classifier::Operands;
-use self::product::{UNWRITTEN, product, sum_rows};
+use self::product::{UNWRITTEN, product};
 use super::{AffineGradients, ClassifierGradients, ClassifierShape, Gpt2Backend};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor, ModuleOps};
 use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
-use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2, Ix2, IxDyn};
+use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2, Axis, Ix2, IxDyn};
 
 impl<E: FloatNdArrayElement, I: IntNdArrayElement, Q: QuantElement> Gpt2Backend for NdArray<E, I, Q>
 where
@@ -97,7 +97,9 @@ where
             (Some(x), Some(w), Some(upstream)) => AffineGradients {
                 x: wanted.x.then(|| tensor(new_product(upstream, w.t()))),
                 w: wanted.w.then(|| tensor(new_product(x.t(), upstream))),
-                bias: wanted.bias.then(|| sum_rows(upstream).into_dyn().into_shared().into()),
+                bias: wanted
+                    .bias
+                    .then(|| upstream.sum_axis(Axis(0)).into_dyn().into_shared().into()),
             },
             _ => super::affine::derivatives::<Self>(x, w, upstream, wanted),
         }

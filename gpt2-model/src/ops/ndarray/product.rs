@@ -4,7 +4,7 @@
 //! number of threads.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 /// Multiplications below which a second thread is not worth waking.
@@ -45,9 +45,4 @@ pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, mut out
             .into_par_iter()
             .for_each(|(mut out, b)| general_mat_mul(1.0, &a, &b, beta, &mut out));
     }
-}
-
-/// The sum of the rows.
-pub(super) fn sum_rows(matrix: ArrayView2<f32>) -> Array1<f32> {
-    matrix.sum_axis(Axis(0))
 }

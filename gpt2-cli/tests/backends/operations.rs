@@ -1,0 +1,196 @@
+//! Each operation of `gpt2_model::ops`, value and derivatives, on random inputs against its plain formula in `f64` with
+//! Burn's own derivatives.
+
+use crate::relative_error;
+use burn::backend::Autodiff;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
+use burn_ndarray::NdArray;
+use gpt2_model::ops::{self, Gpt2Backend};
+use gpt2_train::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The backend of the reference.
+type Exact = Autodiff<NdArray<f64>>;
+
+/// A matrix of numbers between -2 and 2.
+struct Matrix {
+    values: Vec<f64>,
+    shape: [usize; 2],
+}
+
+impl Matrix {
+    fn random(rng: &mut ChaCha8Rng, shape: [usize; 2]) -> Self {
+        let values = (0..shape[0] * shape[1]).map(|_| f64::from(rng.random_range(-2.0_f32..2.0)));
+        Self {
+            values: values.collect(),
+            shape,
+        }
+    }
+
+    fn to<B: Backend>(&self, dtype: FloatDType, device: &B::Device) -> Tensor<B, 2> {
+        Tensor::<B, 2>::from_data(TensorData::new(self.values.clone(), self.shape), (device, dtype.into()))
+    }
+}
+
+/// The value of `operation` and the derivative of its sum, weighted by random numbers, by each input.
+fn evaluate<B: AutodiffBackend>(
+    inputs: &[Matrix],
+    dtype: FloatDType,
+    device: &B::Device,
+    operation: impl Fn(Vec<Tensor<B, 2>>) -> Tensor<B, 2>,
+) -> Vec<Vec<f32>> {
+    let inputs: Vec<_> = inputs
+        .iter()
+        .map(|input| input.to::<B>(dtype, device).require_grad())
+        .collect();
+    let value = operation(inputs.clone());
+    let weights = Matrix::random(&mut ChaCha8Rng::seed_from_u64(1), value.dims()).to::<B>(dtype, device);
+    let gradients = (value.clone() * weights).sum().backward();
+    let derivatives = inputs.iter().map(|input| floats(input.grad(&gradients).unwrap()));
+    std::iter::once(floats(value.inner())).chain(derivatives).collect()
+}
+
+fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert_dtype(DType::F32).into_vec().unwrap()
+}
+
+/// Fails where the two disagree: first the value, then the derivative by each input.
+fn compare(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = relative_error(found, expected);
+        println!("output {i}: relative error {error:.1e}");
+        assert!(error < tolerance, "output {i}: relative error {error:.2e}");
+    }
+}
+
+mod affine {
+    use super::*;
+
+    /// Long enough to be split between threads, and no multiple of any kernel's block.
+    const SHAPES: [[usize; 3]; 2] = [[3, 5, 7], [203, 97, 131]];
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        for [rows, inner, columns] in SHAPES {
+            let mut rng = ChaCha8Rng::seed_from_u64(2);
+            let inputs = [[rows, inner], [inner, columns], [1, columns]].map(|shape| Matrix::random(&mut rng, shape));
+            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+                let [x, w, bias] = inputs.try_into().unwrap();
+                ops::affine(x, w, bias.squeeze_dim(0))
+            });
+            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &Default::default(), |inputs| {
+                let [x, w, bias] = inputs.try_into().unwrap();
+                x.matmul(w) + bias
+            });
+            compare(&found, &expected, tolerance);
+        }
+    }
+
+    crate::on_every_backend!(check);
+}
+
+mod gelu {
+    use super::*;
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let inputs = [Matrix::random(&mut ChaCha8Rng::seed_from_u64(3), [150, 333])];
+        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| ops::gelu(inputs[0].clone()));
+        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &Default::default(), |inputs| {
+            let x = inputs[0].clone();
+            let argument = (x.clone() + x.clone().powi_scalar(3) * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
+            x * (argument.tanh() + 1.0) * 0.5
+        });
+        compare(&found, &expected, tolerance);
+    }
+
+    crate::on_every_backend!(check);
+}
+
+mod lookup {
+    use super::*;
+
+    /// One row several times, one never.
+    const INDICES: [[i32; 3]; 2] = [[4, 0, 4], [3, 4, 1]];
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let inputs = [Matrix::random(&mut ChaCha8Rng::seed_from_u64(4), [5, 19])];
+        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+            let indices = Tensor::<B, 2, Int>::from_data(INDICES, device);
+            ops::lookup(inputs[0].clone(), indices).flatten(0, 1)
+        });
+        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &Default::default(), |inputs| {
+            let indices = Tensor::<Exact, 1, Int>::from_data(INDICES.as_flattened(), &Default::default());
+            inputs[0].clone().select(0, indices)
+        });
+        compare(&found, &expected, tolerance);
+    }
+
+    crate::on_every_backend!(check);
+}
+
+mod adamw {
+    use super::*;
+
+    const COUNT: usize = 40_000;
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let [parameter, gradient, mean, mut square] = [(); 4].map(|()| Matrix::random(&mut rng, [1, COUNT]));
+        for value in &mut square.values {
+            *value = value.abs();
+        }
+        let config = AdamWConfig::default();
+        let (lr, scale, step) = (1e-2, 0.3, 7);
+        let primitive = |matrix: &Matrix| -> FloatTensor<B::InnerBackend> {
+            let tensor = matrix.to::<B::InnerBackend>(FloatDType::F32, device);
+            tensor.into_primitive().tensor()
+        };
+        let updated = B::InnerBackend::adamw(
+            primitive(&parameter),
+            primitive(&gradient),
+            primitive(&mean),
+            primitive(&square),
+            &UpdateRule::new(&config, lr, scale, step, true),
+        );
+        let found = [updated.parameter, updated.mean, updated.square].map(|primitive| {
+            floats(Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(
+                primitive,
+            )))
+        });
+
+        let mut expected: [Vec<f32>; 3] = Default::default();
+        for i in 0..COUNT {
+            let gradient = gradient.values[i] * scale;
+            let mean = config.beta1 * mean.values[i] + (1.0 - config.beta1) * gradient;
+            let square = config.beta2 * square.values[i] + (1.0 - config.beta2) * gradient * gradient;
+            let unbiased = mean / (1.0 - config.beta1.powi(7));
+            let root = (square / (1.0 - config.beta2.powi(7))).sqrt();
+            let decayed = parameter.values[i] * (1.0 - lr * config.weight_decay);
+            expected[0].push((decayed - lr * unbiased / (root + config.eps)) as f32);
+            expected[1].push(mean as f32);
+            expected[2].push(square as f32);
+        }
+        compare(&found, &expected, tolerance);
+    }
+
+    crate::on_every_backend!(check);
+}
