@@ -6,7 +6,7 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
-use burn_ndarray::NdArray;
+use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_model::ops::{self, Gpt2Backend};
 use gpt2_train::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
 use rand::{RngExt, SeedableRng};
@@ -14,6 +14,9 @@ use rand_chacha::ChaCha8Rng;
 
 /// The backend of the reference.
 type Exact = Autodiff<NdArray<f64>>;
+
+/// Its only device.
+const CPU: NdArrayDevice = NdArrayDevice::Cpu;
 
 /// A matrix of numbers between -2 and 2.
 struct Matrix {
@@ -85,7 +88,7 @@ mod affine {
                 let [x, w, bias] = inputs.try_into().unwrap();
                 ops::affine(x, w, bias.squeeze_dim(0))
             });
-            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &Default::default(), |inputs| {
+            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
                 let [x, w, bias] = inputs.try_into().unwrap();
                 x.matmul(w) + bias
             });
@@ -106,9 +109,9 @@ mod gelu {
     {
         let inputs = [Matrix::random(&mut ChaCha8Rng::seed_from_u64(3), [150, 333])];
         let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| ops::gelu(inputs[0].clone()));
-        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &Default::default(), |inputs| {
+        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
             let x = inputs[0].clone();
-            let argument = (x.clone() + x.clone().powi_scalar(3) * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
+            let argument = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
             x * (argument.tanh() + 1.0) * 0.5
         });
         compare(&found, &expected, tolerance);
@@ -133,8 +136,8 @@ mod lookup {
             let indices = Tensor::<B, 2, Int>::from_data(INDICES, device);
             ops::lookup(inputs[0].clone(), indices).flatten(0, 1)
         });
-        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &Default::default(), |inputs| {
-            let indices = Tensor::<Exact, 1, Int>::from_data(INDICES.as_flattened(), &Default::default());
+        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
+            let indices = Tensor::<Exact, 1, Int>::from_data(INDICES.as_flattened(), &CPU);
             inputs[0].clone().select(0, indices)
         });
         compare(&found, &expected, tolerance);
