@@ -2,7 +2,7 @@
 
 use crate::kv_cache::LayerCache;
 use crate::layers::{Linear, round, widen};
-use crate::ops::Gpt2Backend;
+use crate::ops::{Gpt2Backend, attention};
 use crate::precision::Precision;
 use burn::module::Module;
 use burn::nn::Dropout;
@@ -30,13 +30,22 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
     /// # Shapes
     /// `x` and the result are `[B, T, C]`.
     pub fn forward(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
-        let [batch, seq, width] = x.dims();
-        let head_dim = width / self.n_head;
+        let qkv = self.c_attn.forward(x, precision);
+        let dropout = self.attn_dropout.prob > 0.0 && B::ad_enabled(&qkv.device());
+        let mixed = if cache.is_some() || dropout {
+            self.attend(qkv, precision, cache)
+        } else {
+            attention(qkv, self.n_head)
+        };
+        self.c_proj.forward(mixed, precision)
+    }
+
+    /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.
+    fn attend(&self, qkv: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
+        let [batch, seq, width] = qkv.dims();
+        let (width, head_dim) = (width / 3, width / (3 * self.n_head));
         let [query, key, value]: [Tensor<B, 4>; 3] = {
-            let qkv = self
-                .c_attn
-                .forward(x, precision)
-                .reshape([batch, seq, 3 * self.n_head, head_dim]);
+            let qkv = qkv.reshape([batch, seq, 3 * self.n_head, head_dim]);
             let mut parts = qkv.swap_dims(1, 2).chunk(3, 1).into_iter(); // 3 × [B, H, T, D]
             std::array::from_fn(|_| parts.next().expect("3·H heads split into three parts of H"))
         };
@@ -49,7 +58,6 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
         let mask = Tensor::<B, 2, Bool>::tril_mask([seq, past + seq], past as i64, &scores.device());
         let weights = softmax(widen(scores).mask_fill(mask.unsqueeze(), f32::NEG_INFINITY), 3);
         let weights = round(self.attn_dropout.forward(weights), precision);
-        let mixed = weights.matmul(value).swap_dims(1, 2).reshape([batch, seq, width]); // [B, T, C]
-        self.c_proj.forward(mixed, precision)
+        weights.matmul(value).swap_dims(1, 2).reshape([batch, seq, width])
     }
 }

@@ -1,13 +1,10 @@
 //! The three parametrised layers that GPT-2 is made of, holding Hugging Face's names and layouts.
 
-use crate::ops::{Gpt2Backend, affine, lookup};
+use crate::ops::{Gpt2Backend, affine, layer_norm, lookup};
 use crate::precision::Precision;
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
-
-/// LayerNorm's epsilon in every published GPT-2.
-const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// A table of vectors: token or position embedding.
 #[derive(Module, Debug)]
@@ -60,16 +57,15 @@ pub struct LayerNorm<B: Backend> {
     pub bias: Param<Tensor<B, 1>>,
 }
 
-impl<B: Backend> LayerNorm<B> {
+impl<B: Gpt2Backend> LayerNorm<B> {
     /// Normalises each vector to mean 0 and variance 1, then scales and shifts it.
     ///
     /// # Shapes
     /// `x` and the result are `[B, T, C]`.
     pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let centred = x.clone() - x.mean_dim(2);
-        let variance = centred.clone().square().mean_dim(2);
-        let normal = centred * (variance + LAYER_NORM_EPS).sqrt().recip();
-        normal * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+        let [batch, seq, width] = x.dims();
+        let normal = layer_norm(x.reshape([batch * seq, width]), self.weight.val(), self.bias.val());
+        normal.reshape([batch, seq, width])
     }
 }
 

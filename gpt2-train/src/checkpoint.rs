@@ -225,7 +225,7 @@ fn write_files<B: AutodiffBackend>(
     state: &RunState,
 ) -> Result<(), TrainError> {
     fs::create_dir_all(dir).map_err(|source| TrainError::io("create", dir, source))?;
-    weights::save_hf(&task.model, dir)?;
+    weights::save_hf(&task.model(), dir)?;
     weights::write_tensors(&dir.join(OPTIMIZER_FILE), &optimizer.export(task))?;
     write_json(&dir.join(STATE_FILE), state)?;
     let mut files = BTreeMap::new();

@@ -148,9 +148,7 @@ fn starting_point<B: AutodiffBackend>(
         Some(dir) => weights::load_hf_as::<B>(&plan.model, dir, device)?,
         None => plan.model.init(plan.seed, device)?,
     };
-    let task = TrainingTask {
-        model: model.with_precision(plan.precision),
-    };
+    let task = TrainingTask::new(model.with_precision(plan.precision));
     let state = match resume {
         Some(checkpoint) => {
             if checkpoint.state.step > 0 {

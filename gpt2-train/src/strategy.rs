@@ -235,15 +235,13 @@ where
         }
         let gradients = gradients.sum();
         let micro_steps = plan.grad_accum as f64;
-        let model = self.learner.model();
         let numbers = Tensor::cat(
             vec![
                 losses.expect("at least one micro-step"),
-                squared_norm(&model, &gradients),
+                squared_norm(&self.learner.model(), &gradients),
             ],
             0,
         );
-        drop(model); // or the optimizer could not reuse the weights' memory
         // Host–device sync: a loss that is not finite must not reach the weights.
         let numbers: Vec<f32> = numbers
             .into_data()
@@ -513,7 +511,7 @@ fn dropout_seed(seed: u64, step: u64, micro_step: u64) -> u64 {
 
 /// The text that the model writes after the plan's prompt, up to the end of the document.
 fn sample_text<B: Gpt2Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64) -> String {
-    let tokenizer = Tokenizer::gpt2();
+    let (tokenizer, model) = (Tokenizer::gpt2(), task.model());
     let mut prompt: Vec<i32> = tokenizer
         .encode(&plan.sample_prompt)
         .into_iter()
@@ -522,7 +520,7 @@ fn sample_text<B: Gpt2Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64
     if prompt.is_empty() {
         prompt.push(i32::from(END_OF_TEXT));
     }
-    let written: Vec<u16> = Generator::new(&task.model, &prompt, Sampling::default(), plan.seed ^ step)
+    let written: Vec<u16> = Generator::new(&model, &prompt, Sampling::default(), plan.seed ^ step)
         .take(plan.sample_tokens)
         .map(|token| token as u16)
         .take_while(|&token| token != END_OF_TEXT)

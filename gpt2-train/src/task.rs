@@ -2,17 +2,96 @@
 
 use crate::batches::MicroBatch;
 use crate::metrics::StepOutput;
-use burn::module::Module;
+use burn::module::{AutodiffModule, Devices, Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
+use std::fmt::{self, Display, Formatter};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A GPT-2 that is being trained on next-token prediction.
-#[derive(Module, Debug)]
+///
+/// Clones share one model. Burn's learner hands its optimizer a clone of the task and keeps the original meanwhile: with
+/// weights of their own, every update would first copy them all.
+#[derive(Debug, Clone)]
 pub struct TrainingTask<B: Backend> {
-    /// The model.
-    pub model: Gpt2<B>,
+    /// Taken only while a module's method changes it.
+    model: Arc<Mutex<Option<Gpt2<B>>>>,
+}
+
+impl<B: Backend> TrainingTask<B> {
+    /// A task of its own.
+    pub fn new(model: Gpt2<B>) -> Self {
+        Self {
+            model: Arc::new(Mutex::new(Some(model))),
+        }
+    }
+
+    /// The model as it is now. Dropped before the next update, it costs nothing; else the update copies the weights.
+    pub fn model(&self) -> Gpt2<B> {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone().expect("nobody else changes the model")
+    }
+
+    /// Puts what `change` makes of the model in its place, for all clones.
+    fn change(self, change: impl FnOnce(Gpt2<B>) -> Gpt2<B>) -> Self {
+        {
+            let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+            *model = Some(change(model.take().expect("nobody else changes the model")));
+        }
+        self
+    }
+}
+
+impl<B: Backend> Module<B> for TrainingTask<B> {
+    type Record = <Gpt2<B> as Module<B>>::Record;
+
+    fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
+        self.model().collect_devices(devices)
+    }
+
+    fn fork(self, device: &B::Device) -> Self {
+        self.change(|model| model.fork(device))
+    }
+
+    fn to_device(self, device: &B::Device) -> Self {
+        self.change(|model| model.to_device(device))
+    }
+
+    fn visit<Visitor: ModuleVisitor<B>>(&self, visitor: &mut Visitor) {
+        self.model().visit(visitor);
+    }
+
+    fn map<Mapper: ModuleMapper<B>>(self, mapper: &mut Mapper) -> Self {
+        self.change(|model| model.map(mapper))
+    }
+
+    fn load_record(self, record: Self::Record) -> Self {
+        self.change(|model| model.load_record(record))
+    }
+
+    fn into_record(self) -> Self::Record {
+        self.model().into_record()
+    }
+}
+
+impl<B: AutodiffBackend> AutodiffModule<B> for TrainingTask<B> {
+    type InnerModule = TrainingTask<B::InnerBackend>;
+
+    fn valid(&self) -> Self::InnerModule {
+        TrainingTask::new(self.model().valid())
+    }
+
+    fn from_inner(task: Self::InnerModule) -> Self {
+        Self::new(Gpt2::from_inner(task.model()))
+    }
+}
+
+impl<B: Backend> Display for TrainingTask<B> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        self.model().fmt(f)
+    }
 }
 
 impl<B: AutodiffBackend + Gpt2Backend> TrainStep for TrainingTask<B> {
@@ -20,7 +99,7 @@ impl<B: AutodiffBackend + Gpt2Backend> TrainStep for TrainingTask<B> {
     type Output = StepOutput<B::InnerBackend>;
 
     fn step(&self, batch: MicroBatch<B>) -> TrainOutput<Self::Output> {
-        let loss = self.model.loss(batch.inputs, batch.targets);
+        let loss = self.model().loss(batch.inputs, batch.targets);
         let output = StepOutput::Loss(loss.clone().inner());
         TrainOutput::new(self, loss.backward(), output)
     }
@@ -31,6 +110,6 @@ impl<B: Gpt2Backend> InferenceStep for TrainingTask<B> {
     type Output = StepOutput<B>;
 
     fn step(&self, batch: MicroBatch<B>) -> StepOutput<B> {
-        StepOutput::Loss(self.model.loss(batch.inputs, batch.targets))
+        StepOutput::Loss(self.model().loss(batch.inputs, batch.targets))
     }
 }

@@ -3,9 +3,10 @@
 
 use crate::relative_error;
 use burn::backend::Autodiff;
+use burn::tensor::activation::softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_model::ops::{self, Gpt2Backend};
 use gpt2_train::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
@@ -193,6 +194,75 @@ mod adamw {
             expected[2].push(square as f32);
         }
         compare(&found, &expected, tolerance);
+    }
+
+    crate::on_every_backend!(check);
+}
+
+mod layer_norm {
+    use super::*;
+
+    /// More rows than a task takes, and a width that is no multiple of a vector.
+    const SHAPE: [usize; 2] = [75, 37];
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let inputs = [SHAPE, [1, SHAPE[1]], [1, SHAPE[1]]].map(|shape| Matrix::random(&mut rng, shape));
+        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+            let [x, weight, bias] = inputs.try_into().unwrap();
+            ops::layer_norm(x, weight.squeeze_dim(0), bias.squeeze_dim(0))
+        });
+        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
+            let [x, weight, bias] = inputs.try_into().unwrap();
+            let centred = x.clone() - x.mean_dim(1);
+            let deviation = (centred.clone().square().mean_dim(1) + 1e-5).sqrt();
+            centred / deviation * weight + bias
+        });
+        compare(&found, &expected, tolerance);
+    }
+
+    crate::on_every_backend!(check);
+}
+
+mod attention {
+    use super::*;
+
+    const HEADS: usize = 2;
+
+    /// Batch, length and head's width: one token, and a length that is no multiple of a block.
+    const SHAPES: [[usize; 3]; 3] = [[2, 1, 4], [1, 7, 5], [2, 150, 16]];
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        for [batch, seq, head_dim] in SHAPES {
+            let width = HEADS * head_dim;
+            let inputs = [Matrix::random(
+                &mut ChaCha8Rng::seed_from_u64(7),
+                [batch * seq, 3 * width],
+            )];
+            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+                let qkv = inputs[0].clone().reshape([batch, seq, 3 * width]);
+                ops::attention(qkv, HEADS).reshape([batch * seq, width])
+            });
+            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
+                let part = |i: usize| {
+                    let part = inputs[0].clone().narrow(1, i * width, width);
+                    part.reshape([batch, seq, HEADS, head_dim]).swap_dims(1, 2)
+                };
+                let scores = part(0).matmul(part(1).swap_dims(2, 3)) / (head_dim as f64).sqrt();
+                let later = Tensor::<Exact, 2, Bool>::tril_mask([seq, seq], 0, &CPU);
+                let weights = softmax(scores.mask_fill(later.unsqueeze(), f64::NEG_INFINITY), 3);
+                weights.matmul(part(2)).swap_dims(1, 2).reshape([batch * seq, width])
+            });
+            compare(&found, &expected, tolerance);
+        }
     }
 
     crate::on_every_backend!(check);

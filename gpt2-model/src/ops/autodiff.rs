@@ -1,6 +1,6 @@
 //! Derivatives of the operations, for any backend that has them.
 
-use super::{AffineGradients, ClassifierGradients, ClassifierShape, Gpt2Backend};
+use super::{AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend};
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
@@ -87,6 +87,44 @@ impl<B: Gpt2Backend> Backward<B, 1> for GeluBackward {
     }
 }
 
+/// LayerNorm's backward pass computes the statistics of its input anew.
+#[derive(Debug)]
+struct LayerNormBackward;
+
+impl<B: Gpt2Backend> Backward<B, 3> for LayerNormBackward {
+    /// Input and gain.
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let upstream = grads.consume::<B>(&ops.node);
+        let [x, weight] = ops.state;
+        let found = B::normalise_rows_backward(x, weight, upstream);
+        for (parent, gradient) in ops.parents.into_iter().zip([found.x, found.weight, found.bias]) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+/// Attention's backward pass.
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl<B: Gpt2Backend> Backward<B, 1> for AttentionBackward {
+    /// Query, key and value; what attention gave; the number of heads.
+    type State = (FloatTensor<B>, Attended<FloatTensor<B>>, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [parent] = ops.parents;
+        let upstream = grads.consume::<B>(&ops.node);
+        let (qkv, attended, n_head) = ops.state;
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, B::causal_attention_backward(qkv, attended, upstream, n_head));
+        }
+    }
+}
+
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
     fn lookup(table: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
         match LookupBackward
@@ -118,6 +156,36 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
             OpsKind::Tracked(prepared) => prepared.finish(x.primitive.clone(), B::tanh_gelu(x.primitive)),
             OpsKind::UnTracked(prepared) => prepared.finish(B::tanh_gelu(x.primitive)),
         }
+    }
+
+    fn normalise_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node.clone(), weight.node.clone(), bias.node.clone()];
+        match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let state = [x.primitive.clone(), weight.primitive.clone()];
+                prepared.finish(state, B::normalise_rows(x.primitive, weight.primitive, bias.primitive))
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::normalise_rows(x.primitive, weight.primitive, bias.primitive))
+            }
+        }
+    }
+
+    fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
+        let prepared = AttentionBackward
+            .prepare::<C>([qkv.node.clone()])
+            .compute_bound()
+            .stateful();
+        let attended = B::causal_attention(qkv.primitive.clone(), n_head);
+        let log_sum = Self::from_inner(attended.log_sum.clone());
+        let out = match prepared {
+            OpsKind::Tracked(prepared) => {
+                let out = attended.out.clone();
+                prepared.finish((qkv.primitive, attended, n_head), out)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(attended.out),
+        };
+        Attended { out, log_sum }
     }
 
     fn classifier_loss(

@@ -4,10 +4,12 @@
 //! compiled. A backend that can do better overrides them; the derivative lives in one place, for `Autodiff`.
 
 mod affine;
+mod attention;
 mod autodiff;
 mod backends;
 mod classifier;
 mod gelu;
+mod layer_norm;
 #[cfg(feature = "ndarray")]
 #[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
 mod ndarray;
@@ -46,6 +48,27 @@ pub struct AffineGradients<T> {
     pub w: T,
     /// Of the bias, `[out]`.
     pub bias: T,
+}
+
+/// The derivatives of [`Gpt2Backend::normalise_rows`].
+#[derive(Debug, Clone, Copy)]
+pub struct LayerNormGradients<T> {
+    /// By the input, `[N, C]`.
+    pub x: T,
+    /// By the gain, `[C]`.
+    pub weight: T,
+    /// By the offset, `[C]`.
+    pub bias: T,
+}
+
+/// What attention gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Attended<T> {
+    /// The mixed values, `[B, T, C]`.
+    pub out: T,
+    /// For each row of scores the logarithm of the sum of their exponentials, `[B, H, T]`, `f32`: the derivative
+    /// computes the attention weights anew from it.
+    pub log_sum: T,
 }
 
 /// A backend that can train a GPT-2.
@@ -115,6 +138,47 @@ pub trait Gpt2Backend: Backend {
         affine::derivatives::<Self>(x, w, upstream, wanted)
     }
 
+    /// Each row normalised to mean 0 and variance 1, times `weight`, plus `bias`. All tensors are `f32`.
+    ///
+    /// # Shapes
+    /// `x` is `[N, C]`, `weight` and `bias` `[C]`; the result `[N, C]`.
+    fn normalise_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        layer_norm::value::<Self>(x, weight, bias)
+    }
+
+    /// The derivatives of [`Gpt2Backend::normalise_rows`], times `upstream`.
+    ///
+    /// # Shapes
+    /// `upstream` is `[N, C]`.
+    fn normalise_rows_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> LayerNormGradients<FloatTensor<Self>> {
+        layer_norm::derivatives::<Self>(x, weight, upstream)
+    }
+
+    /// Causal attention of `n_head` heads: every position attends to itself and those before it.
+    ///
+    /// # Shapes
+    /// `qkv` is `[B, T, 3C]`: query, key and value side by side, each with its heads one after the other.
+    fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
+        attention::value::<Self>(qkv, n_head)
+    }
+
+    /// The derivative of [`Gpt2Backend::causal_attention`] by `qkv`, times `upstream`.
+    ///
+    /// # Shapes
+    /// `upstream` is `[B, T, C]`; the result `[B, T, 3C]`.
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        _attended: Attended<FloatTensor<Self>>,
+        upstream: FloatTensor<Self>,
+        n_head: usize,
+    ) -> FloatTensor<Self> {
+        attention::derivative::<Self>(qkv, upstream, n_head)
+    }
+
     /// GELU in GPT-2's tanh form, element by element.
     fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         gelu::value::<Self>(x)
@@ -170,4 +234,26 @@ pub fn affine<B: Gpt2Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>, bias: Tensor<B, 
 pub fn lookup<B: Gpt2Backend>(table: Tensor<B, 2>, indices: Tensor<B, 2, Int>) -> Tensor<B, 3> {
     let result = B::lookup(table.into_primitive().tensor(), indices.into_primitive());
     Tensor::from_primitive(TensorPrimitive::Float(result))
+}
+
+/// [`Gpt2Backend::normalise_rows`] on tensors.
+///
+/// # Shapes
+/// `x` is `[N, C]`, `weight` and `bias` `[C]`; the result `[N, C]`.
+pub fn layer_norm<B: Gpt2Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
+    let result = B::normalise_rows(
+        x.into_primitive().tensor(),
+        weight.into_primitive().tensor(),
+        bias.into_primitive().tensor(),
+    );
+    Tensor::from_primitive(TensorPrimitive::Float(result))
+}
+
+/// [`Gpt2Backend::causal_attention`] on tensors.
+///
+/// # Shapes
+/// `qkv` is `[B, T, 3C]`; the result `[B, T, C]`.
+pub fn attention<B: Gpt2Backend>(qkv: Tensor<B, 3>, n_head: usize) -> Tensor<B, 3> {
+    let attended = B::causal_attention(qkv.into_primitive().tensor(), n_head);
+    Tensor::from_primitive(TensorPrimitive::Float(attended.out))
 }

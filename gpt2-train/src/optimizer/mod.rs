@@ -15,6 +15,7 @@ use crate::task::TrainingTask;
 use burn::module::{EmptyRecord, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 use gpt2_model::weights::{NamedTensor, visit_parameters};
 use moments::{MomentExporter, MomentImporter};
@@ -94,7 +95,7 @@ impl<B: AutodiffBackend> AdamW<B> {
     pub fn export(&self, task: &TrainingTask<B>) -> Vec<NamedTensor> {
         let state = self.state();
         let mut exporter = MomentExporter::new(&state.moments);
-        visit_parameters(&task.model, &mut exporter);
+        visit_parameters(&task.model(), &mut exporter);
         exporter.tensors
     }
 
@@ -110,7 +111,7 @@ impl<B: AutodiffBackend> AdamW<B> {
         path: &Path,
     ) -> Result<(), TrainError> {
         let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path);
-        visit_parameters(&task.model, &mut importer);
+        visit_parameters(&task.model(), &mut importer);
         let moments = importer.finish()?;
         let mut state = self.state();
         state.step = step;
@@ -232,24 +233,29 @@ where
 ///
 /// # Shapes
 /// The result is `[1]`.
-pub fn squared_norm<B: AutodiffBackend>(task: &TrainingTask<B>, grads: &GradientsParams) -> Tensor<B::InnerBackend, 1> {
-    let mut visitor = SquaredNorm::<B::InnerBackend> {
+pub fn squared_norm<B>(task: &TrainingTask<B>, grads: &GradientsParams) -> Tensor<B::InnerBackend, 1>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
+{
+    let mut visitor = Collect::<B::InnerBackend> {
         grads,
-        sums: Vec::new(),
+        found: Vec::new(),
     };
     task.visit(&mut visitor);
-    Tensor::cat(visitor.sums, 0).sum()
+    Tensor::from_primitive(TensorPrimitive::Float(B::InnerBackend::squared_norm(visitor.found)))
 }
 
-struct SquaredNorm<'a, B: Backend> {
+/// The gradients in the order of the parameters.
+struct Collect<'a, B: Backend> {
     grads: &'a GradientsParams,
-    sums: Vec<Tensor<B, 1>>,
+    found: Vec<FloatTensor<B>>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<'_, B::InnerBackend> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<'_, B::InnerBackend> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
-            self.sums.push(grad.square().sum());
+            self.found.push(grad.into_primitive().tensor());
         }
     }
 }

@@ -1,11 +1,13 @@
 //! AdamW on burn-ndarray's arrays: one pass over memory instead of twelve.
 
 use super::update::{TrainingBackend, UpdateRule, Updated, reference};
+use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::FloatTensor;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
 use gpt2_model::ops::Gpt2Backend;
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Elements that one task takes.
 const TASK: usize = 1 << 15;
@@ -31,6 +33,36 @@ where
         } else {
             reference::<Self>(parameter, gradient, mean, square, rule)
         }
+    }
+
+    fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
+        let sum: f64 = tensors.iter().map(square_sum).sum();
+        Self::float_from_data(TensorData::from([sum as f32]), &Self::Device::default())
+    }
+}
+
+/// The sum of the squares of the elements. Summed in order of the tasks: it must not depend on the number of threads.
+fn square_sum(tensor: &NdArrayTensor) -> f64 {
+    let squares = |values: &[f32]| {
+        let mut lanes = [0.0_f32; 16];
+        for values in values.chunks(lanes.len()) {
+            for (lane, value) in lanes.iter_mut().zip(values) {
+                *lane += value * value;
+            }
+        }
+        lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>()
+    };
+    match tensor {
+        NdArrayTensor::F32(storage) => {
+            let view = storage.view();
+            let values = view
+                .as_slice_memory_order()
+                .map_or_else(|| view.iter().copied().collect(), Cow::Borrowed);
+            let sums: Vec<f64> = values.par_chunks(TASK).map(squares).collect();
+            sums.iter().sum()
+        }
+        NdArrayTensor::F64(storage) => storage.view().iter().map(|value| value * value).sum(),
+        _ => unreachable!("a gradient is made of floats"),
     }
 }
 

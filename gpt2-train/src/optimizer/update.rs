@@ -65,6 +65,16 @@ pub trait TrainingBackend: Gpt2Backend {
     ) -> Updated<FloatTensor<Self>> {
         reference::<Self>(parameter, gradient, mean, square, rule)
     }
+
+    /// The sum of the squares of all elements of `tensors`.
+    ///
+    /// # Shapes
+    /// The result is `[1]`.
+    fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
+        let square_sum = |tensor: FloatTensor<Self>| Self::float_sum(Self::float_mul(tensor.clone(), tensor));
+        let sums = tensors.into_iter().map(square_sum).collect();
+        Self::float_sum(Self::float_cat(sums, 0))
+    }
 }
 
 pub(super) fn reference<B: Gpt2Backend>(

@@ -8,6 +8,7 @@
 
 use super::math::{exp, vectorised};
 use super::product::{UNWRITTEN, product};
+use super::reduce::{map_sum, max};
 use super::{indices, matrix};
 use burn_ndarray::NdArrayTensor;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
@@ -123,7 +124,7 @@ fn row_loss(row: &mut [f32], target: usize, vocab_size: usize, scale: Option<f32
     let (tokens, padding) = row.split_at_mut(vocab_size);
     let max = max(tokens);
     let picked = tokens[target] - max;
-    let sum = exponentiate(tokens, max);
+    let sum = map_sum(tokens, |logit| exp(logit - max));
     if let Some(scale) = scale {
         let factor = scale / sum;
         for value in tokens.iter_mut() {
@@ -133,38 +134,4 @@ fn row_loss(row: &mut [f32], target: usize, vocab_size: usize, scale: Option<f32
         padding.fill(0.0);
     }
     f64::from(sum.ln()) - f64::from(picked)
-}
-
-/// Independent accumulators of a reduction, so that the compiler may use vectors.
-const LANES: usize = 16;
-
-#[inline(always)]
-fn max(values: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = if value > *lane { value } else { *lane };
-        }
-    }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
-/// Replaces each value by `exp(value − max)` and returns their sum.
-#[inline(always)]
-fn exponentiate(values: &mut [f32], max: f32) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (chunks, rest) = values.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *value = exp(*value - max);
-            *lane += *value;
-        }
-    }
-    let mut sum = 0.0;
-    for value in rest {
-        *value = exp(*value - max);
-        sum += *value;
-    }
-    lanes.iter().sum::<f32>() + sum
 }

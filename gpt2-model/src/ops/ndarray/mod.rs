@@ -1,17 +1,23 @@
 //! The operations on burn-ndarray's arrays. Tensors of other types than `f32` take the reference.
 
+mod attention;
 mod classifier;
 mod gelu;
+mod layer_norm;
 mod math;
 mod product;
+mod reduce;
 
 use self::classifier::Operands;
 use self::product::{UNWRITTEN, product};
-use super::{AffineGradients, ClassifierGradients, ClassifierShape, Gpt2Backend};
+use super::{AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend, LayerNormGradients};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor, ModuleOps};
 use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
-use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2, Axis, Ix2, IxDyn};
+use ndarray::{
+    Array1, Array2, Array4, ArrayD, ArrayView1, ArrayView2, ArrayView3, ArrayView4, Axis, CowArray, Ix2, Ix4, IxDyn,
+};
+use std::borrow::Cow;
 
 impl<E: FloatNdArrayElement, I: IntNdArrayElement, Q: QuantElement> Gpt2Backend for NdArray<E, I, Q>
 where
@@ -54,26 +60,20 @@ where
         indices: IntTensor<Self>,
         upstream: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let sum = |table: ArrayView2<f32>, rows: Vec<usize>| {
-            with_slice(&upstream, |upstream| {
+        match (matrix(&table), self::indices(&indices), values(&upstream)) {
+            (Some(table), Some(rows), Some(upstream)) => {
                 let mut sum = Array2::zeros(table.dim());
                 for (row, upstream) in rows.into_iter().zip(upstream.chunks_exact(table.ncols())) {
                     sum.row_mut(row).scaled_add(1.0, &ArrayView1::from(upstream));
                 }
-                sum
-            })
-        };
-        match matrix(&table)
-            .zip(self::indices(&indices))
-            .and_then(|(table, rows)| sum(table, rows))
-        {
-            Some(sum) => tensor(sum),
-            None => Self::embedding_backward(table, upstream, indices),
+                tensor(sum)
+            }
+            _ => Self::embedding_backward(table, upstream, indices),
         }
     }
 
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        match (matrix(&x), matrix(&w), with_slice(&bias, <[f32]>::to_vec)) {
+        match (matrix(&x), matrix(&w), values(&bias)) {
             (Some(a), Some(b), Some(bias)) => {
                 let bias = ArrayView2::from_shape((1, bias.len()), &bias).expect("one row");
                 let mut out = bias
@@ -105,17 +105,80 @@ where
         }
     }
 
+    fn normalise_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        match (values(&x), values(&weight), values(&bias)) {
+            (Some(values), Some(weight), Some(bias)) => like(&x, layer_norm::value(&values, &weight, &bias)),
+            _ => super::layer_norm::value::<Self>(x, weight, bias),
+        }
+    }
+
+    fn normalise_rows_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> LayerNormGradients<FloatTensor<Self>> {
+        match (values(&x), values(&weight), values(&upstream)) {
+            (Some(values), Some(gain), Some(upstream)) => {
+                let found = layer_norm::derivatives(&values, &gain, &upstream);
+                LayerNormGradients {
+                    x: like(&x, found.x),
+                    weight: like(&weight, found.weight),
+                    bias: like(&weight, found.bias),
+                }
+            }
+            _ => super::layer_norm::derivatives::<Self>(x, weight, upstream),
+        }
+    }
+
+    fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
+        match heads(&qkv, 3 * n_head) {
+            Some(heads) => {
+                let (batch, seq, _, head_dim) = heads.dim();
+                let (out, log_sum) = attention::value(heads.view());
+                let out = out.into_shape_with_order((batch, seq, n_head * head_dim));
+                Attended {
+                    out: out.expect("in standard layout").into_dyn().into_shared().into(),
+                    log_sum: log_sum.into_dyn().into_shared().into(),
+                }
+            }
+            None => super::attention::value::<Self>(qkv, n_head),
+        }
+    }
+
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        attended: Attended<FloatTensor<Self>>,
+        upstream: FloatTensor<Self>,
+        n_head: usize,
+    ) -> FloatTensor<Self> {
+        let operands = (
+            heads(&qkv, 3 * n_head),
+            heads(&attended.out, n_head),
+            values(&attended.log_sum),
+            heads(&upstream, n_head),
+        );
+        match operands {
+            (Some(heads), Some(out), Some(log_sum), Some(upstream)) => {
+                let (batch, seq, _, _) = heads.dim();
+                let log_sum = ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row");
+                let by_qkv = attention::derivative(heads.view(), out.view(), log_sum, upstream.view());
+                like(&qkv, by_qkv.into_raw_vec_and_offset().0)
+            }
+            _ => super::attention::derivative::<Self>(qkv, upstream, n_head),
+        }
+    }
+
     fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match with_slice(&x, gelu::value) {
-            Some(values) => like(&x, values),
+        match values(&x) {
+            Some(values) => like(&x, gelu::value(&values)),
             None => super::gelu::value::<Self>(x),
         }
     }
 
     fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
-        match with_slice(&x, |x| with_slice(&upstream, |upstream| gelu::derivative(x, upstream))).flatten() {
-            Some(values) => like(&x, values),
-            None => super::gelu::derivative::<Self>(x, upstream),
+        match (values(&x), values(&upstream)) {
+            (Some(values), Some(upstream)) => like(&x, gelu::derivative(&values, &upstream)),
+            _ => super::gelu::derivative::<Self>(x, upstream),
         }
     }
 }
@@ -126,12 +189,33 @@ fn new_product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     out
 }
 
-/// What `f` makes of the elements, if they are `f32` and lie one after the other.
-fn with_slice<T>(tensor: &NdArrayTensor, f: impl FnOnce(&[f32]) -> T) -> Option<T> {
-    match tensor {
-        NdArrayTensor::F32(storage) => storage.view().as_slice().map(f),
-        _ => None,
-    }
+/// The elements, if they are `f32`: where they lie, or a copy if they do not lie in order.
+fn values(tensor: &NdArrayTensor) -> Option<Cow<'_, [f32]>> {
+    let NdArrayTensor::F32(storage) = tensor else {
+        return None;
+    };
+    let view = storage.view();
+    Some(match view.to_slice() {
+        Some(slice) => Cow::Borrowed(slice),
+        None => Cow::Owned(view.iter().copied().collect()),
+    })
+}
+
+/// `[B, T, C]` as `[B, T, heads, D]`, if it is `f32`.
+fn heads(tensor: &NdArrayTensor, heads: usize) -> Option<CowArray<'_, f32, Ix4>> {
+    let NdArrayTensor::F32(storage) = tensor else {
+        return None;
+    };
+    let view = storage.view();
+    let &[batch, seq, width] = view.shape() else {
+        return None;
+    };
+    let shape = (batch, seq, heads, width / heads);
+    let values = match view.to_slice() {
+        Some(slice) => CowArray::from(ArrayView4::from_shape(shape, slice).ok()?),
+        None => CowArray::from(Array4::from_shape_vec(shape, view.iter().copied().collect()).ok()?),
+    };
+    Some(values)
 }
 
 /// `values` in the shape of `tensor`.

@@ -1,0 +1,88 @@
+//! The reference causal attention and its derivative, which computes the attention weights anew instead of keeping them.
+
+use super::Attended;
+use crate::layers::widen;
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Bool, DType, FloatDType, Tensor, TensorPrimitive};
+
+pub(super) fn value<B: Backend>(qkv: FloatTensor<B>, n_head: usize) -> Attended<FloatTensor<B>> {
+    let heads = Heads::<B>::new(qkv, n_head);
+    let (weights, log_sum) = heads.weights();
+    let mixed = round_like(weights, &heads.value).matmul(heads.value);
+    Attended {
+        out: join(mixed).into_primitive().tensor(),
+        log_sum: log_sum.into_primitive().tensor(),
+    }
+}
+
+pub(super) fn derivative<B: Backend>(qkv: FloatTensor<B>, upstream: FloatTensor<B>, n_head: usize) -> FloatTensor<B> {
+    let heads = Heads::<B>::new(qkv, n_head);
+    let (weights, _) = heads.weights();
+    let upstream = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(upstream));
+    let [batch, seq, width] = upstream.dims();
+    let upstream = upstream.reshape([batch, seq, n_head, width / n_head]).swap_dims(1, 2); // [B, H, T, D]
+    let by_value = round_like(weights.clone(), &upstream)
+        .swap_dims(2, 3)
+        .matmul(upstream.clone());
+    let by_weights = widen(upstream.matmul(heads.value.clone().swap_dims(2, 3))); // [B, H, T, T]
+    let mean = (by_weights.clone() * weights.clone()).sum_dim(3);
+    let by_scores = round_like(weights * (by_weights - mean) * heads.scale, &heads.query);
+    let by_query = by_scores.clone().matmul(heads.key);
+    let by_key = by_scores.swap_dims(2, 3).matmul(heads.query);
+    let joined = [by_query, by_key, by_value].map(join).to_vec();
+    Tensor::cat(joined, 2).into_primitive().tensor()
+}
+
+/// Query, key and value of each head, `[B, H, T, D]`.
+struct Heads<B: Backend> {
+    query: Tensor<B, 4>,
+    key: Tensor<B, 4>,
+    value: Tensor<B, 4>,
+    /// `1/√D`.
+    scale: f64,
+}
+
+impl<B: Backend> Heads<B> {
+    fn new(qkv: FloatTensor<B>, n_head: usize) -> Self {
+        let qkv = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(qkv));
+        let [batch, seq, width] = qkv.dims();
+        let head_dim = width / (3 * n_head);
+        let split = qkv.reshape([batch, seq, 3 * n_head, head_dim]).swap_dims(1, 2); // [B, 3H, T, D]
+        let part = |i: usize| split.clone().narrow(1, i * n_head, n_head);
+        Self {
+            query: part(0),
+            key: part(1),
+            value: part(2),
+            scale: 1.0 / (head_dim as f64).sqrt(),
+        }
+    }
+
+    /// The attention weights, `[B, H, T, T]`, and the logarithm of what they were divided by, `[B, H, T]`; both `f32`.
+    fn weights(&self) -> (Tensor<B, 4>, Tensor<B, 3>) {
+        let [_, _, seq, _] = self.query.dims();
+        let scores = widen(self.query.clone().matmul(self.key.clone().swap_dims(2, 3))) * self.scale;
+        let mask = Tensor::<B, 2, Bool>::tril_mask([seq, seq], 0, &scores.device());
+        let scores = scores.mask_fill(mask.unsqueeze(), f32::NEG_INFINITY);
+        let max = scores.clone().max_dim(3);
+        let exponentials = (scores - max.clone()).exp();
+        let sum = exponentials.clone().sum_dim(3);
+        let log_sum = (sum.clone().log() + max).squeeze_dim(3);
+        (exponentials / sum, log_sum)
+    }
+}
+
+/// `[B, H, T, D]` → `[B, T, C]`.
+fn join<B: Backend>(heads: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [batch, n_head, seq, head_dim] = heads.dims();
+    heads.swap_dims(1, 2).reshape([batch, seq, n_head * head_dim])
+}
+
+/// `x` in the type of `other`.
+fn round_like<B: Backend>(x: Tensor<B, 4>, other: &Tensor<B, 4>) -> Tensor<B, 4> {
+    if other.dtype() == DType::BF16 {
+        x.cast(FloatDType::BF16)
+    } else {
+        x
+    }
+}
