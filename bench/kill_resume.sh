@@ -12,7 +12,7 @@ flags=(--backend ndarray --model d4 --n-layer 2 --n-embd 64 --batch 2 --seq 64 -
 "$gpt2" train "${flags[@]}" --run "$dir/whole"
 "$gpt2" train "${flags[@]}" --run "$dir/killed" & pid=$!
 for kill in $(seq 10); do
-    sleep "$((2 + RANDOM % 4)).$((RANDOM % 10))"
+    sleep "$((1 + RANDOM % 3)).$((RANDOM % 10))"
     kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
     reached=$(cat "$dir/killed/metrics.jsonl" 2>/dev/null | wc -l)

@@ -69,7 +69,7 @@ pub(super) fn derivative(
     tasks
         .into_par_iter()
         .for_each_init(Default::default, |buffers, (forward, by)| {
-            forward.derivative(by, buffers)
+            forward.derivative(by, buffers);
         });
     by_qkv
 }
