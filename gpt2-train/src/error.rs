@@ -1,6 +1,7 @@
 //! Everything that can stop a run, from a misspelt key to a loss that is not a number.
 
 use crate::quantity::bytes;
+use gpt2_model::ModelError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -89,7 +90,7 @@ pub enum TrainError {
     },
     /// The model's configuration or a file of weights is wrong.
     #[error(transparent)]
-    Model(#[from] gpt2_model::ModelError),
+    Model(ModelError),
     /// The data is wrong or cannot be read.
     #[error(transparent)]
     Data(#[from] gpt2_data::DataError),
@@ -241,13 +242,28 @@ impl fmt::Display for Quantity {
     }
 }
 
+impl From<ModelError> for TrainError {
+    /// A full disk is the same to the reader whatever was being written.
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Io { path, source } if is_full(&source) => Self::io("write", path, source),
+            other => Self::Model(other),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl TrainError {
     /// Wraps an I/O error; a full disk becomes [`TrainError::DiskFull`].
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { action, path, source },
-            _ => Self::Io { action, path, source },
+        if is_full(&source) {
+            Self::DiskFull { action, path, source }
+        } else {
+            Self::Io { action, path, source }
         }
     }
 }
@@ -269,6 +285,11 @@ mod tests {
     fn a_full_disk_is_told_apart() {
         let full = TrainError::io("write", "a/metrics.jsonl", io::ErrorKind::StorageFull.into());
         assert!(matches!(full, TrainError::DiskFull { .. }));
+        let weights = ModelError::Io {
+            path: "a/model.safetensors".into(),
+            source: io::ErrorKind::StorageFull.into(),
+        };
+        assert!(matches!(weights.into(), TrainError::DiskFull { .. }));
         assert_eq!(
             full.to_string(),
             "cannot write a/metrics.jsonl: the disk is full; free some space or lower `keep`, then continue with `--resume`"

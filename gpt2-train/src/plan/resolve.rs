@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn initial_weights_give_the_shape() {
         let tiny = Gpt2Config {
-            vocab_size: 96,
+            vocab_size: 50_257,
             block_size: 32,
             n_layer: 2,
             n_head: 2,
@@ -289,6 +289,19 @@ mod tests {
         let message = RunPlan::resolve(&other, &environment).unwrap_err().to_string();
         assert!(
             message.starts_with("`n-layer` is 3, expected 2, as in the weights of `init`"),
+            "{message}"
+        );
+
+        let foreign = Environment {
+            init_model: Some(Gpt2Config {
+                vocab_size: 512,
+                ..environment.init_model.clone().unwrap()
+            }),
+            ..Environment::sample()
+        };
+        let message = RunPlan::resolve(&config, &foreign).unwrap_err().to_string();
+        assert!(
+            message.ends_with("expected weights for the 50257 tokens that the data is made of; these know 512; take those of a model with GPT-2's vocabulary"),
             "{message}"
         );
 

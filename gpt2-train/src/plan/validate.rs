@@ -3,8 +3,10 @@
 use super::{Environment, RunPlan};
 use crate::config::BackendChoice;
 use crate::error::TrainError;
+use gpt2_data::VOCAB_SIZE;
 use gpt2_model::Precision;
 use std::fmt::Display;
+use std::path::Path;
 
 /// No dimension of a model is near this; past it the products of dimensions would not fit their types.
 const LARGEST_DIMENSION: usize = 1 << 20;
@@ -31,6 +33,18 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
             "leave it out for the default",
         )?;
     }
+    let init = plan.init.as_deref().unwrap_or(Path::new(""));
+    judge(
+        model.vocab_size >= VOCAB_SIZE,
+        "init",
+        init.display(),
+        format!("weights for the {VOCAB_SIZE} tokens that the data is made of"),
+        format!(
+            "these know {}; take those of a model with GPT-2's vocabulary",
+            model.vocab_size
+        ),
+    )?;
+
     let whole = model.n_embd.is_multiple_of(model.n_head);
     let (below, above) = (
         model.n_embd / model.n_head * model.n_head,
