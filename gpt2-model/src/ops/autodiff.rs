@@ -20,8 +20,7 @@ impl<B: Gpt2Backend> Backward<B, 2> for ClassifierBackward {
         let upstream = grads.consume::<B>(&ops.node); // [1]
         for (parent, derivative) in ops.parents.into_iter().zip(ops.state) {
             if let Some(parent) = parent {
-                let scale = B::float_reshape(upstream.clone(), [1, 1].into());
-                grads.register::<B>(parent.id, B::float_mul(derivative, scale));
+                grads.register::<B>(parent.id, B::scale(derivative, upstream.clone()));
             }
         }
     }
@@ -32,15 +31,17 @@ impl<B: Gpt2Backend> Backward<B, 2> for ClassifierBackward {
 struct LookupBackward;
 
 impl<B: Gpt2Backend> Backward<B, 1> for LookupBackward {
-    /// The table, for its shape, and the indices.
-    type State = (FloatTensor<B>, IntTensor<B>);
+    /// The table and the indices.
+    type State = (FloatTensor<Autodiff<B>>, IntTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let [parent] = ops.parents;
         let upstream = grads.consume::<B>(&ops.node);
         let (table, indices) = ops.state;
         if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::lookup_backward(table, indices, upstream));
+            // A tied classifier has its derivative there already: far larger than the few rows that are added here.
+            let sum = grads.remove::<B>(&table);
+            grads.register::<B>(parent.id, B::lookup_backward(table.primitive, indices, upstream, sum));
         }
     }
 }
@@ -133,7 +134,7 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
             .stateful()
         {
             OpsKind::Tracked(prepared) => {
-                let state = (table.primitive.clone(), indices.clone());
+                let state = (table.clone(), indices.clone());
                 prepared.finish(state, B::lookup(table.primitive, indices))
             }
             OpsKind::UnTracked(prepared) => prepared.finish(B::lookup(table.primitive, indices)),

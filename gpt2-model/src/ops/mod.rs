@@ -10,6 +10,7 @@ mod backends;
 mod classifier;
 mod gelu;
 mod layer_norm;
+mod lookup;
 #[cfg(feature = "ndarray")]
 #[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
 mod ndarray;
@@ -17,7 +18,7 @@ mod ndarray;
 use crate::precision::Precision;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{Int, Tensor, TensorPrimitive};
+use burn::tensor::{Int, Tensor, TensorMetadata, TensorPrimitive};
 
 /// What the classifier needs to know beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,16 +106,23 @@ pub trait Gpt2Backend: Backend {
         Self::embedding(table, indices)
     }
 
-    /// The derivative of [`Gpt2Backend::lookup`] by the table: `upstream` added up by row.
+    /// The derivative of [`Gpt2Backend::lookup`] by the table: `upstream` added up by row, on top of `sum` where there is
+    /// one.
     ///
     /// # Shapes
-    /// `upstream` is `[B, T, C]`; the result has the table's shape.
+    /// `upstream` is `[B, T, C]`; `sum` and the result have the table's shape.
     fn lookup_backward(
         table: FloatTensor<Self>,
         indices: IntTensor<Self>,
         upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
     ) -> FloatTensor<Self> {
-        Self::embedding_backward(table, upstream, indices)
+        lookup::derivative::<Self>(table, indices, upstream, sum)
+    }
+
+    /// `tensor` times `factor`, which has one element.
+    fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        scaled::<Self>(tensor, factor)
     }
 
     /// `x·w + bias`.
@@ -188,6 +196,11 @@ pub trait Gpt2Backend: Backend {
     fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
         gelu::derivative::<Self>(x, upstream)
     }
+}
+
+fn scaled<B: Backend>(tensor: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
+    let ones = vec![1; tensor.shape().num_dims()];
+    B::float_mul(tensor, B::float_reshape(factor, ones.into()))
 }
 
 /// [`Gpt2Backend::classifier_loss`] on tensors.

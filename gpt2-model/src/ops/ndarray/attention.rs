@@ -7,7 +7,6 @@
 )]
 
 use super::math::{exp, vectorised};
-use super::product::UNWRITTEN;
 use super::reduce::{dot, map_sum, max};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{
@@ -25,8 +24,8 @@ type Mixed = (Array4<f32>, Array3<f32>);
 pub(super) fn value(qkv: ArrayView4<f32>) -> Mixed {
     let (batch, seq, heads, head_dim) = qkv.dim();
     let heads = heads / 3;
-    let mut out = Array4::from_elem((batch, seq, heads, head_dim), UNWRITTEN);
-    let mut log_sum = Array3::from_elem((batch, heads, seq), UNWRITTEN);
+    let mut out = Array4::zeros((batch, seq, heads, head_dim));
+    let mut log_sum = Array3::zeros((batch, heads, seq));
     let mut tasks = Vec::with_capacity(batch * heads);
     let outputs = split(out.view_mut(), 0).into_iter().zip(split(log_sum.view_mut(), 0));
     for (qkv, (out, log_sum)) in qkv.outer_iter().zip(outputs) {
@@ -212,7 +211,7 @@ fn blocks(seq: usize) -> impl Iterator<Item = (usize, usize)> {
 /// A matrix in `buffer`, which grows as needed.
 fn matrix(buffer: &mut Vec<f32>, rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
     if buffer.len() < rows * columns {
-        buffer.resize(rows * columns, UNWRITTEN);
+        buffer.resize(rows * columns, 0.0);
     }
     ArrayViewMut2::from_shape((rows, columns), &mut buffer[..rows * columns])
         .expect("as many elements as the shape has")

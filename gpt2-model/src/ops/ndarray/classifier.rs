@@ -7,7 +7,8 @@
 )]
 
 use super::math::{exp, vectorised};
-use super::product::{UNWRITTEN, product};
+use super::memory::as_uninit;
+use super::product::{Start, product_into};
 use super::reduce::{map_sum, max};
 use super::{indices, matrix};
 use burn_ndarray::NdArrayTensor;
@@ -50,30 +51,38 @@ impl<'a> Operands<'a> {
 
     pub(super) fn gradients(&self, vocab_size: usize) -> (f64, Array2<f32>, Array2<f32>) {
         let rows = self.targets.len();
+        assert!(rows > 0, "a mean of nothing");
         let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = self.buffer(&mut kept);
-        let mut d_hidden = Array2::from_elem(self.hidden.dim(), UNWRITTEN);
-        let mut d_wte = Array2::from_elem(self.wte.dim(), UNWRITTEN);
+        let mut d_hidden = Array2::uninit(self.hidden.dim());
+        let mut d_wte = Array2::uninit(self.wte.dim());
         let mut total = 0.0;
         for chunk in self.chunks() {
             let (start, end) = (chunk.start, chunk.end);
             total += self.chunk_loss(chunk, vocab_size, Some(1.0 / rows as f32), &mut buffer);
             let d_logits = buffer.slice(s![..end - start, ..]);
-            product(d_logits, self.wte, 0.0, d_hidden.slice_mut(s![start..end, ..]));
-            product(
+            product_into(
+                d_logits,
+                self.wte,
+                Start::Nothing,
+                d_hidden.slice_mut(s![start..end, ..]),
+            );
+            product_into(
                 d_logits.reversed_axes(),
                 self.hidden.slice(s![start..end, ..]),
-                if start == 0 { 0.0 } else { 1.0 },
+                if start == 0 { Start::Nothing } else { Start::Result },
                 d_wte.view_mut(),
             );
         }
+        // SAFETY: there is a first chunk, which wrote all of `d_wte`, and the chunks together all rows of `d_hidden`.
+        let (d_hidden, d_wte) = unsafe { (d_hidden.assume_init(), d_wte.assume_init()) };
         (total / rows as f64, d_hidden, d_wte)
     }
 
     fn buffer<'b>(&self, kept: &'b mut Vec<f32>) -> ArrayViewMut2<'b, f32> {
         let shape = (CHUNK_ROWS.min(self.targets.len()), self.wte.nrows());
         if kept.len() < shape.0 * shape.1 {
-            kept.resize(shape.0 * shape.1, UNWRITTEN);
+            kept.resize(shape.0 * shape.1, 0.0);
         }
         ArrayViewMut2::from_shape(shape, &mut kept[..shape.0 * shape.1]).expect("as many elements as the shape has")
     }
@@ -93,13 +102,9 @@ impl<'a> Operands<'a> {
         scale: Option<f32>,
         buffer: &mut ArrayViewMut2<f32>,
     ) -> f64 {
-        let mut logits: ArrayViewMut2<f32> = buffer.slice_mut(s![..rows.len(), ..]);
-        product(
-            self.hidden.slice(s![rows.clone(), ..]),
-            self.wte.t(),
-            0.0,
-            logits.view_mut(),
-        );
+        let mut logits = buffer.slice_mut(s![..rows.len(), ..]);
+        let hidden = self.hidden.slice(s![rows.clone(), ..]);
+        product_into(hidden, self.wte.t(), Start::Nothing, as_uninit(logits.view_mut()));
         let width = logits.ncols();
         let losses: Vec<f64> = logits
             .as_slice_mut()

@@ -6,7 +6,7 @@
 )]
 
 use super::math::vectorised;
-use super::product::UNWRITTEN;
+use super::memory::written;
 use super::reduce::{dot, sum};
 use crate::ops::LayerNormGradients;
 use crate::ops::layer_norm::EPS;
@@ -19,37 +19,35 @@ const TASK_ROWS: usize = 32;
 /// Rows of `x`, each as long as `weight`, normalised, scaled and shifted.
 pub(super) fn value(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
     let width = weight.len();
-    let mut out = vec![UNWRITTEN; x.len()];
-    out.par_chunks_mut(TASK_ROWS * width)
-        .zip(x.par_chunks(TASK_ROWS * width))
-        .for_each(|(out, x)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                        let (mean, per_deviation) = statistics(x);
-                        for ((out, &x), (&weight, &bias)) in out.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
-                            *out = (x - mean) * per_deviation * weight + bias;
-                        }
+    let task = TASK_ROWS * width;
+    written(x.len(), task, |i, out| {
+        let out = out.write_copy_of_slice(&x[i * task..][..out.len()]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in out.chunks_exact_mut(width) {
+                    let (mean, per_deviation) = statistics(row);
+                    for ((value, &weight), &bias) in row.iter_mut().zip(weight).zip(bias) {
+                        *value = (*value - mean) * per_deviation * weight + bias;
                     }
-                },
-            );
-        });
-    out
+                }
+            },
+        );
+        out
+    })
 }
 
 /// The derivatives by `x`, gain and offset.
 pub(super) fn derivatives(x: &[f32], weight: &[f32], upstream: &[f32]) -> LayerNormGradients<Vec<f32>> {
     let width = weight.len();
-    let mut by_x = vec![UNWRITTEN; x.len()];
+    let mut by_x = upstream.to_vec();
     let parts: Vec<[Vec<f32>; 2]> = by_x
         .par_chunks_mut(TASK_ROWS * width)
         .zip(x.par_chunks(TASK_ROWS * width))
-        .zip(upstream.par_chunks(TASK_ROWS * width))
-        .map(|((by_x, x), upstream)| {
+        .map(|(by_x, x)| {
             vectorised(
                 #[inline(always)]
-                || part(by_x, x, weight, upstream),
+                || part(by_x, x, weight),
             )
         })
         .collect();
@@ -65,30 +63,24 @@ pub(super) fn derivatives(x: &[f32], weight: &[f32], upstream: &[f32]) -> LayerN
     }
 }
 
-/// Fills `by_x` and returns what these rows add to the derivatives by gain and offset.
+/// Turns the upstream in `by_x` into the derivative by `x`, and returns what these rows add to those by gain and offset.
 #[inline(always)]
-fn part(by_x: &mut [f32], x: &[f32], weight: &[f32], upstream: &[f32]) -> [Vec<f32>; 2] {
+fn part(by_x: &mut [f32], x: &[f32], weight: &[f32]) -> [Vec<f32>; 2] {
     let width = weight.len();
     let [mut by_weight, mut by_bias] = [vec![0.0; width], vec![0.0; width]];
-    let rows = by_x.chunks_exact_mut(width).zip(x.chunks_exact(width));
-    for ((by_x, x), upstream) in rows.zip(upstream.chunks_exact(width)) {
+    for (by_x, x) in by_x.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
         let (mean, per_deviation) = statistics(x);
-        // `by_x` holds g, the upstream times the gain, until both of its means are known.
-        for ((g, &upstream), &weight) in by_x.iter_mut().zip(upstream).zip(weight) {
-            *g = upstream * weight;
+        let gains = by_weight.iter_mut().zip(&mut by_bias).zip(weight);
+        for ((g, &x), ((by_weight, by_bias), &weight)) in by_x.iter_mut().zip(x).zip(gains) {
+            *by_weight += *g * ((x - mean) * per_deviation);
+            *by_bias += *g;
+            *g *= weight;
         }
         let mean_g = sum(by_x, |g| g) / width as f32;
         // Σ g·n = (Σ g·x − mean·Σ g) / deviation
         let along = (dot(by_x, x) / width as f32 - mean * mean_g) * per_deviation;
-        for ((g, &x), (&upstream, (by_weight, by_bias))) in by_x
-            .iter_mut()
-            .zip(x)
-            .zip(upstream.iter().zip(by_weight.iter_mut().zip(&mut by_bias)))
-        {
-            let normal = (x - mean) * per_deviation;
-            *g = (*g - mean_g - normal * along) * per_deviation;
-            *by_weight += upstream * normal;
-            *by_bias += upstream;
+        for (g, &x) in by_x.iter_mut().zip(x) {
+            *g = (*g - mean_g - (x - mean) * per_deviation * along) * per_deviation;
         }
     }
     [by_weight, by_bias]

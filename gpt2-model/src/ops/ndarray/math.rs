@@ -5,8 +5,8 @@
     reason = "only what is inlined is compiled for the processor's vectors"
 )]
 
+use super::memory::written;
 use pulp::Arch;
-use rayon::prelude::*;
 use std::sync::LazyLock;
 
 static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
@@ -23,24 +23,25 @@ const TASK: usize = 1 << 14;
 
 /// `f` of each element, in parallel.
 pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = x.to_vec();
-    out.par_chunks_mut(TASK).for_each(|out| {
+    written(x.len(), TASK, |task, out| {
+        let out = out.write_copy_of_slice(&x[task * TASK..][..out.len()]);
         vectorised(
             #[inline(always)]
             || {
-                for value in out {
+                for value in &mut *out {
                     *value = f(*value);
                 }
             },
         );
-    });
-    out
+        out
+    })
 }
 
 /// `f` of each pair of elements, in parallel.
 pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = x.to_vec();
-    out.par_chunks_mut(TASK).zip(y.par_chunks(TASK)).for_each(|(out, y)| {
+    written(x.len(), TASK, |task, out| {
+        let y = &y[task * TASK..][..out.len()];
+        let out = out.write_copy_of_slice(&x[task * TASK..][..out.len()]);
         vectorised(
             #[inline(always)]
             || {
@@ -49,8 +50,8 @@ pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> V
                 }
             },
         );
-    });
-    out
+        out
+    })
 }
 
 /// `eˣ` for `x ≤ 0` to about one part in 10⁷, written without branches or calls so that it vectorises:

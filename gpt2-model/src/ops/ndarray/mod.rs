@@ -5,14 +5,15 @@ mod classifier;
 mod gelu;
 mod layer_norm;
 mod math;
+mod memory;
 mod product;
 mod reduce;
 
 use self::classifier::Operands;
-use self::product::{UNWRITTEN, product};
+use self::product::{Start, product};
 use super::{AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend, LayerNormGradients};
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::{FloatTensor, IntTensor, ModuleOps};
+use burn::tensor::ops::{FloatTensor, IntTensor};
 use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
 use ndarray::{
     Array1, Array2, Array4, ArrayD, ArrayView1, ArrayView2, ArrayView3, ArrayView4, Axis, CowArray, Ix2, Ix4, IxDyn,
@@ -55,34 +56,38 @@ where
         }
     }
 
+    fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        match values(&factor).as_deref() {
+            Some([1.0]) => tensor,
+            _ => super::scaled::<Self>(tensor, factor),
+        }
+    }
+
     fn lookup_backward(
         table: FloatTensor<Self>,
         indices: IntTensor<Self>,
         upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
     ) -> FloatTensor<Self> {
         match (matrix(&table), self::indices(&indices), values(&upstream)) {
             (Some(table), Some(rows), Some(upstream)) => {
-                let mut sum = Array2::zeros(table.dim());
+                let mut sum = match sum {
+                    Some(NdArrayTensor::F32(sum)) => sum.into_shared(),
+                    _ => ArrayD::zeros(table.shape()).into_shared(),
+                };
                 for (row, upstream) in rows.into_iter().zip(upstream.chunks_exact(table.ncols())) {
-                    sum.row_mut(row).scaled_add(1.0, &ArrayView1::from(upstream));
+                    let mut row = sum.index_axis_mut(Axis(0), row);
+                    row += &ArrayView1::from(upstream);
                 }
-                tensor(sum)
+                sum.into()
             }
-            _ => Self::embedding_backward(table, upstream, indices),
+            _ => super::lookup::derivative::<Self>(table, indices, upstream, sum),
         }
     }
 
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         match (matrix(&x), matrix(&w), values(&bias)) {
-            (Some(a), Some(b), Some(bias)) => {
-                let bias = ArrayView2::from_shape((1, bias.len()), &bias).expect("one row");
-                let mut out = bias
-                    .broadcast((a.nrows(), b.ncols()))
-                    .expect("a row for each row")
-                    .to_owned();
-                product(a, b, 1.0, out.view_mut());
-                tensor(out)
-            }
+            (Some(a), Some(b), Some(row)) => tensor(product(a, b, Start::Row(&row))),
             _ => super::affine::value::<Self>(x, w, bias),
         }
     }
@@ -95,8 +100,8 @@ where
     ) -> AffineGradients<Option<FloatTensor<Self>>> {
         match (matrix(&x), matrix(&w), matrix(&upstream)) {
             (Some(x), Some(w), Some(upstream)) => AffineGradients {
-                x: wanted.x.then(|| tensor(new_product(upstream, w.t()))),
-                w: wanted.w.then(|| tensor(new_product(x.t(), upstream))),
+                x: wanted.x.then(|| tensor(product(upstream, w.t(), Start::Nothing))),
+                w: wanted.w.then(|| tensor(product(x.t(), upstream, Start::Nothing))),
                 bias: wanted
                     .bias
                     .then(|| upstream.sum_axis(Axis(0)).into_dyn().into_shared().into()),
@@ -181,12 +186,6 @@ where
             _ => super::gelu::derivative::<Self>(x, upstream),
         }
     }
-}
-
-fn new_product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
-    let mut out = Array2::from_elem((a.nrows(), b.ncols()), UNWRITTEN);
-    product(a, b, 0.0, out.view_mut());
-    out
 }
 
 /// The elements, if they are `f32`: where they lie, or a copy if they do not lie in order.

@@ -3,9 +3,10 @@
 //! How the sums over the inner dimension are made up depends on the shapes alone, so the result does not depend on the number
 //! of threads.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+use super::memory::initialised;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Multiplications below which a second thread is not worth waking.
 const WORTH_SPLITTING: usize = 1 << 18;
@@ -16,15 +17,48 @@ const GRAIN: usize = 48;
 /// Parts that a long inner dimension is cut into. Fixed, so that the sums do not depend on the number of threads.
 const INNER_PARTS: usize = 8;
 
-/// What a result holds before it is written. Not zero: zeroed memory is mapped, and cleared, page by page as it is first
-/// touched, and a hole in a result should show.
-pub(super) const UNWRITTEN: f32 = f32::NAN;
+/// What a product is added to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// Nothing; what the result held is not read.
+    Nothing,
+    /// What the result holds, which must have been written.
+    Result,
+    /// A row for every row of the result.
+    Row(&'a [f32]),
+}
 
-/// `out = a·b + beta·out`; with a `beta` of 0, what `out` holds is not read.
+impl Start<'_> {
+    /// For the columns `first..` of the result.
+    fn columns(self, first: usize) -> Self {
+        match self {
+            Start::Row(row) => Start::Row(&row[first..]),
+            other => other,
+        }
+    }
+}
+
+/// `a·b`, added to `start`.
 ///
 /// # Shapes
-/// `a` is `[m, k]`, `b` `[k, n]`, `out` `[m, n]`, in any layout whose inner stride is 1 one way or the other.
-pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, mut out: ArrayViewMut2<f32>) {
+/// `a` is `[m, k]`, `b` `[k, n]`, the result `[m, n]`.
+pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>, start: Start) -> Array2<f32> {
+    let mut out = Array2::uninit((a.nrows(), b.ncols()));
+    product_into(a, b, start, out.view_mut());
+    // SAFETY: `product_into` writes every element.
+    unsafe { out.assume_init() }
+}
+
+/// Writes `a·b`, added to `start`, to every element of `out`, whose rows must each lie in one piece.
+///
+/// # Shapes
+/// `a` is `[m, k]`, `b` `[k, n]`, `out` `[m, n]`.
+pub(super) fn product_into(
+    a: ArrayView2<f32>,
+    b: ArrayView2<f32>,
+    start: Start,
+    mut out: ArrayViewMut2<MaybeUninit<f32>>,
+) {
     let (rows, columns) = out.dim();
     let threads = rayon::current_num_threads();
     let inner = a.ncols();
@@ -35,34 +69,128 @@ pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, mut out
             .axis_chunks_iter(Axis(1), part)
             .zip(b.axis_chunks_iter(Axis(0), part))
             .collect();
-        let sums: Vec<_> = parts.into_par_iter().map(|(a, b)| a.dot(&b)).collect();
-        if beta == 0.0 {
-            out.fill(0.0); // what it held may be no number
-        } else {
-            out *= beta;
-        }
+        let sums: Vec<_> = parts
+            .into_par_iter()
+            .map(|(a, b)| {
+                let mut sum = Array2::uninit((rows, columns));
+                multiply(a, b, Start::Nothing, sum.view_mut());
+                // SAFETY: `multiply` writes every element.
+                unsafe { sum.assume_init() }
+            })
+            .collect();
+        let mut out = begin(start, out);
         for sum in sums {
             out += &sum;
         }
     } else if threads == 1 || rows * columns * inner < WORTH_SPLITTING {
-        general_mat_mul(1.0, &a, &b, beta, &mut out);
+        multiply(a, b, start, out);
     } else if rows >= columns {
         let part = rows.div_ceil(threads).next_multiple_of(GRAIN);
         let parts: Vec<_> = out
             .axis_chunks_iter_mut(Axis(0), part)
             .zip(a.axis_chunks_iter(Axis(0), part))
             .collect();
-        parts
-            .into_par_iter()
-            .for_each(|(mut out, a)| general_mat_mul(1.0, &a, &b, beta, &mut out));
+        parts.into_par_iter().for_each(|(out, a)| multiply(a, b, start, out));
     } else {
         let part = columns.div_ceil(threads).next_multiple_of(GRAIN);
         let parts: Vec<_> = out
             .axis_chunks_iter_mut(Axis(1), part)
             .zip(b.axis_chunks_iter(Axis(1), part))
+            .enumerate()
             .collect();
         parts
             .into_par_iter()
-            .for_each(|(mut out, b)| general_mat_mul(1.0, &a, &b, beta, &mut out));
+            .for_each(|(i, (out, b))| multiply(a, b, start.columns(i * part), out));
     }
+}
+
+/// [`product_into`] on this thread.
+fn multiply(a: ArrayView2<f32>, b: ArrayView2<f32>, start: Start, mut out: ArrayViewMut2<MaybeUninit<f32>>) {
+    let beta = match start {
+        Start::Nothing => 0.0,
+        Start::Result => 1.0,
+        Start::Row(_) => {
+            begin(start, out.view_mut());
+            1.0
+        }
+    };
+    let ((m, k), n) = (a.dim(), b.ncols());
+    assert_eq!((b.nrows(), out.dim()), (k, (m, n)), "shapes of a product");
+    if m > 0 && n > 0 {
+        sgemm(a, b, beta, &mut out);
+    }
+}
+
+/// `out = a·b + beta·out`, none of them empty; with a `beta` of 0, `out` may be unwritten, and else must not be.
+#[cfg(feature = "blis")]
+fn sgemm(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewMut2<MaybeUninit<f32>>) {
+    use cblas_sys::{CBLAS_LAYOUT::CblasRowMajor, cblas_sgemm};
+    let narrow = |length: usize| i32::try_from(length).expect("BLAS counts in 32 bits");
+    let ((m, k), n) = (a.dim(), b.ncols());
+    let ((a_order, lda, a), (b_order, ldb, b)) = (operand(a), operand(b));
+    assert!(n == 1 || out.strides()[1] == 1, "rows in one piece");
+    let ldc = if m == 1 { n } else { out.strides()[0].cast_unsigned() };
+    // SAFETY: the shapes fit, as `multiply` asserts; `operand` gives each matrix's order and the distance of its lines; BLAS
+    // does not read `out` if `beta` is 0.
+    unsafe {
+        cblas_sgemm(
+            CblasRowMajor,
+            a_order,
+            b_order,
+            narrow(m),
+            narrow(n),
+            narrow(k),
+            1.0,
+            a.as_ptr(),
+            narrow(lda),
+            b.as_ptr(),
+            narrow(ldb),
+            beta,
+            out.as_mut_ptr().cast(),
+            narrow(ldc),
+        );
+    }
+}
+
+/// How BLAS reads a matrix, and the distance of its lines. One whose lines do not lie in one piece is copied.
+#[cfg(feature = "blis")]
+fn operand(matrix: ArrayView2<f32>) -> (cblas_sys::CBLAS_TRANSPOSE, usize, ndarray::CowArray<f32, ndarray::Ix2>) {
+    use cblas_sys::CBLAS_TRANSPOSE::{CblasNoTrans, CblasTrans};
+    let (rows, columns) = matrix.dim();
+    let by = |axis: usize| matrix.strides()[axis].cast_unsigned();
+    let positive = matrix.strides().iter().all(|&stride| stride > 0);
+    if positive && (columns == 1 || by(1) == 1) && (rows == 1 || by(0) >= columns) {
+        (CblasNoTrans, if rows == 1 { columns } else { by(0) }, matrix.into())
+    } else if positive && (rows == 1 || by(0) == 1) && (columns == 1 || by(1) >= rows) {
+        (CblasTrans, if columns == 1 { rows } else { by(1) }, matrix.into())
+    } else {
+        (CblasNoTrans, columns, matrix.as_standard_layout().into_owned().into())
+    }
+}
+
+#[cfg(not(feature = "blis"))]
+fn sgemm(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewMut2<MaybeUninit<f32>>) {
+    if beta == 0.0 {
+        out.fill(MaybeUninit::new(0.0));
+    }
+    // SAFETY: written just now, or by the caller's word.
+    let mut out = unsafe { initialised(out.view_mut()) };
+    ndarray::linalg::general_mat_mul(1.0, &a, &b, beta, &mut out);
+}
+
+/// What a sum starts from, written to every element of `out`.
+fn begin<'a>(start: Start, mut out: ArrayViewMut2<'a, MaybeUninit<f32>>) -> ArrayViewMut2<'a, f32> {
+    match start {
+        Start::Nothing => out.fill(MaybeUninit::new(0.0)),
+        Start::Result => {}
+        Start::Row(row) => {
+            for mut line in out.outer_iter_mut() {
+                for (out, &value) in line.iter_mut().zip(row) {
+                    out.write(value);
+                }
+            }
+        }
+    }
+    // SAFETY: every element was written here, or before by the meaning of `Start::Result`.
+    unsafe { initialised(out) }
 }

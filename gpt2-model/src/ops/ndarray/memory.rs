@@ -1,0 +1,45 @@
+//! Memory that is written once: filling a result before it is computed would cost as much as a pass over it.
+
+use ndarray::{ArrayViewMut2, RawArrayViewMut};
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// A vector of `length` elements, whose chunks of `task` are written in parallel. `fill` is told the number of the chunk and
+/// must return the chunk written, all of it.
+pub(super) fn written(
+    length: usize,
+    task: usize,
+    fill: impl for<'a> Fn(usize, &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] + Sync,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(length);
+    let space = &mut out.spare_capacity_mut()[..length];
+    space.par_chunks_mut(task).enumerate().for_each(|(i, chunk)| {
+        let (place, size) = (chunk.as_ptr().addr(), chunk.len());
+        let filled = fill(i, chunk);
+        assert_eq!(
+            (filled.as_ptr().addr(), filled.len()),
+            (place, size),
+            "the chunk, all of it"
+        );
+    });
+    // SAFETY: each chunk was given back as written, and together they are the first `length` elements.
+    unsafe { out.set_len(length) };
+    out
+}
+
+/// The matrix as memory that may be written to once more.
+pub(super) fn as_uninit(mut matrix: ArrayViewMut2<'_, f32>) -> ArrayViewMut2<'_, MaybeUninit<f32>> {
+    let raw: RawArrayViewMut<MaybeUninit<f32>, _> = matrix.raw_view_mut().cast();
+    // SAFETY: of one layout; the borrow goes on; what is written here are `f32` again (see `product_into`).
+    unsafe { raw.deref_into_view_mut() }
+}
+
+/// The matrix as written.
+///
+/// # Safety
+/// Every element must have been written.
+pub(super) unsafe fn initialised(mut matrix: ArrayViewMut2<'_, MaybeUninit<f32>>) -> ArrayViewMut2<'_, f32> {
+    let raw: RawArrayViewMut<f32, _> = matrix.raw_view_mut().cast();
+    // SAFETY: of one layout; written, by the caller's word; the memory is borrowed for `'a`.
+    unsafe { raw.deref_into_view_mut() }
+}
