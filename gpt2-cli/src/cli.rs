@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Train(Box<TrainArgs>),
     /// Write text with a trained model.
     Sample(SampleArgs),
+    /// Measure speed and memory.
+    #[command(subcommand, arg_required_else_help = true)]
+    Bench(BenchCommand),
     /// List what there is to compute on.
     Devices,
     /// Turn text into tokens, and look at them.
@@ -104,6 +107,60 @@ pub(crate) struct SampleArgs {
     /// Type of the operands of matrix products.
     #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine")]
     pub(crate) precision: PrecisionArg,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Time the training step itself: forward, backward, clip and update, as `gpt2 train` does them.
+    Step(BenchStepArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 bench step --batch 4 --seq 64
+  gpt2 bench step --backend cuda --precision bf16 --batch 16 --seq 1024 --vs pytorch.json
+
+Prints one line of JSON. Nothing is evaluated, sampled or saved.")]
+pub(crate) struct BenchStepArgs {
+    /// Preset of the model.
+    #[arg(long, value_name = "PRESET", default_value = "gpt2")]
+    pub(crate) model: String,
+    /// Sequences in a micro-step.
+    #[arg(long, value_name = "SEQUENCES", default_value_t = 4)]
+    pub(crate) batch: usize,
+    /// Tokens in a sequence.
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    pub(crate) seq: usize,
+    /// Micro-steps in a step.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) grad_accum: usize,
+    /// Timed steps.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: u64,
+    /// Steps before those.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) warmup_steps: u64,
+    /// Real tokens; without, they are random.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Of the weights and of the random tokens.
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    pub(crate) seed: u64,
+    /// Compare with the last line of this file, written by this command or by another program with the same keys.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vs: Option<PathBuf>,
+    /// Where to compute.
+    #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
+    pub(crate) backend: BackendChoice,
+    /// Number of the device, from 0.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine")]
+    pub(crate) device: usize,
+    /// Type of the operands of matrix products.
+    #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine")]
+    pub(crate) precision: PrecisionArg,
+    /// CPU threads; all cores without.
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub(crate) threads: Option<usize>,
 }
 
 /// Where the weights come from.

@@ -76,6 +76,14 @@ pub(crate) enum CliError {
         /// How many there are.
         found: usize,
     },
+    /// A file that was to be compared with is not a line of `gpt2 bench`.
+    #[error("{path}: the last line is no JSON of a timing (keys peer, model, batch, seq, tokens_per_sec, peak_mem_mib): {source}", path = path.display())]
+    NotATiming {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {source}; ask for fewer by --threads")]
     Threads {

@@ -37,6 +37,7 @@ fn run() -> Result<(), CliError> {
     match cli.command {
         Command::Train(args) => commands::train::run(&args),
         Command::Sample(args) => commands::sample::run(&args),
+        Command::Bench(command) => commands::bench::run(&command),
         Command::Devices => commands::devices::run(),
         Command::Data(command) => commands::data::run(&command),
     }

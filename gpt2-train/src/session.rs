@@ -56,6 +56,8 @@ pub struct Session<B: AutodiffBackend> {
     pub display: Display,
     /// Asks the session to save and stop.
     pub interrupter: Interrupter,
+    /// Whether checkpoints are kept; a measurement needs none.
+    pub save: bool,
 }
 
 impl<B> Session<B>
@@ -111,6 +113,7 @@ where
             data_error: training.error(),
             ending: Arc::clone(&ending),
             device: self.device,
+            saves: self.save,
             plan: plan.clone(),
         };
         let supervised =

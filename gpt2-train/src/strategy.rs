@@ -88,6 +88,8 @@ pub(crate) struct StepLoop<B: AutodiffBackend> {
     /// How the loop ended; a strategy has no way to return it.
     pub(crate) ending: Arc<Mutex<Option<Result<Ending, TrainError>>>>,
     pub(crate) device: B::Device,
+    /// Whether checkpoints are kept.
+    pub(crate) saves: bool,
 }
 
 impl<B> SupervisedLearningStrategy<Components<B>> for StepLoop<B>
@@ -353,6 +355,9 @@ where
     fn save(&mut self) -> Result<(), TrainError> {
         let began = Instant::now();
         self.state.elapsed_sec = self.elapsed_sec();
+        if !self.fixed.saves {
+            return Ok(());
+        }
         self.log.sync()?;
         self.fixed
             .checkpoints

@@ -1,5 +1,6 @@
 //! The commands, one a module: each turns its arguments into calls of the libraries and prints what comes of them.
 
+pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod sample;

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 /// The pinned version of Burn.
-const BURN_VERSION: &str = "0.21.0";
+pub(super) const BURN_VERSION: &str = "0.21.0";
 
 /// Writes `training_metrics.json`, and `RUN_COMPLETE.txt` if the run reached its end.
 pub(crate) fn report(

@@ -91,6 +91,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         resume,
         display,
         interrupter,
+        save: true,
     };
     let mut ending = dispatch(&chosen, job)?;
     ending.phases.setup_sec += setup_sec;
@@ -206,14 +207,14 @@ impl Data {
 }
 
 /// The data, opened and checked.
-struct Streams {
-    summary: DataSummary,
+pub(super) struct Streams {
+    pub(super) summary: DataSummary,
     training: Arc<TokenStream>,
     validation: Option<Arc<TokenStream>>,
 }
 
 impl Streams {
-    fn open(dir: &Path, evaluates: bool) -> Result<Self, CliError> {
+    pub(super) fn open(dir: &Path, evaluates: bool) -> Result<Self, CliError> {
         let training = Arc::new(TokenStream::open(dir, Split::Train)?);
         let validation = if evaluates {
             Some(Arc::new(TokenStream::open(dir, Split::Val)?))
@@ -247,13 +248,16 @@ fn newest_checkpoint(run: &RunPaths) -> Result<Checkpoint, CliError> {
     Ok(checkpoint)
 }
 
-struct TrainJob {
-    plan: RunPlan,
-    paths: RunPaths,
-    data: Streams,
-    resume: Option<Checkpoint>,
-    display: Display,
-    interrupter: Interrupter,
+/// A training session on whichever backend is chosen.
+pub(super) struct TrainJob {
+    pub(super) plan: RunPlan,
+    pub(super) paths: RunPaths,
+    pub(super) data: Streams,
+    pub(super) resume: Option<Checkpoint>,
+    pub(super) display: Display,
+    pub(super) interrupter: Interrupter,
+    /// Whether checkpoints are kept.
+    pub(super) save: bool,
 }
 
 impl Job for TrainJob {
@@ -277,6 +281,7 @@ impl Job for TrainJob {
             resume: self.resume,
             display: self.display,
             interrupter: self.interrupter,
+            save: self.save,
         };
         Ok(session.train()?)
     }

@@ -1,8 +1,5 @@
 //! Backends that take the reference as it stands.
 
-#[cfg(feature = "flex")]
-impl super::Gpt2Backend for burn_flex::Flex {}
-
 #[cfg(feature = "cube")]
 mod cube {
     use crate::ops::Gpt2Backend;

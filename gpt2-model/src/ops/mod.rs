@@ -9,11 +9,14 @@ mod autodiff;
 mod backends;
 mod classifier;
 mod gelu;
+#[cfg(feature = "host")]
+#[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
+mod host;
 mod layer_norm;
 mod lookup;
-#[cfg(feature = "ndarray")]
-#[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
-mod ndarray;
+
+#[cfg(feature = "host")]
+pub use host::HostTensor;
 
 use crate::precision::Precision;
 use burn::tensor::backend::Backend;

@@ -3,9 +3,9 @@
 //! Burn's own AdamW has no decay groups by rank and clips each parameter by itself; the global norm, the clip and the
 //! decay of matrices alone are here.
 
+#[cfg(feature = "host")]
+mod host;
 mod moments;
-#[cfg(feature = "ndarray")]
-mod ndarray;
 mod update;
 
 pub use update::{TrainingBackend, UpdateRule, Updated};

@@ -71,10 +71,14 @@ pub trait TrainingBackend: Gpt2Backend {
     /// # Shapes
     /// The result is `[1]`.
     fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
-        let square_sum = |tensor: FloatTensor<Self>| Self::float_sum(Self::float_mul(tensor.clone(), tensor));
-        let sums = tensors.into_iter().map(square_sum).collect();
-        Self::float_sum(Self::float_cat(sums, 0))
+        reference_squared_norm::<Self>(tensors)
     }
+}
+
+pub(super) fn reference_squared_norm<B: Gpt2Backend>(tensors: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    let square_sum = |tensor: FloatTensor<B>| B::float_sum(B::float_mul(tensor.clone(), tensor));
+    let sums = tensors.into_iter().map(square_sum).collect();
+    B::float_sum(B::float_cat(sums, 0))
 }
 
 pub(super) fn reference<B: Gpt2Backend>(
@@ -98,9 +102,6 @@ pub(super) fn reference<B: Gpt2Backend>(
         square,
     }
 }
-
-#[cfg(feature = "flex")]
-impl TrainingBackend for burn_flex::Flex {}
 
 #[cfg(feature = "cube")]
 mod cube {

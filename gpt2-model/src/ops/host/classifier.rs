@@ -10,8 +10,7 @@ use super::math::{exp, vectorised};
 use super::memory::as_uninit;
 use super::product::{Start, product_into};
 use super::reduce::{map_sum, max};
-use super::{indices, matrix};
-use burn_ndarray::NdArrayTensor;
+use super::tensor::{HostTensor, matrix};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -32,11 +31,11 @@ pub(super) struct Operands<'a> {
 }
 
 impl<'a> Operands<'a> {
-    pub(super) fn new(hidden: &'a NdArrayTensor, wte: &'a NdArrayTensor, targets: &NdArrayTensor) -> Option<Self> {
+    pub(super) fn new<T: HostTensor>(hidden: &'a T, wte: &'a T, targets: &T) -> Option<Self> {
         Some(Self {
             hidden: matrix(hidden)?,
             wte: matrix(wte)?,
-            targets: indices(targets)?,
+            targets: targets.indices()?,
         })
     }
 

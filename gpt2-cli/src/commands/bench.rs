@@ -1,0 +1,239 @@
+//! `gpt2 bench step`: times the training step itself, on fixed shapes and random tokens or on real ones.
+
+use crate::backend::{Chosen, dispatch};
+use crate::cli::{BenchCommand, BenchStepArgs};
+use crate::commands::train::{Streams, TrainJob};
+use crate::error::CliError;
+use crate::printer::print;
+use crate::{signals, threads};
+use burn::train::Interrupter;
+use gpt2_data::{ShardWriter, SplitMix64, VOCAB_SIZE};
+use gpt2_train::config::RunConfig;
+use gpt2_train::hardware::HostFacts;
+use gpt2_train::measure::stats::Summary;
+use gpt2_train::metrics_log::StepRecord;
+use gpt2_train::plan::{Environment, RunPlan};
+use gpt2_train::run_dir::RunDir;
+use gpt2_train::{Display, Ending, TrainError};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const MIB: u64 = 1 << 20;
+
+pub(crate) fn run(command: &BenchCommand) -> Result<(), CliError> {
+    match command {
+        BenchCommand::Step(args) => step(args),
+    }
+}
+
+fn step(args: &BenchStepArgs) -> Result<(), CliError> {
+    let peer = args.vs.as_deref().map(Peer::read).transpose()?;
+    let cores = HostFacts::detect().cores;
+    threads::set(args.threads.unwrap_or(cores))?;
+    let chosen = Chosen::decide(args.backend, args.device)?;
+    let scratch = tempfile::tempdir().map_err(|source| TrainError::io("create", std::env::temp_dir(), source))?;
+    let steps = args.warmup_steps + args.steps;
+    let data = if let Some(dir) = &args.data {
+        Streams::open(dir, false)?
+    } else {
+        let sequences = steps * (args.batch * args.grad_accum) as u64;
+        let dir = scratch.path().join("random");
+        write_random_tokens(&dir, sequences * args.seq as u64 + 1, args.seed)?;
+        Streams::open(&dir, false)?
+    };
+    let run = scratch.path().join("run");
+    let config = RunConfig {
+        model: Some(args.model.clone()),
+        precision: Some(args.precision.into()),
+        threads: args.threads,
+        seed: Some(args.seed),
+        steps: Some(steps),
+        batch: Some(args.batch),
+        seq: Some(args.seq),
+        grad_accum: Some(args.grad_accum),
+        eval_every: Some(0),
+        sample_every: Some(0),
+        checkpoint_every: Some(0),
+        // The device's memory is asked for at the first steps and at the last.
+        log_every: Some(steps),
+        ..RunConfig::default()
+    };
+    let environment = Environment {
+        data: data.summary.clone(),
+        default_run: run.clone(),
+        auto_backend: chosen.backend,
+        cores,
+        init_model: None,
+    };
+    let plan = RunPlan::resolve(&config, &environment)?;
+    if let Some(available) = chosen.probe().total_memory() {
+        plan.check_memory(available)?;
+    }
+    let interrupter = Interrupter::new();
+    signals::stop_on_signals(&interrupter)?;
+    let directory = RunDir::create(run)?;
+    let job = TrainJob {
+        plan: plan.clone(),
+        paths: (*directory).clone(),
+        data,
+        resume: None,
+        display: Display::Quiet,
+        interrupter,
+        save: false,
+    };
+    let ending = dispatch(&chosen, job)?;
+    let timing = StepTiming::new(args, &plan, &chosen, &ending);
+    let line = serde_json::to_string(&timing).expect("numbers and text");
+    print(format!("{line}\n").as_bytes())?;
+    match peer {
+        Some(peer) => print(timing.against(&peer).as_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// Tokens drawn evenly from the vocabulary, which nothing can be learned from.
+fn write_random_tokens(dir: &Path, count: u64, seed: u64) -> Result<(), CliError> {
+    std::fs::create_dir(dir).map_err(|source| TrainError::io("create", dir, source))?;
+    let mut random = SplitMix64::new(seed);
+    let mut shard = ShardWriter::create(dir.join("random_train_000000.bin"))?;
+    for _ in 0..count {
+        shard.push((random.next_u64() % VOCAB_SIZE as u64) as u16)?;
+    }
+    shard.finish()?;
+    Ok(())
+}
+
+/// What one configuration came to. The keys are those of the PyTorch peer's line, and a few more.
+#[derive(Debug, Serialize)]
+struct StepTiming {
+    /// What ran.
+    peer: String,
+    backend: String,
+    device: String,
+    model: String,
+    threads: usize,
+    dtype: String,
+    compile: &'static str,
+    batch: usize,
+    seq: usize,
+    grad_accum: usize,
+    data: String,
+    /// Timed steps, without those of the warm-up.
+    steps: usize,
+    step_ms_median: f64,
+    step_ms_p95: f64,
+    step_ms_min: f64,
+    step_ms_max: f64,
+    /// Of the median step.
+    tokens_per_sec: f64,
+    /// All steps of the warm-up, and the first alone.
+    warmup_s: f64,
+    first_step_s: f64,
+    loss_last: f64,
+    params: u64,
+    /// Device: the pool's largest size. CPU: the process's largest resident size.
+    peak_mem_mib: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver_mem_mib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mfu: Option<f64>,
+}
+
+impl StepTiming {
+    fn new(args: &BenchStepArgs, plan: &RunPlan, chosen: &Chosen, ending: &Ending) -> Self {
+        let warmup = ending.steps.len().min(args.warmup_steps as usize);
+        let milliseconds = |steps: &[StepRecord]| steps.iter().filter_map(|step| step.step_ms).collect::<Vec<_>>();
+        let (before, timed) = (
+            milliseconds(&ending.steps[..warmup]),
+            milliseconds(&ending.steps[warmup..]),
+        );
+        let summary = Summary::of(&timed).unwrap_or(Summary {
+            count: 0,
+            mean: f64::NAN,
+            std: f64::NAN,
+            min: f64::NAN,
+            p50: f64::NAN,
+            p95: f64::NAN,
+            max: f64::NAN,
+        });
+        let rounded = |value: f64| (value * 1e3).round() / 1e3;
+        let tokens_per_sec = plan.tokens_per_step() as f64 / summary.p50 * 1e3;
+        let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.seq) as f64;
+        let largest = |memory: fn(&StepRecord) -> Option<u64>| ending.steps.iter().filter_map(memory).max();
+        Self {
+            peer: format!(
+                "gpt2 {} burn {}",
+                env!("CARGO_PKG_VERSION"),
+                super::summary::BURN_VERSION
+            ),
+            backend: chosen.backend.to_string(),
+            device: chosen.device.name.clone(),
+            model: plan.preset.clone(),
+            threads: plan.threads,
+            dtype: plan.precision.to_string(),
+            compile: "none",
+            batch: plan.batch,
+            seq: plan.seq,
+            grad_accum: plan.grad_accum,
+            data: args
+                .data
+                .as_ref()
+                .map_or_else(|| "random".to_owned(), |dir| dir.display().to_string()),
+            steps: summary.count,
+            step_ms_median: rounded(summary.p50),
+            step_ms_p95: rounded(summary.p95),
+            step_ms_min: rounded(summary.min),
+            step_ms_max: rounded(summary.max),
+            tokens_per_sec: rounded(tokens_per_sec),
+            warmup_s: rounded(before.iter().sum::<f64>() / 1e3),
+            first_step_s: rounded(before.first().or(timed.first()).copied().unwrap_or(f64::NAN) / 1e3),
+            loss_last: ending.steps.last().and_then(|step| step.loss).unwrap_or(f64::NAN),
+            params: gpt2_model::cost::parameters(&plan.model) as u64,
+            peak_mem_mib: largest(StepRecord::peak_memory_bytes).unwrap_or(0) / MIB,
+            driver_mem_mib: largest(|step| step.device_driver_bytes).map(|bytes| bytes / MIB),
+            mfu: chosen
+                .peak_flops(plan.precision)
+                .map(|peak| rounded(flops * tokens_per_sec / peak)),
+        }
+    }
+
+    /// Ratios to a peer's line, where more than 1 is faster, and less memory is below 1.
+    fn against(&self, peer: &Peer) -> String {
+        let same = (peer.batch, peer.seq, peer.model.as_str()) == (self.batch, self.seq, self.model.as_str());
+        let warning = if same {
+            ""
+        } else {
+            " (not the same work: see batch, seq and model)"
+        };
+        format!(
+            "against {}: tokens/s x {:.3}, peak memory x {:.3}{warning}\n",
+            peer.name,
+            self.tokens_per_sec / peer.tokens_per_sec,
+            self.peak_mem_mib as f64 / peer.peak_mem_mib,
+        )
+    }
+}
+
+/// What is compared of another program's line.
+#[derive(Debug, Deserialize)]
+struct Peer {
+    #[serde(rename = "peer")]
+    name: String,
+    model: String,
+    batch: usize,
+    seq: usize,
+    tokens_per_sec: f64,
+    peak_mem_mib: f64,
+}
+
+impl Peer {
+    /// The last line of the file at `path`.
+    fn read(path: &Path) -> Result<Self, CliError> {
+        let text = std::fs::read_to_string(path).map_err(|source| TrainError::io("read", path, source))?;
+        let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        serde_json::from_str(line).map_err(|source| CliError::NotATiming {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! The backends whose tensors are in the host's memory.
+
+use super::HostTensor;
+use crate::ops::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend, LayerNormGradients, affine,
+    attention, classifier, gelu, host, layer_norm, lookup, scaled,
+};
+use burn::tensor::ops::{FloatTensor, IntTensor};
+use ndarray::ArrayViewD;
+
+/// The methods of [`Gpt2Backend`]: what [`host`] computes, or the reference for tensors that it does not take.
+macro_rules! host_operations {
+    () => {
+        fn classifier_loss(
+            hidden: FloatTensor<Self>,
+            wte: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            shape: ClassifierShape,
+        ) -> FloatTensor<Self> {
+            host::classifier_loss(&hidden, &wte, &targets, shape.vocab_size)
+                .unwrap_or_else(|| classifier::loss::<Self>(hidden, wte, targets, shape))
+        }
+
+        fn classifier_gradients(
+            hidden: FloatTensor<Self>,
+            wte: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            shape: ClassifierShape,
+        ) -> ClassifierGradients<Self> {
+            match host::classifier_gradients(&hidden, &wte, &targets, shape.vocab_size) {
+                Some([loss, hidden, wte]) => ClassifierGradients { loss, hidden, wte },
+                None => classifier::gradients::<Self>(hidden, wte, targets, shape),
+            }
+        }
+
+        fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+            if host::is_one(&factor) {
+                tensor
+            } else {
+                scaled::<Self>(tensor, factor)
+            }
+        }
+
+        fn lookup_backward(
+            table: FloatTensor<Self>,
+            indices: IntTensor<Self>,
+            upstream: FloatTensor<Self>,
+            sum: Option<FloatTensor<Self>>,
+        ) -> FloatTensor<Self> {
+            host::lookup_backward(&table, &indices, &upstream, sum)
+                .unwrap_or_else(|sum| lookup::derivative::<Self>(table, indices, upstream, sum))
+        }
+
+        fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+            host::affine(&x, &w, &bias).unwrap_or_else(|| affine::value::<Self>(x, w, bias))
+        }
+
+        fn affine_backward(
+            x: FloatTensor<Self>,
+            w: FloatTensor<Self>,
+            upstream: FloatTensor<Self>,
+            wanted: AffineGradients<bool>,
+        ) -> AffineGradients<Option<FloatTensor<Self>>> {
+            host::affine_backward(&x, &w, &upstream, wanted)
+                .unwrap_or_else(|| affine::derivatives::<Self>(x, w, upstream, wanted))
+        }
+
+        fn normalise_rows(
+            x: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            host::layer_norm(&x, &weight, &bias).unwrap_or_else(|| layer_norm::value::<Self>(x, weight, bias))
+        }
+
+        fn normalise_rows_backward(
+            x: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            upstream: FloatTensor<Self>,
+        ) -> LayerNormGradients<FloatTensor<Self>> {
+            host::layer_norm_backward(&x, &weight, &upstream)
+                .unwrap_or_else(|| layer_norm::derivatives::<Self>(x, weight, upstream))
+        }
+
+        fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
+            host::attention(&qkv, n_head).unwrap_or_else(|| attention::value::<Self>(qkv, n_head))
+        }
+
+        fn causal_attention_backward(
+            qkv: FloatTensor<Self>,
+            attended: Attended<FloatTensor<Self>>,
+            upstream: FloatTensor<Self>,
+            n_head: usize,
+        ) -> FloatTensor<Self> {
+            host::attention_backward(&qkv, &attended, &upstream, n_head)
+                .unwrap_or_else(|| attention::derivative::<Self>(qkv, upstream, n_head))
+        }
+
+        fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+            host::gelu(&x).unwrap_or_else(|| gelu::value::<Self>(x))
+        }
+
+        fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
+            host::gelu_backward(&x, &upstream).unwrap_or_else(|| gelu::derivative::<Self>(x, upstream))
+        }
+    };
+}
+
+#[cfg(feature = "ndarray")]
+#[expect(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
+mod with_ndarray {
+    use super::*;
+    use burn::tensor::backend::Backend;
+    use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
+    use ndarray::ArrayD;
+
+    impl<E: FloatNdArrayElement, I: IntNdArrayElement, Q: QuantElement> Gpt2Backend for NdArray<E, I, Q>
+    where
+        Self: Backend<FloatTensorPrimitive = NdArrayTensor, IntTensorPrimitive = NdArrayTensor>,
+        NdArrayTensor: From<SharedArray<E>> + From<SharedArray<I>>,
+    {
+        host_operations!();
+    }
+
+    impl HostTensor for NdArrayTensor {
+        fn view(&self) -> Option<ArrayViewD<'_, f32>> {
+            match self {
+                Self::F32(storage) => Some(storage.view()),
+                _ => None,
+            }
+        }
+
+        fn indices(&self) -> Option<Vec<usize>> {
+            match self {
+                Self::I64(storage) => storage.view().iter().map(|&index| index.try_into().ok()).collect(),
+                Self::I32(storage) => storage.view().iter().map(|&index| index.try_into().ok()).collect(),
+                _ => None,
+            }
+        }
+
+        fn from_values(values: Vec<f32>, shape: &[usize]) -> Self {
+            let array = ArrayD::from_shape_vec(shape, values).expect("as many elements as the shape has");
+            array.into_shared().into()
+        }
+
+        fn values_mut(&mut self) -> Option<&mut [f32]> {
+            let Self::F32(storage) = self else {
+                return None;
+            };
+            if !storage.view().is_standard_layout() {
+                let view = storage.view();
+                *self = Self::from_values(view.iter().copied().collect(), view.shape());
+            }
+            match self {
+                Self::F32(storage) => storage.ensure_owned().as_slice_mut(),
+                _ => None,
+            }
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+#[expect(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
+mod with_flex {
+    use super::*;
+    use burn::tensor::{Bytes, DType, Shape};
+    use burn_flex::{Flex, FlexTensor, Layout};
+    use ndarray::{IxDyn, ShapeBuilder};
+
+    impl Gpt2Backend for Flex {
+        host_operations!();
+    }
+
+    impl HostTensor for FlexTensor {
+        fn view(&self) -> Option<ArrayViewD<'_, f32>> {
+            if self.dtype() != DType::F32 {
+                return None;
+            }
+            let layout = self.layout();
+            let strides: Option<Vec<usize>> = layout.strides().iter().map(|&stride| stride.try_into().ok()).collect();
+            let shape = IxDyn(layout.shape()).strides(IxDyn(&strides?));
+            ArrayViewD::from_shape(shape, &self.storage::<f32>()[layout.start_offset()..]).ok()
+        }
+
+        fn indices(&self) -> Option<Vec<usize>> {
+            let tensor = self.to_contiguous();
+            match tensor.dtype() {
+                DType::I32 => tensor
+                    .storage::<i32>()
+                    .iter()
+                    .map(|&index| index.try_into().ok())
+                    .collect(),
+                DType::I64 => tensor
+                    .storage::<i64>()
+                    .iter()
+                    .map(|&index| index.try_into().ok())
+                    .collect(),
+                _ => None,
+            }
+        }
+
+        fn from_values(values: Vec<f32>, shape: &[usize]) -> Self {
+            assert_eq!(
+                values.len(),
+                shape.iter().product::<usize>(),
+                "as many elements as the shape has"
+            );
+            let layout = Layout::contiguous(Shape::from(shape.to_vec()));
+            Self::new(Bytes::from_elems(values), layout, DType::F32)
+        }
+
+        fn values_mut(&mut self) -> Option<&mut [f32]> {
+            if self.dtype() != DType::F32 {
+                return None;
+            }
+            *self = self.to_contiguous(); // shares the memory where it lies in order already
+            Some(self.storage_mut())
+        }
+    }
+}
