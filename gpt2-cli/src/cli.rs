@@ -113,6 +113,8 @@ pub(crate) struct SampleArgs {
 pub(crate) enum BenchCommand {
     /// Time the training step itself: forward, backward, clip and update, as `gpt2 train` does them.
     Step(BenchStepArgs),
+    /// Time each operation of the training step by itself, beside the most that the device reaches.
+    Operations(BenchOperationsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +124,29 @@ pub(crate) enum BenchCommand {
 
 Prints one line of JSON. Nothing is evaluated, sampled or saved.")]
 pub(crate) struct BenchStepArgs {
+    #[command(flatten)]
+    pub(crate) work: BenchWork,
+    /// Compare with the last line of this file, written by this command or by another program with the same keys.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vs: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 bench operations --batch 4 --seq 256 --steps 5
+
+Times whole steps first, as `gpt2 bench step` does, to say what part of them the operations make up.")]
+pub(crate) struct BenchOperationsArgs {
+    #[command(flatten)]
+    pub(crate) work: BenchWork,
+    /// How often each operation is timed.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) repeats: usize,
+}
+
+/// What a benchmark computes, and where.
+#[derive(Debug, Args)]
+pub(crate) struct BenchWork {
     /// Preset of the model.
     #[arg(long, value_name = "PRESET", default_value = "gpt2")]
     pub(crate) model: String,
@@ -146,9 +171,6 @@ pub(crate) struct BenchStepArgs {
     /// Of the weights and of the random tokens.
     #[arg(long, value_name = "N", default_value_t = 1337)]
     pub(crate) seed: u64,
-    /// Compare with the last line of this file, written by this command or by another program with the same keys.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) vs: Option<PathBuf>,
     /// Where to compute.
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     pub(crate) backend: BackendChoice,

@@ -82,22 +82,19 @@ pub fn largest_batch(config: &Gpt2Config, seq: usize, precision: Precision, avai
 fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, precision: Precision) -> u64 {
     let tokens = batch.saturating_mul(seq);
     let (c, heads, layers) = (config.n_embd as u64, config.n_head as u64, config.n_layer as u64);
-    let product_bytes = match precision {
-        Precision::F32 => F32_BYTES,
-        Precision::Bf16 => 2,
+    let (product_bytes, weight_copy) = match precision {
+        Precision::F32 => (F32_BYTES, 0),
+        Precision::Bf16 => (2, 12 * c * c * 2),
     };
-    // A LayerNorm keeps its centred and normalised input and what it multiplies: 4 of [N, C], and there are two a block;
-    // the residual stream 2 more. All in f32.
-    let normalised = 10 * tokens * c * F32_BYTES;
-    // qkv, its three heads, the mixed values (8 of [N, C]); the feed-forward keeps 7 of [N, 4C] for the GELU.
-    let products = (8 + 7 * 4) * tokens * c * product_bytes;
-    // Scores, weights and their rounding: [B, H, T, T].
-    let attention = batch * heads * seq * seq * (2 * F32_BYTES + product_bytes);
-    // The classifier: three buffers of a chunk of logits, and the embedding's gradient once more.
-    let chunk_rows = tokens.min(256);
-    let classifier = 3 * chunk_rows * config.padded_vocab_size() as u64 * F32_BYTES
-        + config.padded_vocab_size() as u64 * c * F32_BYTES;
-    layers * (normalised + products + attention) + classifier
+    // Kept for each block: the inputs of its two LayerNorms in f32; in the type of the products what they give, the packed
+    // qkv and the mixed values (6 of [N, C]), and the GELU's input and output (2 of [N, 4C]).
+    let kept = tokens * c * (2 * F32_BYTES + 14 * product_bytes) + weight_copy;
+    // One block at a time: scores, weights and their derivatives, [B, H, T, T].
+    let attention = 5 * batch * heads * seq * seq * F32_BYTES;
+    // Three buffers of a chunk of logits, and the embedding's gradient once more.
+    let vocab = config.padded_vocab_size() as u64;
+    let classifier = (3 * (tokens * vocab).min(1 << 24) + vocab * c) * F32_BYTES;
+    layers * kept + attention + classifier
 }
 
 #[cfg(test)]

@@ -1,17 +1,21 @@
-//! `gpt2 bench step`: times the training step itself, on fixed shapes and random tokens or on real ones.
+//! `gpt2 bench`: times the training step itself, on fixed shapes and random tokens or on real ones, and its operations.
 
-use crate::backend::{Chosen, dispatch};
-use crate::cli::{BenchCommand, BenchStepArgs};
+use crate::backend::{Chosen, Job, dispatch};
+use crate::cli::{BenchCommand, BenchOperationsArgs, BenchStepArgs, BenchWork};
 use crate::commands::train::{Streams, TrainJob};
 use crate::error::CliError;
-use crate::printer::print;
+use crate::printer::{print, table};
 use crate::{signals, threads};
+use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
 use gpt2_data::{ShardWriter, SplitMix64, VOCAB_SIZE};
+use gpt2_model::ops::Gpt2Backend;
 use gpt2_train::config::RunConfig;
 use gpt2_train::hardware::HostFacts;
+use gpt2_train::measure::operations::{Operation, Operations, Work, measure};
 use gpt2_train::measure::stats::Summary;
 use gpt2_train::metrics_log::StepRecord;
+use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::plan::{Environment, RunPlan};
 use gpt2_train::run_dir::RunDir;
 use gpt2_train::{Display, Ending, TrainError};
@@ -23,11 +27,111 @@ const MIB: u64 = 1 << 20;
 pub(crate) fn run(command: &BenchCommand) -> Result<(), CliError> {
     match command {
         BenchCommand::Step(args) => step(args),
+        BenchCommand::Operations(args) => operations(args),
     }
 }
 
 fn step(args: &BenchStepArgs) -> Result<(), CliError> {
     let peer = args.vs.as_deref().map(Peer::read).transpose()?;
+    let (timing, ..) = time_step(&args.work)?;
+    let line = serde_json::to_string(&timing).expect("numbers and text");
+    print(format!("{line}\n"))?;
+    peer.map_or(Ok(()), |peer| print(timing.against(&peer)))
+}
+
+fn operations(args: &BenchOperationsArgs) -> Result<(), CliError> {
+    let (timing, plan, chosen) = time_step(&args.work)?;
+    let job = OperationsJob {
+        plan: &plan,
+        repeats: args.repeats,
+    };
+    let Operations {
+        operations,
+        product_ceiling,
+        memory_ceiling,
+    } = dispatch(&chosen, job)?;
+    let total: f64 = operations.iter().map(Operation::ms_per_step).sum();
+    let rows = operations
+        .iter()
+        .map(|operation| {
+            let seconds = operation.ms / 1e3;
+            let share = |amount: f64, ceiling: f64| {
+                if amount > 0.0 {
+                    (
+                        format!("{:.1}", amount / seconds / 1e9),
+                        format!("{:.0} %", 100.0 * amount / seconds / ceiling),
+                    )
+                } else {
+                    (String::new(), String::new())
+                }
+            };
+            let (gflops, of_products) = share(operation.flop, product_ceiling);
+            let (gigabytes, of_memory) = share(operation.bytes, memory_ceiling);
+            [
+                operation.name.to_owned(),
+                format!("{:.1}", operation.count),
+                format!("{:.3}", operation.ms),
+                format!("{:.1}", operation.ms_per_step()),
+                gflops,
+                of_products,
+                gigabytes,
+                of_memory,
+            ]
+        })
+        .collect();
+    let header = [
+        "operation",
+        "a step",
+        "ms",
+        "ms a step",
+        "GFLOP/s",
+        "of most",
+        "GB/s",
+        "of most",
+    ];
+    print(table(header, rows, 1))?;
+    let flop: f64 = operations
+        .iter()
+        .map(|operation| operation.count * operation.flop)
+        .sum();
+    let step = timing.step_ms_median;
+    print(format!(
+        "\noperations {total:.1} ms, whole step {step:.1} ms (median of {}): {:.1} GFLOP/s, {:.0} % of the most\n\
+         at most {:.1} GFLOP/s (product of 2,048 by 2,048) and {:.1} GB/s (read and written)\n",
+        timing.steps,
+        flop / step / 1e6,
+        100.0 * flop / step * 1e3 / product_ceiling,
+        product_ceiling / 1e9,
+        memory_ceiling / 1e9,
+    ))
+}
+
+struct OperationsJob<'a> {
+    plan: &'a RunPlan,
+    repeats: usize,
+}
+
+impl Job for OperationsJob<'_> {
+    type Output = Operations;
+
+    fn run<B>(self, device: B::Device, _: &Chosen) -> Result<Operations, CliError>
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let work = Work {
+            model: &self.plan.model,
+            batch: self.plan.batch,
+            seq: self.plan.seq,
+            precision: self.plan.precision,
+            repeats: self.repeats,
+        };
+        Ok(measure::<B::InnerBackend>(&work, &device))
+    }
+}
+
+/// Trains for some steps and keeps nothing of it but the times.
+fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError> {
     let cores = HostFacts::detect().cores;
     threads::set(args.threads.unwrap_or(cores))?;
     let chosen = Chosen::decide(args.backend, args.device)?;
@@ -83,12 +187,7 @@ fn step(args: &BenchStepArgs) -> Result<(), CliError> {
     };
     let ending = dispatch(&chosen, job)?;
     let timing = StepTiming::new(args, &plan, &chosen, &ending);
-    let line = serde_json::to_string(&timing).expect("numbers and text");
-    print(format!("{line}\n").as_bytes())?;
-    match peer {
-        Some(peer) => print(timing.against(&peer).as_bytes()),
-        None => Ok(()),
-    }
+    Ok((timing, plan, chosen))
 }
 
 /// Tokens drawn evenly from the vocabulary, which nothing can be learned from.
@@ -140,7 +239,7 @@ struct StepTiming {
 }
 
 impl StepTiming {
-    fn new(args: &BenchStepArgs, plan: &RunPlan, chosen: &Chosen, ending: &Ending) -> Self {
+    fn new(args: &BenchWork, plan: &RunPlan, chosen: &Chosen, ending: &Ending) -> Self {
         let warmup = ending.steps.len().min(args.warmup_steps as usize);
         let milliseconds = |steps: &[StepRecord]| steps.iter().filter_map(|step| step.step_ms).collect::<Vec<_>>();
         let (before, timed) = (

@@ -1,6 +1,7 @@
 //! The `gpt2` command as its users meet it: what it prints, and how it exits.
 
 mod bad_input;
+mod bench;
 mod help;
 mod prepare_inspect;
 mod sample;

@@ -14,8 +14,9 @@ use ndarray::{
 };
 use rayon::prelude::*;
 
-/// Queries in a block: with a thousand keys its scores are 256 KiB, which a core's own cache holds twice.
-const BLOCK: usize = 64;
+/// Queries in a block: enough that packing the keys for BLAS costs little beside the product, and with a thousand keys the
+/// scores are 512 KiB, which a core's own cache holds twice.
+const BLOCK: usize = 128;
 
 /// What [`value`] gives: the mixed values `[B, T, H, D]`, and the logarithms of the sums `[B, H, T]`.
 type Mixed = (Array4<f32>, Array3<f32>);

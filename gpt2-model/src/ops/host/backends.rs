@@ -107,7 +107,7 @@ macro_rules! host_operations {
 }
 
 #[cfg(feature = "ndarray")]
-#[expect(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
+#[allow(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
 mod with_ndarray {
     use super::*;
     use burn::tensor::backend::Backend;
@@ -160,7 +160,7 @@ mod with_ndarray {
 }
 
 #[cfg(feature = "flex")]
-#[expect(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
+#[allow(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
 mod with_flex {
     use super::*;
     use burn::tensor::{Bytes, DType, Shape};

@@ -20,6 +20,10 @@ use std::sync::{Mutex, PoisonError};
 /// of 100 MiB.
 const CHUNK_ROWS: usize = 512;
 
+/// Derivatives below this are 0: beside the others of their row, which add up to the scale, they count for nothing, and
+/// products with numbers that `f32` cannot hold in full precision take a hundred times as long.
+const NEGLIGIBLE: f32 = 1e-30;
+
 /// The buffer of logits, kept from step to step.
 static BUFFER: Mutex<Vec<f32>> = Mutex::new(Vec::new());
 
@@ -132,7 +136,8 @@ fn row_loss(row: &mut [f32], target: usize, vocab_size: usize, scale: Option<f32
     if let Some(scale) = scale {
         let factor = scale / sum;
         for value in tokens.iter_mut() {
-            *value *= factor;
+            let derivative = *value * factor;
+            *value = if derivative < NEGLIGIBLE { 0.0 } else { derivative };
         }
         tokens[target] -= scale;
         padding.fill(0.0);

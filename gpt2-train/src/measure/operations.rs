@@ -1,0 +1,343 @@
+//! A training step operation by operation: each is timed by itself on the shapes that the step has, beside what the device
+//! reaches at most.
+
+use super::stats::median;
+use crate::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Distribution, FloatDType, Int, Tensor};
+use gpt2_model::ops::{AffineGradients, Attended, ClassifierShape};
+use gpt2_model::{Gpt2Config, Precision, cost};
+use std::time::Instant;
+
+/// Side of the square matrices whose product is the ceiling of arithmetic.
+const CEILING_SIDE: usize = 2048;
+
+/// Elements that are copied for the ceiling of memory: far more than any cache holds.
+const CEILING_ELEMENTS: usize = 1 << 26;
+
+/// Elements of the parameter that the optimizer is timed on.
+const OPTIMIZER_ELEMENTS: usize = 1 << 24;
+
+/// The work that is timed.
+#[derive(Debug, Clone)]
+pub struct Work<'a> {
+    /// The model.
+    pub model: &'a Gpt2Config,
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens in a sequence.
+    pub seq: usize,
+    /// Type of the products.
+    pub precision: Precision,
+    /// Timed repetitions of each operation.
+    pub repeats: usize,
+}
+
+/// What an operation takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// Its name.
+    pub name: &'static str,
+    /// How often a step does it; a fraction where it was timed on more than a step has.
+    pub count: f64,
+    /// Median milliseconds of one.
+    pub ms: f64,
+    /// Floating-point operations of one.
+    pub flop: f64,
+    /// Bytes that one must at least read and write.
+    pub bytes: f64,
+}
+
+impl Operation {
+    /// Milliseconds of a step.
+    pub fn ms_per_step(&self) -> f64 {
+        self.count * self.ms
+    }
+}
+
+/// All operations, and what the device reaches at most.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operations {
+    /// In the order of a step.
+    pub operations: Vec<Operation>,
+    /// FLOP/s of a product of two matrices of 2,048 by 2,048 in the precision of the work.
+    pub product_ceiling: f64,
+    /// Bytes read and written a second by scaling 64 Mi elements of `f32`.
+    pub memory_ceiling: f64,
+}
+
+/// Times the operations of a step on `device`.
+pub fn measure<B: TrainingBackend>(work: &Work, device: &B::Device) -> Operations {
+    let bench = Bench::<B> { work, device };
+    let side = CEILING_SIDE;
+    let (x, w, bias) = (
+        bench.product([side, side]),
+        bench.product([side, side]),
+        bench.product([side]),
+    );
+    let ms = bench.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
+    let product_ceiling = 2.0 * (side as f64).powi(3) / ms * 1e3;
+    let copied = bench.float([CEILING_ELEMENTS]);
+    let ms = bench.time(|| B::float_mul_scalar(copied.clone(), 0.5.into()));
+    let memory_ceiling = 8.0 * CEILING_ELEMENTS as f64 / ms * 1e3;
+    drop(copied);
+    Operations {
+        operations: bench.operations(),
+        product_ceiling,
+        memory_ceiling,
+    }
+}
+
+struct Bench<'a, B: Backend> {
+    work: &'a Work<'a>,
+    device: &'a B::Device,
+}
+
+impl<B: TrainingBackend> Bench<'_, B> {
+    fn operations(&self) -> Vec<Operation> {
+        let Gpt2Config { n_layer, n_embd: c, .. } = *self.work.model;
+        let layers = n_layer as f64;
+        let mut all = vec![self.lookup(), self.layer_norm(2.0 * layers + 1.0)];
+        for (names, [inner, outer]) in [
+            (["qkv", "qkv backward"], [c, 3 * c]),
+            (["attention out", "attention out backward"], [c, c]),
+            (["mlp in", "mlp in backward"], [c, 4 * c]),
+            (["mlp out", "mlp out backward"], [4 * c, c]),
+        ] {
+            all.extend(self.affine(names, inner, outer, layers));
+        }
+        all.extend(self.attention(layers));
+        all.extend(self.gelu(layers));
+        all.push(self.residual(2.0 * layers));
+        all.push(self.layer_norm_backward(2.0 * layers + 1.0));
+        all.push(self.lookup_backward());
+        all.push(self.classifier());
+        all.extend(self.optimizer());
+        all
+    }
+
+    fn lookup(&self) -> Operation {
+        let (table, indices) = self.embedding();
+        let ms = self.time(|| B::lookup(table.clone(), indices.clone().into_primitive()));
+        row("embedding", 1.0, ms, 0.0, 8.0 * self.stream())
+    }
+
+    fn lookup_backward(&self) -> Operation {
+        let (table, indices) = self.embedding();
+        let upstream = self.float([self.work.batch, self.work.seq, self.work.model.n_embd]);
+        let mut sum = Some(table.clone());
+        let ms = self.time(|| {
+            let indices = indices.clone().into_primitive();
+            sum = Some(B::lookup_backward(table.clone(), indices, upstream.clone(), sum.take()));
+        });
+        row("embedding backward", 1.0, ms, 0.0, 12.0 * self.stream())
+    }
+
+    fn embedding(&self) -> (FloatTensor<B>, Tensor<B, 2, Int>) {
+        let table = self.float([self.work.model.padded_vocab_size(), self.work.model.n_embd]);
+        (table, self.tokens([self.work.batch, self.work.seq]))
+    }
+
+    fn layer_norm(&self, count: f64) -> Operation {
+        let (x, weight, bias) = self.normalised();
+        let ms = self.time(|| B::normalise_rows(x.clone(), weight.clone(), bias.clone()));
+        row("LayerNorm", count, ms, 0.0, 8.0 * self.stream())
+    }
+
+    fn layer_norm_backward(&self, count: f64) -> Operation {
+        let (x, weight, _) = self.normalised();
+        let upstream = x.clone();
+        let ms = self.time(|| B::normalise_rows_backward(x.clone(), weight.clone(), upstream.clone()));
+        row("LayerNorm backward", count, ms, 0.0, 12.0 * self.stream())
+    }
+
+    fn normalised(&self) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+        let c = self.work.model.n_embd;
+        (self.float([self.rows(), c]), self.float([c]), self.float([c]))
+    }
+
+    fn affine(&self, names: [&'static str; 2], inner: usize, outer: usize, count: f64) -> [Operation; 2] {
+        let rows = self.rows();
+        let (x, w, bias) = (
+            self.product([rows, inner]),
+            self.product([inner, outer]),
+            self.product([outer]),
+        );
+        let upstream = self.product([rows, outer]);
+        let forward = self.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
+        let wanted = AffineGradients {
+            x: true,
+            w: true,
+            bias: true,
+        };
+        let backward = self.time(|| B::affine_backward(x.clone(), w.clone(), upstream.clone(), wanted));
+        let flop = 2.0 * (rows * inner * outer) as f64;
+        let elements = (rows * inner + inner * outer + rows * outer) as f64;
+        [
+            row(names[0], count, forward, flop, self.size() * elements),
+            // Two products, each of two of the three matrices into the third.
+            row(names[1], count, backward, 2.0 * flop, 2.0 * self.size() * elements),
+        ]
+    }
+
+    fn attention(&self, count: f64) -> [Operation; 2] {
+        let Work { batch, seq, model, .. } = *self.work;
+        let (c, heads) = (model.n_embd, model.n_head);
+        let (qkv, upstream) = (self.product([batch, seq, 3 * c]), self.product([batch, seq, c]));
+        let forward = self.time(|| B::causal_attention(qkv.clone(), heads));
+        let attended = B::causal_attention(qkv.clone(), heads);
+        let backward = self.time(|| {
+            let attended = Attended {
+                out: attended.out.clone(),
+                log_sum: attended.log_sum.clone(),
+            };
+            B::causal_attention_backward(qkv.clone(), attended, upstream.clone(), heads)
+        });
+        // Half of [T, T], since no position attends to a later one: 2 products forward, 5 backward.
+        let product = (batch * seq * seq * c) as f64;
+        [
+            row(
+                "attention",
+                count,
+                forward,
+                2.0 * product,
+                4.0 * self.size() * self.stream(),
+            ),
+            row(
+                "attention backward",
+                count,
+                backward,
+                5.0 * product,
+                8.0 * self.size() * self.stream(),
+            ),
+        ]
+    }
+
+    fn gelu(&self, count: f64) -> [Operation; 2] {
+        let x = self.product([self.rows(), 4 * self.work.model.n_embd]);
+        let forward = self.time(|| B::tanh_gelu(x.clone()));
+        let backward = self.time(|| B::tanh_gelu_backward(x.clone(), x.clone()));
+        let stream = 4.0 * self.size() * self.stream();
+        [
+            row("GELU", count, forward, 0.0, 2.0 * stream),
+            row("GELU backward", count, backward, 0.0, 3.0 * stream),
+        ]
+    }
+
+    fn residual(&self, count: f64) -> Operation {
+        let (x, y) = (
+            self.float([self.rows(), self.work.model.n_embd]),
+            self.float([self.rows(), self.work.model.n_embd]),
+        );
+        let ms = self.time(|| B::float_add(x.clone(), y.clone()));
+        // Forward, and the same sum of two gradients backward.
+        row("residual", 2.0 * count, ms, 0.0, 12.0 * self.stream())
+    }
+
+    fn classifier(&self) -> Operation {
+        let (model, rows) = (self.work.model, self.rows());
+        let (vocab, c) = (model.padded_vocab_size(), model.n_embd);
+        let (hidden, wte) = (self.float([rows, c]), self.float([vocab, c]));
+        let targets = self.tokens([1, rows]).reshape([rows]);
+        let shape = ClassifierShape {
+            vocab_size: model.vocab_size,
+            precision: self.work.precision,
+        };
+        let ms =
+            self.time(|| B::classifier_gradients(hidden.clone(), wte.clone(), targets.clone().into_primitive(), shape));
+        let bytes = 4.0 * (3 * vocab * c + 2 * rows * c) as f64;
+        row(
+            "classifier, loss and backward",
+            1.0,
+            ms,
+            6.0 * (rows * vocab * c) as f64,
+            bytes,
+        )
+    }
+
+    fn optimizer(&self) -> [Operation; 2] {
+        let count = cost::padded_parameters(self.work.model) as f64 / OPTIMIZER_ELEMENTS as f64;
+        let gradient = self.float([OPTIMIZER_ELEMENTS]);
+        let norm = self.time(|| B::squared_norm(vec![gradient.clone()]));
+        let rule = UpdateRule::new(&AdamWConfig::default(), 1e-4, 1.0, 10, true);
+        let mut state = Some([(); 3].map(|()| B::float_abs(self.float([OPTIMIZER_ELEMENTS]))));
+        let update = self.time(|| {
+            let [parameter, mean, square] = state.take().expect("put back each time");
+            let updated = B::adamw(parameter, gradient.clone(), mean, square, &rule);
+            state = Some([updated.parameter, updated.mean, updated.square]);
+        });
+        let elements = OPTIMIZER_ELEMENTS as f64;
+        [
+            row("gradient norm", count, norm, 0.0, 4.0 * elements),
+            row("AdamW", count, update, 0.0, 28.0 * elements),
+        ]
+    }
+
+    fn rows(&self) -> usize {
+        self.work.batch * self.work.seq
+    }
+
+    /// Elements of the residual stream.
+    fn stream(&self) -> f64 {
+        (self.rows() * self.work.model.n_embd) as f64
+    }
+
+    /// Bytes of an operand of a product.
+    fn size(&self) -> f64 {
+        match self.work.precision {
+            Precision::F32 => 4.0,
+            Precision::Bf16 => 2.0,
+        }
+    }
+
+    fn float<const D: usize>(&self, shape: [usize; D]) -> FloatTensor<B> {
+        let tensor = Tensor::<B, D>::random(shape, Distribution::Normal(0.0, 1.0), self.device);
+        tensor.into_primitive().tensor()
+    }
+
+    /// An operand of a product.
+    fn product<const D: usize>(&self, shape: [usize; D]) -> FloatTensor<B> {
+        let tensor = Tensor::<B, D>::random(shape, Distribution::Normal(0.0, 1.0), self.device);
+        let tensor = match self.work.precision {
+            Precision::F32 => tensor,
+            Precision::Bf16 => tensor.cast(FloatDType::BF16),
+        };
+        tensor.into_primitive().tensor()
+    }
+
+    fn tokens(&self, shape: [usize; 2]) -> Tensor<B, 2, Int> {
+        let vocab = self.work.model.vocab_size as f64;
+        Tensor::random(shape, Distribution::Uniform(0.0, vocab), self.device)
+    }
+
+    /// Median milliseconds of `operation`, after one that is not counted.
+    fn time<T>(&self, mut operation: impl FnMut() -> T) -> f64 {
+        let mut once = || {
+            self.wait();
+            let began = Instant::now();
+            let result = operation();
+            self.wait();
+            let ms = began.elapsed().as_secs_f64() * 1e3;
+            drop(result);
+            ms
+        };
+        once();
+        let times: Vec<f64> = (0..self.work.repeats.max(1)).map(|_| once()).collect();
+        median(&times).expect("times are finite")
+    }
+
+    fn wait(&self) {
+        B::sync(self.device).expect("the device has done its work");
+    }
+}
+
+fn row(name: &'static str, count: f64, ms: f64, flop: f64, bytes: f64) -> Operation {
+    Operation {
+        name,
+        count,
+        ms,
+        flop,
+        bytes,
+    }
+}
