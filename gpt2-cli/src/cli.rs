@@ -98,15 +98,8 @@ pub(crate) struct SampleArgs {
     /// The same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 1337)]
     pub(crate) seed: u64,
-    /// Where to compute.
-    #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
-    pub(crate) backend: BackendChoice,
-    /// Number of the device, from 0.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine")]
-    pub(crate) device: usize,
-    /// Type of the operands of matrix products.
-    #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine")]
-    pub(crate) precision: PrecisionArg,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -171,6 +164,16 @@ pub(crate) struct BenchWork {
     /// Of the weights and of the random tokens.
     #[arg(long, value_name = "N", default_value_t = 1337)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// CPU threads; all cores without.
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// Where to compute, and in what.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
     /// Where to compute.
     #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
     pub(crate) backend: BackendChoice,
@@ -180,9 +183,6 @@ pub(crate) struct BenchWork {
     /// Type of the operands of matrix products.
     #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine")]
     pub(crate) precision: PrecisionArg,
-    /// CPU threads; all cores without.
-    #[arg(long, value_name = "N", help_heading = "Machine")]
-    pub(crate) threads: Option<usize>,
 }
 
 /// Where the weights come from.

@@ -17,10 +17,9 @@ use crate::task::TrainingTask;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_model::weights;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "step-";
@@ -232,10 +231,7 @@ fn write_files<B: AutodiffBackend>(
     for entry in fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))? {
         let path = entry.map_err(|source| TrainError::io("read", dir, source))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        files.insert(
-            name,
-            describe(&path).map_err(|source| TrainError::io("read", &path, source))?,
-        );
+        files.insert(name, describe(&path)?);
     }
     write_json(&dir.join(MANIFEST_FILE), &Manifest { files })?;
     sync_directory(dir)
@@ -289,25 +285,12 @@ fn verify(dir: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn describe(path: &Path) -> io::Result<FileEntry> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => {
-                hasher.update(&buffer[..n]);
-                bytes += n as u64;
-            }
-        }
-    }
-    let sha256 = hasher
-        .finalize()
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    Ok(FileEntry { bytes, sha256 })
+fn describe(path: &Path) -> Result<FileEntry, TrainError> {
+    let metadata = fs::metadata(path).map_err(|source| TrainError::io("read", path, source))?;
+    Ok(FileEntry {
+        bytes: metadata.len(),
+        sha256: gpt2_data::sha256_file(path)?,
+    })
 }
 
 fn remove_dir(path: &Path) -> Result<(), TrainError> {

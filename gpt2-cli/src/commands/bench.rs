@@ -16,7 +16,7 @@ use gpt2_train::measure::operations::{Operation, Operations, Work, measure};
 use gpt2_train::measure::stats::Summary;
 use gpt2_train::metrics_log::StepRecord;
 use gpt2_train::optimizer::TrainingBackend;
-use gpt2_train::plan::{Environment, RunPlan};
+use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::run_dir::RunDir;
 use gpt2_train::{Display, Ending, TrainError};
 use serde::{Deserialize, Serialize};
@@ -134,21 +134,18 @@ impl Job for OperationsJob<'_> {
 fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError> {
     let cores = HostFacts::detect().cores;
     threads::set(args.threads.unwrap_or(cores))?;
-    let chosen = Chosen::decide(args.backend, args.device)?;
+    let chosen = Chosen::decide(args.machine.backend, args.machine.device)?;
     let scratch = tempfile::tempdir().map_err(|source| TrainError::io("create", std::env::temp_dir(), source))?;
     let steps = args.warmup_steps + args.steps;
-    let data = if let Some(dir) = &args.data {
-        Streams::open(dir, false)?
-    } else {
-        let sequences = steps * (args.batch * args.grad_accum) as u64;
-        let dir = scratch.path().join("random");
-        write_random_tokens(&dir, sequences * args.seq as u64 + 1, args.seed)?;
-        Streams::open(&dir, false)?
+    let given = args.data.as_deref().map(|dir| Streams::open(dir, false)).transpose()?;
+    let summary = match &given {
+        Some(streams) => streams.summary.clone(),
+        None => random_tokens(args, steps),
     };
     let run = scratch.path().join("run");
     let config = RunConfig {
         model: Some(args.model.clone()),
-        precision: Some(args.precision.into()),
+        precision: Some(args.machine.precision.into()),
         threads: args.threads,
         seed: Some(args.seed),
         steps: Some(steps),
@@ -163,7 +160,7 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
         ..RunConfig::default()
     };
     let environment = Environment {
-        data: data.summary.clone(),
+        data: summary.clone(),
         default_run: run.clone(),
         auto_backend: chosen.backend,
         cores,
@@ -173,6 +170,14 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
     if let Some(available) = chosen.probe().total_memory() {
         plan.check_memory(available)?;
     }
+    // Only now that the plan stands: they may be many.
+    let data = if let Some(streams) = given {
+        streams
+    } else {
+        let dir = scratch.path().join("random");
+        write_random_tokens(&dir, summary.train_tokens, args.seed)?;
+        Streams::open(&dir, false)?
+    };
     let interrupter = Interrupter::new();
     signals::stop_on_signals(&interrupter)?;
     let directory = RunDir::create(run)?;
@@ -188,6 +193,17 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
     let ending = dispatch(&chosen, job)?;
     let timing = StepTiming::new(args, &plan, &chosen, &ending);
     Ok((timing, plan, chosen))
+}
+
+/// As many random tokens as `steps` steps take.
+fn random_tokens(args: &BenchWork, steps: u64) -> DataSummary {
+    let a_step = args.batch.saturating_mul(args.grad_accum).saturating_mul(args.seq);
+    DataSummary {
+        name: "random".to_owned(),
+        train_tokens: steps.saturating_mul(a_step as u64).saturating_add(1),
+        val_tokens: 0,
+        floor: None,
+    }
 }
 
 /// Tokens drawn evenly from the vocabulary, which nothing can be learned from.

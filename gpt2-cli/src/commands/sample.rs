@@ -28,7 +28,7 @@ pub(crate) fn run(args: &SampleArgs) -> Result<(), CliError> {
     check(args)?;
     let dir = weights_dir(args)?;
     threads::set(HostFacts::detect().cores)?;
-    let chosen = Chosen::decide(args.backend, args.device)?;
+    let chosen = Chosen::decide(args.machine.backend, args.machine.device)?;
     note(&format!(
         "{} on {} {} ({})",
         dir.display(),
@@ -52,7 +52,7 @@ impl Job for SampleJob<'_> {
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let precision = Precision::from(self.args.precision);
+        let precision = Precision::from(self.args.machine.precision);
         check_precision::<B>(precision, &device, chosen)?;
         let model = weights::load_hf::<B::InnerBackend>(self.dir, &device)?.with_precision(precision);
         sample(self.args, &model)

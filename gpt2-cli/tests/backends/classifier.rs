@@ -1,9 +1,9 @@
 //! The classifier's own operation against plain automatic differentiation, with padded rows and more rows than a chunk.
 
-use crate::relative_error;
+use crate::{floats, relative_error};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::Precision;
 use gpt2_model::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
 use gpt2_train::optimizer::TrainingBackend;
@@ -54,10 +54,6 @@ where
         let error = relative_error(&floats(found.unwrap()), &floats(expected.unwrap()));
         assert!(error < tolerance, "gradient of {name}: relative error {error:.2e}");
     }
-}
-
-fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    tensor.into_data().convert_dtype(DType::F32).into_vec().unwrap()
 }
 
 crate::on_every_backend!(check);

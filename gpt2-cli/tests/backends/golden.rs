@@ -1,11 +1,11 @@
 //! A small GPT-2 against Hugging Face transformers on PyTorch (float32, CPU): logits, loss, every gradient, and ten AdamW
 //! steps with clipping. `cargo xtask fixtures` says how the values were made.
 
-use crate::relative_error;
+use crate::{floats, relative_error};
 use burn::module::Param;
 use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::weights::{NamedVisitor, load_hf, parameters, visit_parameters};
@@ -62,10 +62,6 @@ pub(crate) fn model<B: burn::tensor::backend::Backend>(device: &B::Device) -> Gp
     std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
     std::fs::write(dir.path().join("model.safetensors"), WEIGHTS).unwrap();
     load_hf(dir.path(), device).unwrap()
-}
-
-fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    tensor.into_data().convert_dtype(DType::F32).into_vec().unwrap()
 }
 
 mod forward_and_backward {

@@ -67,6 +67,12 @@ fn gpt2() -> std::path::PathBuf {
     std::env::var_os("GPT2_BIN").map_or_else(|| env!("CARGO_BIN_EXE_gpt2").into(), Into::into)
 }
 
+/// The elements, on the host.
+fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: burn::tensor::Tensor<B, D>) -> Vec<f32> {
+    let data = tensor.into_data().convert_dtype(burn::tensor::DType::F32);
+    data.into_vec().unwrap()
+}
+
 /// ‖found − expected‖ / ‖expected‖. A NaN or another length is infinitely wrong.
 fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() {

@@ -1,12 +1,12 @@
 //! Each operation of `gpt2_model::ops`, value and derivatives, on random inputs against its plain formula in `f64` with
 //! Burn's own derivatives.
 
-use crate::relative_error;
+use crate::{floats, relative_error};
 use burn::backend::Autodiff;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_model::ops::{self, Gpt2Backend};
 use gpt2_train::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
@@ -55,10 +55,6 @@ fn evaluate<B: AutodiffBackend>(
     let gradients = (value.clone() * weights).sum().backward();
     let derivatives = inputs.iter().map(|input| floats(input.grad(&gradients).unwrap()));
     std::iter::once(floats(value.inner())).chain(derivatives).collect()
-}
-
-fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    tensor.into_data().convert_dtype(DType::F32).into_vec().unwrap()
 }
 
 /// Fails where the two disagree: first the value, then the derivative by each input.
