@@ -1,7 +1,7 @@
 //! Causal multi-head self-attention.
 
 use crate::kv_cache::LayerCache;
-use crate::layers::{Linear, round, widen};
+use crate::layers::{Linear, acts, round, widen};
 use crate::ops::{Gpt2Backend, attention};
 use crate::precision::Precision;
 use burn::module::Module;
@@ -24,20 +24,18 @@ pub struct CausalSelfAttention<B: Backend> {
 }
 
 impl<B: Gpt2Backend> CausalSelfAttention<B> {
-    /// Attends every position to itself and those before it.
+    /// Attends every position to itself and those before it, and mixes the heads' values; [`Self::c_proj`] comes after it.
     /// With a `cache`, `x` continues the sequence that the cache holds.
     ///
     /// # Shapes
     /// `x` and the result are `[B, T, C]`.
-    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
-        let qkv = self.c_attn.forward(x, precision);
-        let dropout = self.attn_dropout.prob > 0.0 && B::ad_enabled(&qkv.device());
-        let mixed = if cache.is_some() || dropout {
+    pub fn mix(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
+        let qkv = self.c_attn.forward(x);
+        if cache.is_some() || acts(&self.attn_dropout, &qkv) {
             self.attend(qkv, precision, cache)
         } else {
             attention(qkv, self.n_head)
-        };
-        self.c_proj.forward(mixed, precision)
+        }
     }
 
     /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.

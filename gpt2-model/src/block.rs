@@ -2,7 +2,7 @@
 
 use crate::attention::CausalSelfAttention;
 use crate::kv_cache::LayerCache;
-use crate::layers::{LayerNorm, widen};
+use crate::layers::{LayerNorm, acts, widen};
 use crate::mlp::Mlp;
 use crate::ops::Gpt2Backend;
 use crate::precision::Precision;
@@ -30,9 +30,15 @@ impl<B: Gpt2Backend> Block<B> {
     /// # Shapes
     /// `x` and the result are `[B, T, C]`, in `f32`.
     pub fn forward(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
-        let attended = self.attn.forward(self.ln_1.forward(x.clone()), precision, cache);
-        let x = x + self.resid_dropout.forward(widen(attended));
-        let fed = self.mlp.forward(self.ln_2.forward(x.clone()), precision);
-        x + self.resid_dropout.forward(widen(fed))
+        let mixed = self.attn.mix(self.ln_1.forward(x.clone(), precision), precision, cache);
+        if acts(&self.resid_dropout, &x) {
+            let x = x + self.resid_dropout.forward(widen(self.attn.c_proj.forward(mixed)));
+            let fed = self.mlp.forward(self.ln_2.forward(x.clone(), precision));
+            x + self.resid_dropout.forward(widen(fed))
+        } else {
+            let x = self.attn.c_proj.forward_onto(x, mixed);
+            let normal = self.ln_2.forward(x.clone(), precision);
+            self.mlp.forward_onto(x, normal)
+        }
     }
 }

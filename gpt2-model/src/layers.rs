@@ -1,26 +1,17 @@
 //! The three parametrised layers that GPT-2 is made of, holding Hugging Face's names and layouts.
 
-use crate::ops::{Gpt2Backend, affine, layer_norm, lookup};
+use crate::ops::{Gpt2Backend, affine, affine_onto, layer_norm};
 use crate::precision::Precision;
 use burn::module::{Module, Param};
+use burn::nn::Dropout;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 
 /// A table of vectors: token or position embedding.
 #[derive(Module, Debug)]
 pub struct Embedding<B: Backend> {
     /// `[rows, C]`.
     pub weight: Param<Tensor<B, 2>>,
-}
-
-impl<B: Gpt2Backend> Embedding<B> {
-    /// Rows of the table by index.
-    ///
-    /// # Shapes
-    /// `indices` is `[B, T]`; the result `[B, T, C]`.
-    pub fn forward(&self, indices: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        lookup(self.weight.val(), indices)
-    }
 }
 
 /// An affine map `y = x·W + b`, stored as GPT-2's `Conv1D` is: `W` is `[in, out]`.
@@ -33,18 +24,25 @@ pub struct Linear<B: Backend> {
 }
 
 impl<B: Gpt2Backend> Linear<B> {
-    /// The product and the bias, in `precision`; the result has that type.
+    /// The product and the bias, in the type of `x`.
     ///
     /// # Shapes
     /// `x` is `[B, T, in]`; the result `[B, T, out]`.
-    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision) -> Tensor<B, 3> {
-        let [batch, seq, width] = x.dims();
-        let weight = round(self.weight.val(), precision);
-        let bias = round(self.bias.val(), precision);
-        let out = weight.dims()[1];
+    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, seq, _] = x.dims();
         // One two-dimensional product: a batched one would be `batch` small products on some backends.
-        let x = round(x.reshape([batch * seq, width]), precision);
-        affine(x, weight, bias).reshape([batch, seq, out]) // [B, T, out]
+        let y = affine(rows(x), self.weight.val(), self.bias.val());
+        let out = y.dims()[1];
+        y.reshape([batch, seq, out])
+    }
+
+    /// The same on top of `residual`, in its type.
+    ///
+    /// # Shapes
+    /// `x` is `[B, T, in]`; `residual` and the result `[B, T, out]`.
+    pub fn forward_onto(&self, residual: Tensor<B, 3>, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let shape = residual.dims();
+        affine_onto(rows(residual), rows(x), self.weight.val(), self.bias.val()).reshape(shape)
     }
 }
 
@@ -58,14 +56,13 @@ pub struct LayerNorm<B: Backend> {
 }
 
 impl<B: Gpt2Backend> LayerNorm<B> {
-    /// Normalises each vector to mean 0 and variance 1, then scales and shifts it.
+    /// Normalises each vector to mean 0 and variance 1, then scales and shifts it, and rounds it to `precision`.
     ///
     /// # Shapes
     /// `x` and the result are `[B, T, C]`.
-    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let [batch, seq, width] = x.dims();
-        let normal = layer_norm(x.reshape([batch * seq, width]), self.weight.val(), self.bias.val());
-        normal.reshape([batch, seq, width])
+    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision) -> Tensor<B, 3> {
+        let shape = x.dims();
+        layer_norm(rows(x), self.weight.val(), self.bias.val(), precision).reshape(shape)
     }
 }
 
@@ -78,6 +75,24 @@ pub(crate) fn round<B: Backend, const D: usize>(x: Tensor<B, D>, precision: Prec
     }
 }
 
+/// `x` in the type of `other`.
+pub(crate) fn round_like<B: Backend, const D: usize, const E: usize>(
+    x: Tensor<B, D>,
+    other: &Tensor<B, E>,
+) -> Tensor<B, D> {
+    if other.dtype() == DType::BF16 {
+        round(x, Precision::Bf16)
+    } else {
+        x
+    }
+}
+
+/// `[B, T, C]` → `[B·T, C]`.
+pub(crate) fn rows<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
+    let [batch, seq, width] = x.dims();
+    x.reshape([batch * seq, width])
+}
+
 /// `x` in `f32`, the type of the residual stream.
 pub(crate) fn widen<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     if x.dtype() == DType::BF16 {
@@ -85,6 +100,11 @@ pub(crate) fn widen<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D>
     } else {
         x
     }
+}
+
+/// Whether `dropout` does anything to `x`.
+pub(crate) fn acts<B: Backend, const D: usize>(dropout: &Dropout, x: &Tensor<B, D>) -> bool {
+    dropout.prob > 0.0 && B::ad_enabled(&x.device())
 }
 
 /// A parameter of the given values.

@@ -1,8 +1,7 @@
 //! The feed-forward half of a block.
 
-use crate::layers::Linear;
-use crate::ops::{Gpt2Backend, gelu};
-use crate::precision::Precision;
+use crate::layers::{Linear, rows};
+use crate::ops::{Gpt2Backend, feed_forward, gelu};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -19,7 +18,18 @@ pub struct Mlp<B: Backend> {
 impl<B: Gpt2Backend> Mlp<B> {
     /// # Shapes
     /// `x` and the result are `[B, T, C]`.
-    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision) -> Tensor<B, 3> {
-        self.c_proj.forward(gelu(self.c_fc.forward(x, precision)), precision)
+    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.c_proj.forward(gelu(self.c_fc.forward(x)))
+    }
+
+    /// The same on top of `residual`, in its type.
+    ///
+    /// # Shapes
+    /// `x`, `residual` and the result are `[B, T, C]`.
+    pub fn forward_onto(&self, residual: Tensor<B, 3>, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let shape = residual.dims();
+        let weights = [&self.c_fc, &self.c_proj].map(|linear| linear.weight.val());
+        let biases = [&self.c_fc, &self.c_proj].map(|linear| linear.bias.val());
+        feed_forward(rows(residual), rows(x), weights, biases).reshape(shape)
     }
 }

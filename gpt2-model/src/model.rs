@@ -3,8 +3,8 @@
 use crate::block::Block;
 use crate::config::Gpt2Config;
 use crate::kv_cache::KvCache;
-use crate::layers::{Embedding, LayerNorm, round, widen};
-use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
+use crate::layers::{Embedding, LayerNorm, round, rows, widen};
+use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss, embed};
 use crate::precision::Precision;
 use burn::module::Module;
 use burn::nn::Dropout;
@@ -42,7 +42,7 @@ impl<B: Backend> Gpt2<B> {
 }
 
 impl<B: Gpt2Backend> Gpt2<B> {
-    /// The residual stream after the last LayerNorm.
+    /// The residual stream after the last LayerNorm, in the type of the products.
     ///
     /// # Shapes
     /// `tokens` is `[B, T]`; the result `[B, T, C]`.
@@ -58,13 +58,12 @@ impl<B: Gpt2Backend> Gpt2<B> {
             past + seq,
             self.config.block_size
         );
-        let positions = Tensor::arange(past as i64..(past + seq) as i64, &tokens.device()).unsqueeze();
-        let mut x = self.wte.forward(tokens) + self.wpe.forward(positions); // [B, T, C]
-        x = self.embd_dropout.forward(x);
+        let x = embed(self.wte.weight.val(), self.wpe.weight.val(), tokens, past); // [B, T, C]
+        let mut x = self.embd_dropout.forward(x);
         for (i, block) in self.h.iter().enumerate() {
             x = block.forward(x, self.precision, cache.as_mut().map(|cache| &mut cache.layers[i]));
         }
-        self.ln_f.forward(x)
+        self.ln_f.forward(x, self.precision)
     }
 
     /// Logits of the next token at every position, in `f32`, without the padded rows.
@@ -86,11 +85,10 @@ impl<B: Gpt2Backend> Gpt2<B> {
     }
 
     fn classify(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        let [batch, seq, width] = hidden.dims();
+        let [batch, seq, _] = hidden.dims();
         let wte = round(self.wte.weight.val(), self.precision);
-        let hidden = round(hidden.reshape([batch * seq, width]), self.precision);
         // The small operand is the one that is transposed: CPU backends copy what is.
-        let logits = wte.matmul(hidden.transpose()).transpose(); // [B·T, Vp]
+        let logits = wte.matmul(rows(hidden).transpose()).transpose(); // [B·T, Vp]
         widen(logits)
             .narrow(1, 0, self.config.vocab_size)
             .reshape([batch, seq, self.config.vocab_size])
@@ -102,9 +100,9 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// `inputs` and `targets` are `[B, T]`; the result `[1]`.
     pub fn loss(&self, inputs: Tensor<B, 2, Int>, targets: Tensor<B, 2, Int>) -> Tensor<B, 1> {
         let hidden = self.hidden(inputs, None);
-        let [batch, seq, width] = hidden.dims();
+        let [batch, seq, _] = hidden.dims();
         classifier_loss(
-            hidden.reshape([batch * seq, width]),
+            rows(hidden),
             self.wte.weight.val(),
             targets.reshape([batch * seq]),
             ClassifierShape {

@@ -8,6 +8,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
+use gpt2_model::Precision;
 use gpt2_model::ops::{self, Gpt2Backend};
 use gpt2_train::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
 use rand::{RngExt, SeedableRng};
@@ -67,6 +68,11 @@ fn compare(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f64) {
     }
 }
 
+fn exact_gelu(x: Tensor<Exact, 2>) -> Tensor<Exact, 2> {
+    let argument = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+    x * (argument.tanh() + 1.0) * 0.5
+}
+
 mod affine {
     use super::*;
 
@@ -90,6 +96,18 @@ mod affine {
                 x.matmul(w) + bias
             });
             compare(&found, &expected, tolerance);
+
+            let [x, w, bias] = inputs;
+            let inputs = [x, w, bias, Matrix::random(&mut rng, [rows, columns])];
+            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+                let [x, w, bias, residual] = inputs.try_into().unwrap();
+                ops::affine_onto(residual, x, w, bias.squeeze_dim(0))
+            });
+            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
+                let [x, w, bias, residual] = inputs.try_into().unwrap();
+                residual + x.matmul(w) + bias
+            });
+            compare(&found, &expected, tolerance);
         }
     }
 
@@ -106,10 +124,39 @@ mod gelu {
     {
         let inputs = [Matrix::random(&mut ChaCha8Rng::seed_from_u64(3), [150, 333])];
         let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| ops::gelu(inputs[0].clone()));
+        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| exact_gelu(inputs[0].clone()));
+        compare(&found, &expected, tolerance);
+    }
+
+    crate::on_every_backend!(check);
+}
+
+mod embed {
+    use super::*;
+
+    /// One row several times, one never.
+    const TOKENS: [[i32; 3]; 2] = [[4, 0, 4], [3, 4, 1]];
+
+    /// The position of the first token; the table is longer than the positions that are used.
+    const PAST: usize = 1;
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let inputs = [[5, 64], [6, 64]].map(|shape| Matrix::random(&mut rng, shape));
+        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+            let [wte, wpe] = inputs.try_into().unwrap();
+            let tokens = Tensor::<B, 2, Int>::from_data(TOKENS, device);
+            ops::embed(wte, wpe, tokens, PAST).flatten(0, 1)
+        });
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
-            let x = inputs[0].clone();
-            let argument = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
-            x * (argument.tanh() + 1.0) * 0.5
+            let [wte, wpe] = inputs.try_into().unwrap();
+            let tokens = Tensor::<Exact, 1, Int>::from_data(TOKENS.as_flattened(), &CPU);
+            let positions = wpe.narrow(0, PAST, TOKENS[0].len());
+            wte.select(0, tokens) + Tensor::cat(vec![positions.clone(), positions], 0)
         });
         compare(&found, &expected, tolerance);
     }
@@ -117,25 +164,40 @@ mod gelu {
     crate::on_every_backend!(check);
 }
 
-mod lookup {
+mod feed_forward {
     use super::*;
 
-    /// One row several times, one never.
-    const INDICES: [[i32; 3]; 2] = [[4, 0, 4], [3, 4, 1]];
+    const ROWS: usize = 133;
+    const WIDTH: usize = 64;
 
     fn check<B>(device: &B::Device, tolerance: f64)
     where
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let inputs = [Matrix::random(&mut ChaCha8Rng::seed_from_u64(4), [5, 19])];
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let stream = [ROWS, WIDTH];
+        let shapes = [
+            stream,
+            stream,
+            [WIDTH, 4 * WIDTH],
+            [1, 4 * WIDTH],
+            [4 * WIDTH, WIDTH],
+            [1, WIDTH],
+        ];
+        let mut inputs = shapes.map(|shape| Matrix::random(&mut rng, shape));
+        for value in &mut inputs[2].values {
+            // Where GELU is neither straight nor flat.
+            *value *= 0.2;
+        }
         let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
-            let indices = Tensor::<B, 2, Int>::from_data(INDICES, device);
-            ops::lookup(inputs[0].clone(), indices).flatten(0, 1)
+            let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
+            let biases = [bias_in.squeeze_dim(0), bias_out.squeeze_dim(0)];
+            ops::feed_forward(residual, x, [w_in, w_out], biases)
         });
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
-            let indices = Tensor::<Exact, 1, Int>::from_data(INDICES.as_flattened(), &CPU);
-            inputs[0].clone().select(0, indices)
+            let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
+            residual + exact_gelu(x.matmul(w_in) + bias_in).matmul(w_out) + bias_out
         });
         compare(&found, &expected, tolerance);
     }
@@ -210,13 +272,14 @@ mod layer_norm {
         let inputs = [SHAPE, [1, SHAPE[1]], [1, SHAPE[1]]].map(|shape| Matrix::random(&mut rng, shape));
         let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
             let [x, weight, bias] = inputs.try_into().unwrap();
-            ops::layer_norm(x, weight.squeeze_dim(0), bias.squeeze_dim(0))
+            // With the residual stream around it, as in a block.
+            x.clone() + ops::layer_norm(x, weight.squeeze_dim(0), bias.squeeze_dim(0), Precision::F32)
         });
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
             let [x, weight, bias] = inputs.try_into().unwrap();
-            let centred = x.clone() - x.mean_dim(1);
+            let centred = x.clone() - x.clone().mean_dim(1);
             let deviation = (centred.clone().square().mean_dim(1) + 1e-5).sqrt();
-            centred / deviation * weight + bias
+            x + centred / deviation * weight + bias
         });
         compare(&found, &expected, tolerance);
     }

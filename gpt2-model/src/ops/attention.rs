@@ -1,10 +1,10 @@
 //! The reference causal attention and its derivative, which computes the attention weights anew instead of keeping them.
 
 use super::Attended;
-use crate::layers::widen;
+use crate::layers::{round_like, widen};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Bool, DType, FloatDType, Tensor, TensorPrimitive};
+use burn::tensor::{Bool, Tensor, TensorPrimitive};
 
 pub(super) fn value<B: Backend>(qkv: FloatTensor<B>, n_head: usize) -> Attended<FloatTensor<B>> {
     let heads = Heads::<B>::new(qkv, n_head);
@@ -76,13 +76,4 @@ impl<B: Backend> Heads<B> {
 fn join<B: Backend>(heads: Tensor<B, 4>) -> Tensor<B, 3> {
     let [batch, n_head, seq, head_dim] = heads.dims();
     heads.swap_dims(1, 2).reshape([batch, seq, n_head * head_dim])
-}
-
-/// `x` in the type of `other`.
-fn round_like<B: Backend>(x: Tensor<B, 4>, other: &Tensor<B, 4>) -> Tensor<B, 4> {
-    if other.dtype() == DType::BF16 {
-        x.cast(FloatDType::BF16)
-    } else {
-        x
-    }
 }

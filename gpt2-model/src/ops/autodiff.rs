@@ -1,12 +1,41 @@
 //! Derivatives of the operations, for any backend that has them.
 
-use super::{AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend};
+use super::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FedForward, FeedForwardWeights, Gpt2Backend,
+    Normalised,
+};
+use crate::precision::Precision;
 use burn::backend::Autodiff;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::TensorMetadata;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn_autodiff::NodeId;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use std::sync::Arc;
+
+/// The gradient that `tensor` has so far, taken out, for an operation that adds its own to it in place.
+///
+/// The copy of the tensor is one that the graph does not count, so that keeping it in a step keeps no part of the graph.
+#[derive(Debug, Clone)]
+struct SoFar<B: Backend>(FloatTensor<Autodiff<B>>);
+
+impl<B: Backend> SoFar<B> {
+    fn of<C: CheckpointStrategy>(tensor: &FloatTensor<Autodiff<B, C>>) -> Self {
+        let mut copy = tensor.clone();
+        copy.rc = Arc::new(NodeId::new());
+        Self(copy)
+    }
+
+    fn value(&self) -> FloatTensor<B> {
+        self.0.primitive.clone()
+    }
+
+    fn take(&self, grads: &mut Gradients) -> Option<FloatTensor<B>> {
+        grads.remove::<B>(&self.0)
+    }
+}
 
 /// The classifier's backward pass: both derivatives were made with the loss, and wait for its own gradient.
 #[derive(Debug)]
@@ -28,44 +57,97 @@ impl<B: Gpt2Backend> Backward<B, 2> for ClassifierBackward {
 
 /// The embedding's backward pass.
 #[derive(Debug)]
-struct LookupBackward;
+struct EmbedBackward;
 
-impl<B: Gpt2Backend> Backward<B, 1> for LookupBackward {
-    /// The table and the indices.
-    type State = (FloatTensor<Autodiff<B>>, IntTensor<B>);
+impl<B: Gpt2Backend> Backward<B, 2> for EmbedBackward {
+    /// The tables, the tokens and the first position.
+    type State = (SoFar<B>, FloatTensor<B>, IntTensor<B>, usize);
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [by_wte, by_wpe] = ops.parents;
         let upstream = grads.consume::<B>(&ops.node);
-        let (table, indices) = ops.state;
-        if let Some(parent) = parent {
+        let (wte, wpe, tokens, past) = ops.state;
+        if let Some(parent) = by_wpe {
+            grads.register::<B>(parent.id, B::embed_backward_positions(wpe, upstream.clone(), past));
+        }
+        if let Some(parent) = by_wte {
             // A tied classifier has its derivative there already: far larger than the few rows that are added here.
-            let sum = grads.remove::<B>(&table);
-            grads.register::<B>(parent.id, B::lookup_backward(table.primitive, indices, upstream, sum));
+            let sum = wte.take(grads);
+            let table = wte.value();
+            grads.register::<B>(parent.id, B::embed_backward_tokens(table, tokens, upstream, sum));
         }
     }
 }
 
-/// The affine map's backward pass.
+/// The affine map's backward pass, and what was added to its result.
 #[derive(Debug)]
 struct AffineBackward;
 
+impl AffineBackward {
+    fn register<B: Gpt2Backend>(
+        [x, w]: [FloatTensor<B>; 2],
+        upstream: FloatTensor<B>,
+        parents: [Option<NodeId>; 3],
+        grads: &mut Gradients,
+    ) {
+        let wanted = AffineGradients {
+            x: parents[0].is_some(),
+            w: parents[1].is_some(),
+            bias: parents[2].is_some(),
+        };
+        let found = B::affine_backward(x, w, upstream, wanted);
+        for (parent, gradient) in parents.into_iter().zip([found.x, found.w, found.bias]) {
+            if let Some((parent, gradient)) = parent.zip(gradient) {
+                grads.register::<B>(parent, gradient);
+            }
+        }
+    }
+}
+
 impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
-    /// Input and weights.
+    /// Input and rounded weights.
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x, w, bias] = ops.parents;
         let upstream = grads.consume::<B>(&ops.node);
-        let [x_value, w_value] = ops.state;
-        let wanted = AffineGradients {
-            x: x.is_some(),
-            w: w.is_some(),
-            bias: bias.is_some(),
-        };
-        let found = B::affine_backward(x_value, w_value, upstream, wanted);
-        for (parent, gradient) in [(x, found.x), (w, found.w), (bias, found.bias)] {
-            if let Some((parent, gradient)) = parent.zip(gradient) {
+        let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
+        Self::register::<B>(ops.state, upstream, parents, grads);
+    }
+}
+
+impl<B: Gpt2Backend> Backward<B, 4> for AffineBackward {
+    /// Input and rounded weights.
+    type State = [FloatTensor<B>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let upstream = grads.consume::<B>(&ops.node);
+        let [x, w, bias, residual] = ops.parents.map(|parent| parent.map(|parent| parent.id));
+        if let Some(residual) = residual {
+            grads.register::<B>(residual, upstream.clone());
+        }
+        Self::register::<B>(ops.state, upstream, [x, w, bias], grads);
+    }
+}
+
+/// The backward pass of the feed-forward half.
+#[derive(Debug)]
+struct FeedForwardBackward;
+
+impl<B: Gpt2Backend> Backward<B, 6> for FeedForwardBackward {
+    /// Input, rounded weights, and what the forward pass gave.
+    type State = (FloatTensor<B>, [FloatTensor<B>; 2], FedForward<FloatTensor<B>>);
+
+    fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let upstream = grads.consume::<B>(&ops.node);
+        let [residual, parents @ ..] = ops.parents;
+        if let Some(residual) = residual {
+            grads.register::<B>(residual.id, upstream.clone());
+        }
+        let (x, weights, fed) = ops.state;
+        let (by_x, by) = B::feed_forward_backward(x, weights, fed, upstream);
+        let found = [by_x, by.w_in, by.bias_in, by.w_out, by.bias_out];
+        for (parent, gradient) in parents.into_iter().zip(found) {
+            if let Some(parent) = parent {
                 grads.register::<B>(parent.id, gradient);
             }
         }
@@ -88,18 +170,19 @@ impl<B: Gpt2Backend> Backward<B, 1> for GeluBackward {
     }
 }
 
-/// LayerNorm's backward pass computes the statistics of its input anew.
+/// LayerNorm's backward pass adds to the gradient that came around it, along the residual stream.
 #[derive(Debug)]
 struct LayerNormBackward;
 
 impl<B: Gpt2Backend> Backward<B, 3> for LayerNormBackward {
-    /// Input and gain.
-    type State = [FloatTensor<B>; 2];
+    /// Input, gain and the rows' statistics.
+    type State = (SoFar<B>, FloatTensor<B>, Option<[FloatTensor<B>; 2]>);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
-        let [x, weight] = ops.state;
-        let found = B::normalise_rows_backward(x, weight, upstream);
+        let (x, weight, statistics) = ops.state;
+        let sum = x.take(grads);
+        let found = B::normalise_rows_backward(x.value(), weight, statistics, upstream, sum);
         for (parent, gradient) in ops.parents.into_iter().zip([found.x, found.weight, found.bias]) {
             if let Some(parent) = parent {
                 grads.register::<B>(parent.id, gradient);
@@ -126,30 +209,102 @@ impl<B: Gpt2Backend> Backward<B, 1> for AttentionBackward {
     }
 }
 
+/// `w` in the type of `x`.
+fn rounded<B: Backend>(w: FloatTensor<B>, x: &FloatTensor<B>) -> FloatTensor<B> {
+    if w.dtype() == x.dtype() {
+        w
+    } else {
+        B::float_cast(w, x.dtype().into())
+    }
+}
+
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
-    fn lookup(table: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
-        match LookupBackward
-            .prepare::<C>([table.node.clone()])
-            .compute_bound()
-            .stateful()
-        {
+    fn embed(
+        wte: FloatTensor<Self>,
+        wpe: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
+        past: usize,
+    ) -> FloatTensor<Self> {
+        let nodes = [wte.node.clone(), wpe.node.clone()];
+        let value = |wte, wpe, tokens| B::embed(wte, wpe, tokens, past);
+        match EmbedBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let state = (table.clone(), indices.clone());
-                prepared.finish(state, B::lookup(table.primitive, indices))
+                let state = (SoFar::of::<C>(&wte), wpe.primitive.clone(), tokens.clone(), past);
+                prepared.finish(state, value(wte.primitive, wpe.primitive, tokens))
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::lookup(table.primitive, indices)),
+            OpsKind::UnTracked(prepared) => prepared.finish(value(wte.primitive, wpe.primitive, tokens)),
         }
     }
 
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [x.node.clone(), w.node.clone(), bias.node.clone()];
-        match AffineBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let state = [x.primitive.clone(), w.primitive.clone()];
-                prepared.finish(state, B::affine(x.primitive, w.primitive, bias.primitive))
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::affine(x.primitive, w.primitive, bias.primitive)),
+        let (x, w) = (x.primitive.clone(), rounded::<B>(w.primitive, &x.primitive));
+        let value = B::affine(x.clone(), w.clone(), bias.primitive);
+        match Backward::<B, 3>::prepare::<C>(AffineBackward, nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish([x, w], value),
+            OpsKind::UnTracked(prepared) => prepared.finish(value),
         }
+    }
+
+    fn affine_onto(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node, w.node, bias.node, residual.node];
+        let (x, w) = (x.primitive.clone(), rounded::<B>(w.primitive, &x.primitive));
+        let value = B::affine_onto(residual.primitive, x.clone(), w.clone(), bias.primitive);
+        match Backward::<B, 4>::prepare::<C>(AffineBackward, nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish([x, w], value),
+            OpsKind::UnTracked(prepared) => prepared.finish(value),
+        }
+    }
+
+    fn feed_forward(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weights: FeedForwardWeights<FloatTensor<Self>>,
+    ) -> FedForward<FloatTensor<Self>> {
+        let FeedForwardWeights {
+            w_in,
+            bias_in,
+            w_out,
+            bias_out,
+        } = weights;
+        let nodes = [
+            residual.node,
+            x.node,
+            w_in.node,
+            bias_in.node,
+            w_out.node,
+            bias_out.node,
+        ];
+        let x = x.primitive;
+        let weights = FeedForwardWeights {
+            w_in: rounded::<B>(w_in.primitive, &x),
+            bias_in: bias_in.primitive,
+            w_out: rounded::<B>(w_out.primitive, &x),
+            bias_out: bias_out.primitive,
+        };
+        let products = [weights.w_in.clone(), weights.w_out.clone()];
+        let fed = B::feed_forward(residual.primitive, x.clone(), weights);
+        let inner = Self::from_inner(fed.inner.clone());
+        let activated = Self::from_inner(fed.activated.clone());
+        let out = match FeedForwardBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let out = fed.out.clone();
+                prepared.finish((x, products, fed), out)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(fed.out),
+        };
+        FedForward { out, inner, activated }
     }
 
     fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -159,17 +314,22 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         }
     }
 
-    fn normalise_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn normalise_rows(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        precision: Precision,
+    ) -> Normalised<FloatTensor<Self>> {
         let nodes = [x.node.clone(), weight.node.clone(), bias.node.clone()];
-        match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
+        let value = B::normalise_rows(x.primitive.clone(), weight.primitive.clone(), bias.primitive, precision);
+        let statistics = value.statistics.clone().map(|both| both.map(Self::from_inner));
+        let out = match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let state = [x.primitive.clone(), weight.primitive.clone()];
-                prepared.finish(state, B::normalise_rows(x.primitive, weight.primitive, bias.primitive))
+                prepared.finish((SoFar::of::<C>(&x), weight.primitive, value.statistics), value.out)
             }
-            OpsKind::UnTracked(prepared) => {
-                prepared.finish(B::normalise_rows(x.primitive, weight.primitive, bias.primitive))
-            }
-        }
+            OpsKind::UnTracked(prepared) => prepared.finish(value.out),
+        };
+        Normalised { out, statistics }
     }
 
     fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {

@@ -1,10 +1,10 @@
 //! The reference classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
 
-use super::{ClassifierGradients, ClassifierShape};
+use super::{ClassifierGradients, ClassifierShape, primitive};
 use crate::layers::{round, widen};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, TensorPrimitive};
 
 /// Logits in memory at once: 64 MiB of `f32`, which also stays under the largest binding of every WGPU device.
 const CHUNK_LOGITS: usize = 1 << 24;
@@ -41,7 +41,7 @@ pub(super) fn gradients<B: Backend>(
         let minus_one = Tensor::full([chunk.len, 1], -scale, &inputs.device);
         let d_logits = (softmax.probabilities * scale).scatter(1, chunk.targets, minus_one, IndexingUpdateOp::Add);
         let d_logits = round(d_logits, shape.precision);
-        d_hidden.push(widen(d_logits.clone().matmul(inputs.wte.clone())));
+        d_hidden.push(d_logits.clone().matmul(inputs.wte.clone()));
         let by_wte = widen(d_logits.transpose().matmul(chunk.hidden));
         d_wte = Some(match d_wte {
             Some(sum) => sum + by_wte,
@@ -53,9 +53,10 @@ pub(super) fn gradients<B: Backend>(
         });
     }
     let (total, d_wte) = total.zip(d_wte).expect("at least one row");
+    let d_hidden = Tensor::cat(d_hidden, 0);
     ClassifierGradients {
         loss: (total / inputs.rows as f64).into_primitive().tensor(),
-        hidden: Tensor::cat(d_hidden, 0).into_primitive().tensor(),
+        hidden: primitive(if inputs.narrow { d_hidden } else { widen(d_hidden) }),
         wte: d_wte.into_primitive().tensor(),
     }
 }
@@ -66,6 +67,8 @@ struct Inputs<B: Backend> {
     targets: Tensor<B, 1, Int>,
     /// 0 for tokens and −∞ for padded rows, `[1, Vp]`; absent where nothing is padded.
     padding: Option<Tensor<B, 2>>,
+    /// Whether the hidden states came in the type of the products.
+    narrow: bool,
     rows: usize,
     chunk_rows: usize,
     device: B::Device,
@@ -96,6 +99,7 @@ impl<B: Backend> Inputs<B> {
             Tensor::from_data(TensorData::new(mask, [1, padded]), &device)
         });
         Self {
+            narrow: hidden.dtype() == DType::BF16,
             hidden: round(hidden, shape.precision),
             wte: round(wte, shape.precision),
             targets: Tensor::from_primitive(targets),

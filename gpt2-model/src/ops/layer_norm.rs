@@ -1,17 +1,27 @@
 //! The reference LayerNorm (Ba, Kiros & Hinton 2016) and its derivatives.
 
-use super::LayerNormGradients;
+use super::{LayerNormGradients, Normalised, primitive, tensor};
+use crate::layers::{round, widen};
+use crate::precision::Precision;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorPrimitive};
 
 /// LayerNorm's epsilon in every published GPT-2.
 pub(super) const EPS: f64 = 1e-5;
 
-pub(super) fn value<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn value<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    precision: Precision,
+) -> Normalised<FloatTensor<B>> {
     let (normal, _) = normalise(tensor::<B, 2>(x));
     let result = normal * tensor::<B, 1>(weight).unsqueeze() + tensor::<B, 1>(bias).unsqueeze();
-    result.into_primitive().tensor()
+    Normalised {
+        out: primitive(round(result, precision)),
+        statistics: None,
+    }
 }
 
 /// With `n` the normalised rows and `g` the upstream times the gain: `(g − mean g − n·mean(g·n)) / deviation`.
@@ -19,15 +29,19 @@ pub(super) fn derivatives<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     upstream: FloatTensor<B>,
+    sum: Option<FloatTensor<B>>,
 ) -> LayerNormGradients<FloatTensor<B>> {
     let (normal, per_deviation) = normalise(tensor::<B, 2>(x));
-    let upstream = tensor::<B, 2>(upstream);
+    let upstream = widen(tensor::<B, 2>(upstream));
     let g = upstream.clone() * tensor::<B, 1>(weight).unsqueeze();
     let along = (g.clone() * normal.clone()).mean_dim(1);
     let x = (g.clone() - g.mean_dim(1) - normal.clone() * along) * per_deviation;
-    let sum_rows = |matrix: Tensor<B, 2>| matrix.sum_dim(0).squeeze_dim::<1>(0).into_primitive().tensor();
+    let sum_rows = |matrix: Tensor<B, 2>| primitive(matrix.sum_dim(0).squeeze_dim::<1>(0));
     LayerNormGradients {
-        x: x.into_primitive().tensor(),
+        x: primitive(match sum {
+            Some(sum) => tensor(sum) + x,
+            None => x,
+        }),
         weight: sum_rows(upstream.clone() * normal),
         bias: sum_rows(upstream),
     }
@@ -39,8 +53,4 @@ fn normalise<B: Backend>(x: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let variance = centred.clone().square().mean_dim(1);
     let per_deviation = (variance + EPS).sqrt().recip();
     (centred * per_deviation.clone(), per_deviation)
-}
-
-fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }

@@ -8,12 +8,13 @@ mod attention;
 mod autodiff;
 mod backends;
 mod classifier;
+mod embedding;
+mod feed_forward;
 mod gelu;
 #[cfg(feature = "host")]
 #[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
 mod host;
 mod layer_norm;
-mod lookup;
 
 #[cfg(feature = "host")]
 pub use host::HostTensor;
@@ -37,7 +38,7 @@ pub struct ClassifierShape {
 pub struct ClassifierGradients<B: Backend> {
     /// Mean cross-entropy in nats, `[1]`.
     pub loss: FloatTensor<B>,
-    /// Of the loss by the hidden states, `[N, C]`, `f32`.
+    /// Of the loss by the hidden states, `[N, C]`, in their type.
     pub hidden: FloatTensor<B>,
     /// Of the loss by the embedding, `[Vp, C]`, `f32`.
     pub wte: FloatTensor<B>,
@@ -52,6 +53,15 @@ pub struct AffineGradients<T> {
     pub w: T,
     /// Of the bias, `[out]`.
     pub bias: T,
+}
+
+/// What LayerNorm gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Normalised<T> {
+    /// The normalised rows, scaled and shifted, `[N, C]`.
+    pub out: T,
+    /// Each row's mean and the reciprocal of its deviation, `[N]` each, for a derivative that does not compute them anew.
+    pub statistics: Option<[T; 2]>,
 }
 
 /// The derivatives of [`Gpt2Backend::normalise_rows`].
@@ -75,13 +85,40 @@ pub struct Attended<T> {
     pub log_sum: T,
 }
 
+/// The parameters of [`Gpt2Backend::feed_forward`], or their derivatives.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedForwardWeights<T> {
+    /// `[C, 4C]`.
+    pub w_in: T,
+    /// `[4C]`.
+    pub bias_in: T,
+    /// `[4C, C]`.
+    pub w_out: T,
+    /// `[C]`.
+    pub bias_out: T,
+}
+
+/// What [`Gpt2Backend::feed_forward`] gives.
+#[derive(Debug, Clone, Copy)]
+pub struct FedForward<T> {
+    /// The sum with the residual stream, `[N, C]`.
+    pub out: T,
+    /// GELU's input, `[N, 4C]`, for the derivative.
+    pub inner: T,
+    /// GELU's output, `[N, 4C]`, for the derivative.
+    pub activated: T,
+}
+
 /// A backend that can train a GPT-2.
+///
+/// Parameters, their derivatives and the residual stream are `f32`. Where an operation multiplies matrices, its input `x`
+/// has the type of the product, and so have its result and its derivative by `x`; weights are rounded to that type.
 pub trait Gpt2Backend: Backend {
     /// Mean cross-entropy of `targets` under `softmax(hidden · wteᵀ)`, computed in chunks of rows so that the logits never
     /// stand in memory at once.
     ///
     /// # Shapes
-    /// `hidden` is `[N, C]` and `wte` `[Vp, C]`, both `f32`; `targets` is `[N]`; the result `[1]`.
+    /// `hidden` is `[N, C]` and `wte` `[Vp, C]`; `targets` is `[N]`; the result `[1]`, in `f32`.
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,
@@ -101,26 +138,38 @@ pub trait Gpt2Backend: Backend {
         classifier::gradients::<Self>(hidden, wte, targets, shape)
     }
 
-    /// Rows of `table` by index.
+    /// The sum of a token's and its position's vector; the first position is `past`.
     ///
     /// # Shapes
-    /// `table` is `[rows, C]`, `indices` `[B, T]`; the result `[B, T, C]`.
-    fn lookup(table: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
-        Self::embedding(table, indices)
+    /// `wte` is `[Vp, C]`, `wpe` `[positions, C]`, `tokens` `[B, T]`; the result `[B, T, C]`.
+    fn embed(
+        wte: FloatTensor<Self>,
+        wpe: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
+        past: usize,
+    ) -> FloatTensor<Self> {
+        embedding::value::<Self>(wte, wpe, tokens, past)
     }
 
-    /// The derivative of [`Gpt2Backend::lookup`] by the table: `upstream` added up by row, on top of `sum` where there is
-    /// one.
+    /// The derivative of [`Gpt2Backend::embed`] by `wte`: `upstream` added up by token, on top of `sum` where there is one.
     ///
     /// # Shapes
     /// `upstream` is `[B, T, C]`; `sum` and the result have the table's shape.
-    fn lookup_backward(
-        table: FloatTensor<Self>,
-        indices: IntTensor<Self>,
+    fn embed_backward_tokens(
+        wte: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
         upstream: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> FloatTensor<Self> {
-        lookup::derivative::<Self>(table, indices, upstream, sum)
+        embedding::by_tokens::<Self>(wte, tokens, upstream, sum)
+    }
+
+    /// The derivative of [`Gpt2Backend::embed`] by `wpe`: `upstream` added up by position.
+    ///
+    /// # Shapes
+    /// `upstream` is `[B, T, C]`; the result has the table's shape.
+    fn embed_backward_positions(wpe: FloatTensor<Self>, upstream: FloatTensor<Self>, past: usize) -> FloatTensor<Self> {
+        embedding::by_positions::<Self>(wpe, upstream, past)
     }
 
     /// `tensor` times `factor`, which has one element.
@@ -131,15 +180,29 @@ pub trait Gpt2Backend: Backend {
     /// `x·w + bias`.
     ///
     /// # Shapes
-    /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the result `[N, out]`. All are of one type.
+    /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the result `[N, out]`.
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         affine::value::<Self>(x, w, bias)
     }
 
-    /// The derivatives of [`Gpt2Backend::affine`], times `upstream`: those that are asked for.
+    /// `residual + x·w + bias`, in the residual's type.
     ///
     /// # Shapes
-    /// `upstream` is `[N, out]`.
+    /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; `residual` and the result `[N, out]`.
+    fn affine_onto(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        affine::onto::<Self>(residual, x, w, bias)
+    }
+
+    /// The derivatives of [`Gpt2Backend::affine`] and of [`Gpt2Backend::affine_onto`], times `upstream`: those that are
+    /// asked for.
+    ///
+    /// # Shapes
+    /// `upstream` is `[N, out]`, of whichever type the result had.
     fn affine_backward(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -149,24 +212,58 @@ pub trait Gpt2Backend: Backend {
         affine::derivatives::<Self>(x, w, upstream, wanted)
     }
 
-    /// Each row normalised to mean 0 and variance 1, times `weight`, plus `bias`. All tensors are `f32`.
+    /// The feed-forward half of a block: `residual + gelu(x·w_in + bias_in)·w_out + bias_out`.
     ///
     /// # Shapes
-    /// `x` is `[N, C]`, `weight` and `bias` `[C]`; the result `[N, C]`.
-    fn normalise_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        layer_norm::value::<Self>(x, weight, bias)
+    /// `x` is `[N, C]`; `residual` and the result `[N, C]`, in `f32`.
+    fn feed_forward(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weights: FeedForwardWeights<FloatTensor<Self>>,
+    ) -> FedForward<FloatTensor<Self>> {
+        feed_forward::value::<Self>(residual, x, weights)
     }
 
-    /// The derivatives of [`Gpt2Backend::normalise_rows`], times `upstream`.
+    /// The derivatives of [`Gpt2Backend::feed_forward`] by `x` and by the weights, times `upstream`.
     ///
     /// # Shapes
-    /// `upstream` is `[N, C]`.
+    /// `weights` are `w_in` and `w_out`; `upstream` is `[N, C]`, in `f32`.
+    fn feed_forward_backward(
+        x: FloatTensor<Self>,
+        weights: [FloatTensor<Self>; 2],
+        fed: FedForward<FloatTensor<Self>>,
+        upstream: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FeedForwardWeights<FloatTensor<Self>>) {
+        feed_forward::derivatives::<Self>(x, weights, fed, upstream)
+    }
+
+    /// Each row normalised to mean 0 and variance 1, times `weight`, plus `bias`, rounded to `precision`.
+    ///
+    /// # Shapes
+    /// `x` is `[N, C]`, `weight` and `bias` `[C]`, all in `f32`; the result `[N, C]`.
+    fn normalise_rows(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        precision: Precision,
+    ) -> Normalised<FloatTensor<Self>> {
+        layer_norm::value::<Self>(x, weight, bias, precision)
+    }
+
+    /// The derivatives of [`Gpt2Backend::normalise_rows`], times `upstream`; the one by `x` on top of `sum` where there is
+    /// one.
+    ///
+    /// # Shapes
+    /// `upstream` is `[N, C]`, of the result's type; `sum` `[N, C]`, in `f32`.
     fn normalise_rows_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        statistics: Option<[FloatTensor<Self>; 2]>,
         upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
     ) -> LayerNormGradients<FloatTensor<Self>> {
-        layer_norm::derivatives::<Self>(x, weight, upstream)
+        let _ = statistics;
+        layer_norm::derivatives::<Self>(x, weight, upstream, sum)
     }
 
     /// Causal attention of `n_head` heads: every position attends to itself and those before it.
@@ -216,18 +313,17 @@ pub fn classifier_loss<B: Gpt2Backend>(
     targets: Tensor<B, 1, Int>,
     shape: ClassifierShape,
 ) -> Tensor<B, 1> {
-    let loss = B::classifier_loss(
-        hidden.into_primitive().tensor(),
-        wte.into_primitive().tensor(),
+    tensor(B::classifier_loss(
+        primitive(hidden),
+        primitive(wte),
         targets.into_primitive(),
         shape,
-    );
-    Tensor::from_primitive(TensorPrimitive::Float(loss))
+    ))
 }
 
 /// [`Gpt2Backend::tanh_gelu`] on tensors.
 pub fn gelu<B: Gpt2Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(B::tanh_gelu(x.into_primitive().tensor())))
+    tensor(B::tanh_gelu(primitive(x)))
 }
 
 /// [`Gpt2Backend::affine`] on tensors.
@@ -235,34 +331,71 @@ pub fn gelu<B: Gpt2Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
 /// # Shapes
 /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the result `[N, out]`.
 pub fn affine<B: Gpt2Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
-    let result = B::affine(
-        x.into_primitive().tensor(),
-        w.into_primitive().tensor(),
-        bias.into_primitive().tensor(),
-    );
-    Tensor::from_primitive(TensorPrimitive::Float(result))
+    tensor(B::affine(primitive(x), primitive(w), primitive(bias)))
 }
 
-/// [`Gpt2Backend::lookup`] on tensors.
+/// [`Gpt2Backend::affine_onto`] on tensors.
 ///
 /// # Shapes
-/// `table` is `[rows, C]`, `indices` `[B, T]`; the result `[B, T, C]`.
-pub fn lookup<B: Gpt2Backend>(table: Tensor<B, 2>, indices: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-    let result = B::lookup(table.into_primitive().tensor(), indices.into_primitive());
-    Tensor::from_primitive(TensorPrimitive::Float(result))
+/// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; `residual` and the result `[N, out]`.
+pub fn affine_onto<B: Gpt2Backend>(
+    residual: Tensor<B, 2>,
+    x: Tensor<B, 2>,
+    w: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    tensor(B::affine_onto(
+        primitive(residual),
+        primitive(x),
+        primitive(w),
+        primitive(bias),
+    ))
+}
+
+/// [`Gpt2Backend::feed_forward`] on tensors.
+///
+/// # Shapes
+/// `x`, `residual` and the result are `[N, C]`; `w_in` is `[C, 4C]`, `w_out` `[4C, C]`, and each bias as long as its
+/// product is wide.
+pub fn feed_forward<B: Gpt2Backend>(
+    residual: Tensor<B, 2>,
+    x: Tensor<B, 2>,
+    [w_in, w_out]: [Tensor<B, 2>; 2],
+    [bias_in, bias_out]: [Tensor<B, 1>; 2],
+) -> Tensor<B, 2> {
+    let weights = FeedForwardWeights {
+        w_in: primitive(w_in),
+        bias_in: primitive(bias_in),
+        w_out: primitive(w_out),
+        bias_out: primitive(bias_out),
+    };
+    tensor(B::feed_forward(primitive(residual), primitive(x), weights).out)
+}
+
+/// [`Gpt2Backend::embed`] on tensors.
+///
+/// # Shapes
+/// `wte` is `[Vp, C]`, `wpe` `[positions, C]`, `tokens` `[B, T]`; the result `[B, T, C]`.
+pub fn embed<B: Gpt2Backend>(
+    wte: Tensor<B, 2>,
+    wpe: Tensor<B, 2>,
+    tokens: Tensor<B, 2, Int>,
+    past: usize,
+) -> Tensor<B, 3> {
+    tensor(B::embed(primitive(wte), primitive(wpe), tokens.into_primitive(), past))
 }
 
 /// [`Gpt2Backend::normalise_rows`] on tensors.
 ///
 /// # Shapes
-/// `x` is `[N, C]`, `weight` and `bias` `[C]`; the result `[N, C]`.
-pub fn layer_norm<B: Gpt2Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
-    let result = B::normalise_rows(
-        x.into_primitive().tensor(),
-        weight.into_primitive().tensor(),
-        bias.into_primitive().tensor(),
-    );
-    Tensor::from_primitive(TensorPrimitive::Float(result))
+/// `x` is `[N, C]`, `weight` and `bias` `[C]`; the result `[N, C]`, in the type of `precision`.
+pub fn layer_norm<B: Gpt2Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    bias: Tensor<B, 1>,
+    precision: Precision,
+) -> Tensor<B, 2> {
+    tensor(B::normalise_rows(primitive(x), primitive(weight), primitive(bias), precision).out)
 }
 
 /// [`Gpt2Backend::causal_attention`] on tensors.
@@ -270,6 +403,13 @@ pub fn layer_norm<B: Gpt2Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: T
 /// # Shapes
 /// `qkv` is `[B, T, 3C]`; the result `[B, T, C]`.
 pub fn attention<B: Gpt2Backend>(qkv: Tensor<B, 3>, n_head: usize) -> Tensor<B, 3> {
-    let attended = B::causal_attention(qkv.into_primitive().tensor(), n_head);
-    Tensor::from_primitive(TensorPrimitive::Float(attended.out))
+    tensor(B::causal_attention(primitive(qkv), n_head).out)
+}
+
+fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }

@@ -6,7 +6,7 @@ use crate::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Distribution, FloatDType, Int, Tensor};
-use gpt2_model::ops::{AffineGradients, Attended, ClassifierShape};
+use gpt2_model::ops::{AffineGradients, Attended, ClassifierShape, FeedForwardWeights};
 use gpt2_model::{Gpt2Config, Precision, cost};
 use std::time::Instant;
 
@@ -74,7 +74,7 @@ pub fn measure<B: TrainingBackend>(work: &Work, device: &B::Device) -> Operation
     let (x, w, bias) = (
         bench.product([side, side]),
         bench.product([side, side]),
-        bench.product([side]),
+        bench.float([side]),
     );
     let ms = bench.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
     let product_ceiling = 2.0 * (side as f64).powi(3) / ms * 1e3;
@@ -98,58 +98,72 @@ impl<B: TrainingBackend> Bench<'_, B> {
     fn operations(&self) -> Vec<Operation> {
         let Gpt2Config { n_layer, n_embd: c, .. } = *self.work.model;
         let layers = n_layer as f64;
-        let mut all = vec![self.lookup(), self.layer_norm(2.0 * layers + 1.0)];
-        for (names, [inner, outer]) in [
-            (["qkv", "qkv backward"], [c, 3 * c]),
-            (["attention out", "attention out backward"], [c, c]),
-            (["mlp in", "mlp in backward"], [c, 4 * c]),
-            (["mlp out", "mlp out backward"], [4 * c, c]),
-        ] {
-            all.extend(self.affine(names, inner, outer, layers));
-        }
+        let mut all = vec![self.embed(), self.layer_norm(2.0 * layers + 1.0)];
+        all.extend(self.affine(["qkv", "qkv backward"], [c, 3 * c], false, layers));
         all.extend(self.attention(layers));
-        all.extend(self.gelu(layers));
-        all.push(self.residual(2.0 * layers));
+        all.extend(self.affine(["attention out", "attention out backward"], [c, c], true, layers));
+        all.extend(self.feed_forward(layers));
         all.push(self.layer_norm_backward(2.0 * layers + 1.0));
-        all.push(self.lookup_backward());
+        all.push(self.embed_backward());
         all.push(self.classifier());
         all.extend(self.optimizer());
         all
     }
 
-    fn lookup(&self) -> Operation {
-        let (table, indices) = self.embedding();
-        let ms = self.time(|| B::lookup(table.clone(), indices.clone().into_primitive()));
+    fn embed(&self) -> Operation {
+        let (wte, wpe, tokens) = self.embedding();
+        let ms = self.time(|| B::embed(wte.clone(), wpe.clone(), tokens.clone().into_primitive(), 0));
         row("embedding", 1.0, ms, 0.0, 8.0 * self.stream())
     }
 
-    fn lookup_backward(&self) -> Operation {
-        let (table, indices) = self.embedding();
+    fn embed_backward(&self) -> Operation {
+        let (wte, wpe, tokens) = self.embedding();
         let upstream = self.float([self.work.batch, self.work.seq, self.work.model.n_embd]);
-        let mut sum = Some(table.clone());
+        let mut sum = Some(wte.clone());
         let ms = self.time(|| {
-            let indices = indices.clone().into_primitive();
-            sum = Some(B::lookup_backward(table.clone(), indices, upstream.clone(), sum.take()));
+            let tokens = tokens.clone().into_primitive();
+            let by_positions = B::embed_backward_positions(wpe.clone(), upstream.clone(), 0);
+            sum = Some(B::embed_backward_tokens(
+                wte.clone(),
+                tokens,
+                upstream.clone(),
+                sum.take(),
+            ));
+            by_positions
         });
-        row("embedding backward", 1.0, ms, 0.0, 12.0 * self.stream())
+        row("embedding backward", 1.0, ms, 0.0, 16.0 * self.stream())
     }
 
-    fn embedding(&self) -> (FloatTensor<B>, Tensor<B, 2, Int>) {
-        let table = self.float([self.work.model.padded_vocab_size(), self.work.model.n_embd]);
-        (table, self.tokens([self.work.batch, self.work.seq]))
+    fn embedding(&self) -> (FloatTensor<B>, FloatTensor<B>, Tensor<B, 2, Int>) {
+        let c = self.work.model.n_embd;
+        let wte = self.float([self.work.model.padded_vocab_size(), c]);
+        let wpe = self.float([self.work.model.block_size, c]);
+        (wte, wpe, self.tokens([self.work.batch, self.work.seq]))
     }
 
     fn layer_norm(&self, count: f64) -> Operation {
         let (x, weight, bias) = self.normalised();
-        let ms = self.time(|| B::normalise_rows(x.clone(), weight.clone(), bias.clone()));
-        row("LayerNorm", count, ms, 0.0, 8.0 * self.stream())
+        let ms = self.time(|| B::normalise_rows(x.clone(), weight.clone(), bias.clone(), self.work.precision));
+        row("LayerNorm", count, ms, 0.0, (4.0 + self.size()) * self.stream())
     }
 
     fn layer_norm_backward(&self, count: f64) -> Operation {
-        let (x, weight, _) = self.normalised();
-        let upstream = x.clone();
-        let ms = self.time(|| B::normalise_rows_backward(x.clone(), weight.clone(), upstream.clone()));
-        row("LayerNorm backward", count, ms, 0.0, 12.0 * self.stream())
+        let (x, weight, bias) = self.normalised();
+        let normal = B::normalise_rows(x.clone(), weight.clone(), bias, self.work.precision);
+        let mut sum = Some(x.clone());
+        let ms = self.time(|| {
+            let (x, statistics) = (x.clone(), normal.statistics.clone());
+            let found = B::normalise_rows_backward(x, weight.clone(), statistics, normal.out.clone(), sum.take());
+            sum = Some(found.x);
+            (found.weight, found.bias)
+        });
+        row(
+            "LayerNorm backward",
+            count,
+            ms,
+            0.0,
+            (12.0 + self.size()) * self.stream(),
+        )
     }
 
     fn normalised(&self) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
@@ -157,15 +171,22 @@ impl<B: TrainingBackend> Bench<'_, B> {
         (self.float([self.rows(), c]), self.float([c]), self.float([c]))
     }
 
-    fn affine(&self, names: [&'static str; 2], inner: usize, outer: usize, count: f64) -> [Operation; 2] {
+    /// With `onto`, the result is added to the residual stream.
+    fn affine(&self, names: [&'static str; 2], [inner, outer]: [usize; 2], onto: bool, count: f64) -> [Operation; 2] {
         let rows = self.rows();
         let (x, w, bias) = (
             self.product([rows, inner]),
             self.product([inner, outer]),
-            self.product([outer]),
+            self.float([outer]),
         );
-        let upstream = self.product([rows, outer]);
-        let forward = self.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
+        let (upstream, forward) = if onto {
+            let residual = self.float([rows, outer]);
+            let forward = self.time(|| B::affine_onto(residual.clone(), x.clone(), w.clone(), bias.clone()));
+            (residual, forward)
+        } else {
+            let forward = self.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
+            (self.product([rows, outer]), forward)
+        };
         let wanted = AffineGradients {
             x: true,
             w: true,
@@ -173,11 +194,44 @@ impl<B: TrainingBackend> Bench<'_, B> {
         };
         let backward = self.time(|| B::affine_backward(x.clone(), w.clone(), upstream.clone(), wanted));
         let flop = 2.0 * (rows * inner * outer) as f64;
-        let elements = (rows * inner + inner * outer + rows * outer) as f64;
+        let (read, written) = ((rows * inner + inner * outer) as f64, (rows * outer) as f64);
+        let result = if onto { 8.0 } else { self.size() };
         [
-            row(names[0], count, forward, flop, self.size() * elements),
+            row(names[0], count, forward, flop, self.size() * read + result * written),
             // Two products, each of two of the three matrices into the third.
-            row(names[1], count, backward, 2.0 * flop, 2.0 * self.size() * elements),
+            row(
+                names[1],
+                count,
+                backward,
+                2.0 * flop,
+                2.0 * self.size() * (read + written),
+            ),
+        ]
+    }
+
+    fn feed_forward(&self, count: f64) -> [Operation; 2] {
+        let (rows, c) = (self.rows(), self.work.model.n_embd);
+        let (x, residual) = (self.product([rows, c]), self.float([rows, c]));
+        let weights = FeedForwardWeights {
+            w_in: self.product([c, 4 * c]),
+            bias_in: self.float([4 * c]),
+            w_out: self.product([4 * c, c]),
+            bias_out: self.float([c]),
+        };
+        let forward = self.time(|| B::feed_forward(residual.clone(), x.clone(), weights.clone()));
+        let fed = B::feed_forward(residual.clone(), x.clone(), weights.clone());
+        let products = [weights.w_in, weights.w_out];
+        let backward =
+            self.time(|| B::feed_forward_backward(x.clone(), products.clone(), fed.clone(), residual.clone()));
+        let flop = 16.0 * (rows * c * c) as f64;
+        let weights = 8.0 * self.size() * (c * c) as f64;
+        // Forward: x and the residual in, GELU's input out and its output out and in, the sum out.
+        let forward_bytes = weights + (13.0 * self.size() + 8.0) * self.stream();
+        // Backward: each of four products reads and writes three matrices, two of them four times as wide.
+        let backward_bytes = 2.0 * weights + 4.0 * 5.0 * self.size() * self.stream();
+        [
+            row("feed-forward", count, forward, flop, forward_bytes),
+            row("feed-forward backward", count, backward, 2.0 * flop, backward_bytes),
         ]
     }
 
@@ -214,31 +268,10 @@ impl<B: TrainingBackend> Bench<'_, B> {
         ]
     }
 
-    fn gelu(&self, count: f64) -> [Operation; 2] {
-        let x = self.product([self.rows(), 4 * self.work.model.n_embd]);
-        let forward = self.time(|| B::tanh_gelu(x.clone()));
-        let backward = self.time(|| B::tanh_gelu_backward(x.clone(), x.clone()));
-        let stream = 4.0 * self.size() * self.stream();
-        [
-            row("GELU", count, forward, 0.0, 2.0 * stream),
-            row("GELU backward", count, backward, 0.0, 3.0 * stream),
-        ]
-    }
-
-    fn residual(&self, count: f64) -> Operation {
-        let (x, y) = (
-            self.float([self.rows(), self.work.model.n_embd]),
-            self.float([self.rows(), self.work.model.n_embd]),
-        );
-        let ms = self.time(|| B::float_add(x.clone(), y.clone()));
-        // Forward, and the same sum of two gradients backward.
-        row("residual", 2.0 * count, ms, 0.0, 12.0 * self.stream())
-    }
-
     fn classifier(&self) -> Operation {
         let (model, rows) = (self.work.model, self.rows());
         let (vocab, c) = (model.padded_vocab_size(), model.n_embd);
-        let (hidden, wte) = (self.float([rows, c]), self.float([vocab, c]));
+        let (hidden, wte) = (self.product([rows, c]), self.float([vocab, c]));
         let targets = self.tokens([1, rows]).reshape([rows]);
         let shape = ClassifierShape {
             vocab_size: model.vocab_size,

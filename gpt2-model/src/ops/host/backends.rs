@@ -2,10 +2,11 @@
 
 use super::HostTensor;
 use crate::ops::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend, LayerNormGradients, affine,
-    attention, classifier, gelu, host, layer_norm, lookup, scaled,
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend, LayerNormGradients, Normalised,
+    affine, attention, classifier, embedding, gelu, host, layer_norm, scaled,
 };
-use burn::tensor::ops::{FloatTensor, IntTensor};
+use crate::precision::Precision;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use ndarray::ArrayViewD;
 
 /// The methods of [`Gpt2Backend`]: what [`host`] computes, or the reference for tensors that it does not take.
@@ -41,14 +42,14 @@ macro_rules! host_operations {
             }
         }
 
-        fn lookup_backward(
-            table: FloatTensor<Self>,
-            indices: IntTensor<Self>,
+        fn embed_backward_tokens(
+            wte: FloatTensor<Self>,
+            tokens: IntTensor<Self>,
             upstream: FloatTensor<Self>,
             sum: Option<FloatTensor<Self>>,
         ) -> FloatTensor<Self> {
-            host::lookup_backward(&table, &indices, &upstream, sum)
-                .unwrap_or_else(|sum| lookup::derivative::<Self>(table, indices, upstream, sum))
+            host::embed_backward(&wte, &tokens, &upstream, sum)
+                .unwrap_or_else(|sum| embedding::by_tokens::<Self>(wte, tokens, upstream, sum))
         }
 
         fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -69,17 +70,31 @@ macro_rules! host_operations {
             x: FloatTensor<Self>,
             weight: FloatTensor<Self>,
             bias: FloatTensor<Self>,
-        ) -> FloatTensor<Self> {
-            host::layer_norm(&x, &weight, &bias).unwrap_or_else(|| layer_norm::value::<Self>(x, weight, bias))
+            precision: Precision,
+        ) -> Normalised<FloatTensor<Self>> {
+            match host::layer_norm(&x, &weight, &bias) {
+                Some(out) if precision == Precision::F32 => Normalised {
+                    out,
+                    statistics: None,
+                },
+                _ => layer_norm::value::<Self>(x, weight, bias, precision),
+            }
         }
 
         fn normalise_rows_backward(
             x: FloatTensor<Self>,
             weight: FloatTensor<Self>,
+            _statistics: Option<[FloatTensor<Self>; 2]>,
             upstream: FloatTensor<Self>,
+            sum: Option<FloatTensor<Self>>,
         ) -> LayerNormGradients<FloatTensor<Self>> {
-            host::layer_norm_backward(&x, &weight, &upstream)
-                .unwrap_or_else(|| layer_norm::derivatives::<Self>(x, weight, upstream))
+            let Some(mut found) = host::layer_norm_backward(&x, &weight, &upstream) else {
+                return layer_norm::derivatives::<Self>(x, weight, upstream, sum);
+            };
+            if let Some(sum) = sum {
+                found.x = Self::float_add(sum, found.x);
+            }
+            found
         }
 
         fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {

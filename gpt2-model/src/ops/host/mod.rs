@@ -37,7 +37,7 @@ fn is_one<T: HostTensor>(tensor: &T) -> bool {
 }
 
 /// Gives `sum` back where the tensors are not of the types that are taken here.
-fn lookup_backward<T: HostTensor>(table: &T, indices: &T, upstream: &T, sum: Option<T>) -> Result<T, Option<T>> {
+fn embed_backward<T: HostTensor>(table: &T, indices: &T, upstream: &T, sum: Option<T>) -> Result<T, Option<T>> {
     let (Some(table), Some(rows), Some(upstream)) = (matrix(table), indices.indices(), values(upstream)) else {
         return Err(sum);
     };

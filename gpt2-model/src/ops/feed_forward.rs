@@ -1,0 +1,51 @@
+//! The reference feed-forward half of a block: two affine maps with a GELU between them, each in its backend's own way.
+
+use super::{AffineGradients, FedForward, FeedForwardWeights, Gpt2Backend};
+use burn::tensor::ops::FloatTensor;
+
+/// All derivatives of an affine map.
+const ALL: AffineGradients<bool> = AffineGradients {
+    x: true,
+    w: true,
+    bias: true,
+};
+
+pub(super) fn value<B: Gpt2Backend>(
+    residual: FloatTensor<B>,
+    x: FloatTensor<B>,
+    weights: FeedForwardWeights<FloatTensor<B>>,
+) -> FedForward<FloatTensor<B>> {
+    let inner = B::affine(x, weights.w_in, weights.bias_in);
+    let activated = B::tanh_gelu(inner.clone());
+    FedForward {
+        out: B::affine_onto(residual, activated.clone(), weights.w_out, weights.bias_out),
+        inner,
+        activated,
+    }
+}
+
+pub(super) fn derivatives<B: Gpt2Backend>(
+    x: FloatTensor<B>,
+    [w_in, w_out]: [FloatTensor<B>; 2],
+    fed: FedForward<FloatTensor<B>>,
+    upstream: FloatTensor<B>,
+) -> (FloatTensor<B>, FeedForwardWeights<FloatTensor<B>>) {
+    let all = |found: AffineGradients<Option<FloatTensor<B>>>| {
+        let expected = "all are asked for";
+        (
+            found.x.expect(expected),
+            found.w.expect(expected),
+            found.bias.expect(expected),
+        )
+    };
+    let (by_activated, w_out, bias_out) = all(B::affine_backward(fed.activated, w_out, upstream, ALL));
+    let by_inner = B::tanh_gelu_backward(fed.inner, by_activated);
+    let (by_x, w_in, bias_in) = all(B::affine_backward(x, w_in, by_inner, ALL));
+    let weights = FeedForwardWeights {
+        w_in,
+        bias_in,
+        w_out,
+        bias_out,
+    };
+    (by_x, weights)
+}
