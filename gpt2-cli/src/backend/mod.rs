@@ -171,9 +171,7 @@ pub(crate) fn dispatch<J: Job>(chosen: &Chosen, job: J) -> Result<J::Output, Cli
             job.run::<Autodiff<burn_wgpu::Wgpu<f32, i32, u32>>>(wgpu::device(chosen.device.index)?, chosen)
         }
         #[cfg(feature = "cuda")]
-        BackendChoice::Cuda => {
-            job.run::<Autodiff<burn_cuda::Cuda<f32, i32>>>(cuda::device(chosen.device.index), chosen)
-        }
+        BackendChoice::Cuda => job.run::<Autodiff<gpt2_model::ops::Cuda>>(cuda::device(chosen.device.index), chosen),
         other => Err(CliError::BackendUnavailable {
             backend: other,
             reason: build_command(other),

@@ -36,7 +36,7 @@ macro_rules! on_every_backend {
         #[test]
         fn cuda() {
             if crate::present("cuda", "no CUDA device") {
-                $check::<burn::backend::Autodiff<burn_cuda::Cuda<f32, i32>>>(&Default::default(), 5e-3);
+                $check::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(&Default::default(), 5e-3);
             }
         }
     };

@@ -10,7 +10,7 @@ use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_model::Precision;
 use gpt2_model::ops::{self, Gpt2Backend};
-use gpt2_train::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
+use gpt2_train::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -137,8 +137,8 @@ mod embed {
     /// One row several times, one never.
     const TOKENS: [[i32; 3]; 2] = [[4, 0, 4], [3, 4, 1]];
 
-    /// The position of the first token; the table is longer than the positions that are used.
-    const PAST: usize = 1;
+    /// Positions of the first token; the table is longer than the positions that are used.
+    const PAST: [usize; 2] = [0, 1];
 
     fn check<B>(device: &B::Device, tolerance: f64)
     where
@@ -147,18 +147,20 @@ mod embed {
     {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         let inputs = [[5, 64], [6, 64]].map(|shape| Matrix::random(&mut rng, shape));
-        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
-            let [wte, wpe] = inputs.try_into().unwrap();
-            let tokens = Tensor::<B, 2, Int>::from_data(TOKENS, device);
-            ops::embed(wte, wpe, tokens, PAST).flatten(0, 1)
-        });
-        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
-            let [wte, wpe] = inputs.try_into().unwrap();
-            let tokens = Tensor::<Exact, 1, Int>::from_data(TOKENS.as_flattened(), &CPU);
-            let positions = wpe.narrow(0, PAST, TOKENS[0].len());
-            wte.select(0, tokens) + Tensor::cat(vec![positions.clone(), positions], 0)
-        });
-        compare(&found, &expected, tolerance);
+        for past in PAST {
+            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+                let [wte, wpe] = inputs.try_into().unwrap();
+                let tokens = Tensor::<B, 2, Int>::from_data(TOKENS, device);
+                ops::embed(wte, wpe, tokens, past).flatten(0, 1)
+            });
+            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
+                let [wte, wpe] = inputs.try_into().unwrap();
+                let tokens = Tensor::<Exact, 1, Int>::from_data(TOKENS.as_flattened(), &CPU);
+                let positions = wpe.narrow(0, past, TOKENS[0].len());
+                wte.select(0, tokens) + Tensor::cat(vec![positions.clone(), positions], 0)
+            });
+            compare(&found, &expected, tolerance);
+        }
     }
 
     crate::on_every_backend!(check);
@@ -226,13 +228,15 @@ mod adamw {
             let tensor = matrix.to::<B::InnerBackend>(FloatDType::F32, device);
             tensor.into_primitive().tensor()
         };
-        let updated = B::InnerBackend::adamw(
-            primitive(&parameter),
-            primitive(&gradient),
-            primitive(&mean),
-            primitive(&square),
-            &UpdateRule::new(&config, lr, scale, step, true),
-        );
+        let pending = Pending {
+            parameter: primitive(&parameter),
+            gradient: primitive(&gradient),
+            mean: primitive(&mean),
+            square: primitive(&square),
+            decays: true,
+        };
+        let rule = UpdateRule::new(&config, lr, scale, step);
+        let updated = B::InnerBackend::adamw(vec![pending], &rule).pop().unwrap();
         let found = [updated.parameter, updated.mean, updated.square].map(|primitive| {
             floats(Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(
                 primitive,

@@ -64,17 +64,15 @@ impl<B: Gpt2Backend> Backward<B, 2> for EmbedBackward {
     type State = (SoFar<B>, FloatTensor<B>, IntTensor<B>, usize);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [by_wte, by_wpe] = ops.parents;
         let upstream = grads.consume::<B>(&ops.node);
         let (wte, wpe, tokens, past) = ops.state;
-        if let Some(parent) = by_wpe {
-            grads.register::<B>(parent.id, B::embed_backward_positions(wpe, upstream.clone(), past));
-        }
-        if let Some(parent) = by_wte {
-            // A tied classifier has its derivative there already: far larger than the few rows that are added here.
-            let sum = wte.take(grads);
-            let table = wte.value();
-            grads.register::<B>(parent.id, B::embed_backward_tokens(table, tokens, upstream, sum));
+        // A tied classifier has its derivative there already: far larger than the few rows that are added here.
+        let sum = wte.take(grads);
+        let found = B::embed_backward([wte.value(), wpe], tokens, past, upstream, sum);
+        for (parent, gradient) in ops.parents.into_iter().zip(found) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, gradient);
+            }
         }
     }
 }
@@ -210,11 +208,11 @@ impl<B: Gpt2Backend> Backward<B, 1> for AttentionBackward {
 }
 
 /// `w` in the type of `x`.
-fn rounded<B: Backend>(w: FloatTensor<B>, x: &FloatTensor<B>) -> FloatTensor<B> {
+fn rounded<B: Gpt2Backend>(w: FloatTensor<B>, x: &FloatTensor<B>) -> FloatTensor<B> {
     if w.dtype() == x.dtype() {
         w
     } else {
-        B::float_cast(w, x.dtype().into())
+        B::round_weights(w, x.dtype().into())
     }
 }
 

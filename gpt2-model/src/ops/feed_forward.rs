@@ -27,7 +27,8 @@ pub(super) fn value<B: Gpt2Backend>(
 pub(super) fn derivatives<B: Gpt2Backend>(
     x: FloatTensor<B>,
     [w_in, w_out]: [FloatTensor<B>; 2],
-    fed: FedForward<FloatTensor<B>>,
+    inner: FloatTensor<B>,
+    activated: FloatTensor<B>,
     upstream: FloatTensor<B>,
 ) -> (FloatTensor<B>, FeedForwardWeights<FloatTensor<B>>) {
     let all = |found: AffineGradients<Option<FloatTensor<B>>>| {
@@ -38,8 +39,8 @@ pub(super) fn derivatives<B: Gpt2Backend>(
             found.bias.expect(expected),
         )
     };
-    let (by_activated, w_out, bias_out) = all(B::affine_backward(fed.activated, w_out, upstream, ALL));
-    let by_inner = B::tanh_gelu_backward(fed.inner, by_activated);
+    let (by_activated, w_out, bias_out) = all(B::affine_backward(activated, w_out, upstream, ALL));
+    let by_inner = B::tanh_gelu_backward(inner, by_activated);
     let (by_x, w_in, bias_in) = all(B::affine_backward(x, w_in, by_inner, ALL));
     let weights = FeedForwardWeights {
         w_in,

@@ -6,8 +6,9 @@
 mod affine;
 mod attention;
 mod autodiff;
-mod backends;
 mod classifier;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod embedding;
 mod feed_forward;
 mod gelu;
@@ -15,14 +16,18 @@ mod gelu;
 #[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
 mod host;
 mod layer_norm;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
 #[cfg(feature = "host")]
 pub use host::HostTensor;
 
 use crate::precision::Precision;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{Int, Tensor, TensorMetadata, TensorPrimitive};
+use burn::tensor::{FloatDType, Int, Tensor, TensorMetadata, TensorPrimitive};
 
 /// What the classifier needs to know beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,25 +156,26 @@ pub trait Gpt2Backend: Backend {
         embedding::value::<Self>(wte, wpe, tokens, past)
     }
 
-    /// The derivative of [`Gpt2Backend::embed`] by `wte`: `upstream` added up by token, on top of `sum` where there is one.
+    /// The derivatives of [`Gpt2Backend::embed`] by both tables, times `upstream`; the one by `wte` on top of `sum` where there
+    /// is one.
     ///
     /// # Shapes
-    /// `upstream` is `[B, T, C]`; `sum` and the result have the table's shape.
-    fn embed_backward_tokens(
-        wte: FloatTensor<Self>,
+    /// `tables` are `wte` and `wpe`; `upstream` is `[B, T, C]`; `sum` and the results have the tables' shapes.
+    fn embed_backward(
+        tables: [FloatTensor<Self>; 2],
         tokens: IntTensor<Self>,
+        past: usize,
         upstream: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
-    ) -> FloatTensor<Self> {
-        embedding::by_tokens::<Self>(wte, tokens, upstream, sum)
+    ) -> [FloatTensor<Self>; 2] {
+        let [wte, wpe] = tables;
+        let by_wpe = embedding::by_positions::<Self>(wpe, upstream.clone(), past);
+        [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe]
     }
 
-    /// The derivative of [`Gpt2Backend::embed`] by `wpe`: `upstream` added up by position.
-    ///
-    /// # Shapes
-    /// `upstream` is `[B, T, C]`; the result has the table's shape.
-    fn embed_backward_positions(wpe: FloatTensor<Self>, upstream: FloatTensor<Self>, past: usize) -> FloatTensor<Self> {
-        embedding::by_positions::<Self>(wpe, upstream, past)
+    /// Weights in the type of the product that they are for.
+    fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        Self::float_cast(w, dtype)
     }
 
     /// `tensor` times `factor`, which has one element.
@@ -234,7 +240,7 @@ pub trait Gpt2Backend: Backend {
         fed: FedForward<FloatTensor<Self>>,
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardWeights<FloatTensor<Self>>) {
-        feed_forward::derivatives::<Self>(x, weights, fed, upstream)
+        feed_forward::derivatives::<Self>(x, weights, fed.inner, fed.activated, upstream)
     }
 
     /// Each row normalised to mean 0 and variance 1, times `weight`, plus `bias`, rounded to `precision`.

@@ -2,7 +2,7 @@
 //! reaches at most.
 
 use super::stats::median;
-use crate::optimizer::{AdamWConfig, TrainingBackend, UpdateRule};
+use crate::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Distribution, FloatDType, Int, Tensor};
@@ -121,15 +121,10 @@ impl<B: TrainingBackend> Bench<'_, B> {
         let upstream = self.float([self.work.batch, self.work.seq, self.work.model.n_embd]);
         let mut sum = Some(wte.clone());
         let ms = self.time(|| {
-            let tokens = tokens.clone().into_primitive();
-            let by_positions = B::embed_backward_positions(wpe.clone(), upstream.clone(), 0);
-            sum = Some(B::embed_backward_tokens(
-                wte.clone(),
-                tokens,
-                upstream.clone(),
-                sum.take(),
-            ));
-            by_positions
+            let (tables, tokens) = ([wte.clone(), wpe.clone()], tokens.clone().into_primitive());
+            let [by_wte, by_wpe] = B::embed_backward(tables, tokens, 0, upstream.clone(), sum.take());
+            sum = Some(by_wte);
+            by_wpe
         });
         row("embedding backward", 1.0, ms, 0.0, 16.0 * self.stream())
     }
@@ -293,11 +288,18 @@ impl<B: TrainingBackend> Bench<'_, B> {
         let count = cost::padded_parameters(self.work.model) as f64 / OPTIMIZER_ELEMENTS as f64;
         let gradient = self.float([OPTIMIZER_ELEMENTS]);
         let norm = self.time(|| B::squared_norm(vec![gradient.clone()]));
-        let rule = UpdateRule::new(&AdamWConfig::default(), 1e-4, 1.0, 10, true);
+        let rule = UpdateRule::new(&AdamWConfig::default(), 1e-4, 1.0, 10);
         let mut state = Some([(); 3].map(|()| B::float_abs(self.float([OPTIMIZER_ELEMENTS]))));
         let update = self.time(|| {
             let [parameter, mean, square] = state.take().expect("put back each time");
-            let updated = B::adamw(parameter, gradient.clone(), mean, square, &rule);
+            let pending = Pending {
+                parameter,
+                gradient: gradient.clone(),
+                mean,
+                square,
+                decays: true,
+            };
+            let updated = B::adamw(vec![pending], &rule).pop().expect("as many as were pending");
             state = Some([updated.parameter, updated.mean, updated.square]);
         });
         let elements = OPTIMIZER_ELEMENTS as f64;

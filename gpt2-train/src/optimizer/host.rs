@@ -1,6 +1,6 @@
 //! AdamW on tensors in the host's memory: one pass over it instead of twelve.
 
-use super::update::{TrainingBackend, UpdateRule, Updated, reference, reference_squared_norm};
+use super::update::{Pending, TrainingBackend, UpdateRule, Updated, reference, reference_squared_norm};
 use burn::tensor::ops::FloatTensor;
 use gpt2_model::ops::HostTensor;
 use rayon::prelude::*;
@@ -12,21 +12,16 @@ const TASK: usize = 1 << 15;
 /// The methods of [`TrainingBackend`], or the reference for tensors of other types than `f32`.
 macro_rules! host_optimizer {
     () => {
-        fn adamw(
-            mut parameter: FloatTensor<Self>,
-            gradient: FloatTensor<Self>,
-            mut mean: FloatTensor<Self>,
-            mut square: FloatTensor<Self>,
-            rule: &UpdateRule,
-        ) -> Updated<FloatTensor<Self>> {
-            match update_in_place(&mut parameter, &gradient, &mut mean, &mut square, rule) {
+        fn adamw(pending: Vec<Pending<FloatTensor<Self>>>, rule: &UpdateRule) -> Vec<Updated<FloatTensor<Self>>> {
+            let update = |mut pending| match update_in_place(&mut pending, rule) {
                 Some(()) => Updated {
-                    parameter,
-                    mean,
-                    square,
+                    parameter: pending.parameter,
+                    mean: pending.mean,
+                    square: pending.square,
                 },
-                None => reference::<Self>(parameter, gradient, mean, square, rule),
-            }
+                None => reference::<Self>(pending, rule),
+            };
+            pending.into_iter().map(update).collect()
         }
 
         fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
@@ -41,8 +36,8 @@ macro_rules! host_optimizer {
 #[cfg(feature = "ndarray")]
 mod with_ndarray {
     use super::{
-        FloatTensor, HostTensor, TrainingBackend, UpdateRule, Updated, reference, reference_squared_norm, square_sum,
-        update_in_place,
+        FloatTensor, HostTensor, Pending, TrainingBackend, UpdateRule, Updated, reference, reference_squared_norm,
+        square_sum, update_in_place,
     };
     use burn::tensor::backend::Backend;
     use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
@@ -83,32 +78,38 @@ fn square_sum<T: HostTensor>(tensor: &T) -> Option<f64> {
 
 /// Updates tensors of `f32` in place; none for other types, which are left as they were. A tensor that is shared is copied
 /// first.
-fn update_in_place<T: HostTensor>(
-    parameter: &mut T,
-    gradient: &T,
-    mean: &mut T,
-    square: &mut T,
-    rule: &UpdateRule,
-) -> Option<()> {
-    let gradient = gradient.view()?;
+fn update_in_place<T: HostTensor>(pending: &mut Pending<T>, rule: &UpdateRule) -> Option<()> {
+    let shrink = rule.shrink(pending.decays);
+    let gradient = pending.gradient.view()?;
     let gradient = gradient.as_standard_layout(); // a gradient may come transposed
-    let (parameter, mean, square) = (parameter.values_mut()?, mean.values_mut()?, square.values_mut()?);
+    let (parameter, mean, square) = (
+        pending.parameter.values_mut()?,
+        pending.mean.values_mut()?,
+        pending.square.values_mut()?,
+    );
     let tasks = parameter
         .par_chunks_mut(TASK)
         .zip(gradient.as_slice()?.par_chunks(TASK))
         .zip(mean.par_chunks_mut(TASK).zip(square.par_chunks_mut(TASK)));
-    tasks.for_each(|((parameter, gradient), (mean, square))| update(parameter, gradient, mean, square, rule));
+    tasks.for_each(|((parameter, gradient), (mean, square))| update(parameter, gradient, mean, square, rule, shrink));
     Some(())
 }
 
-fn update(parameter: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32], rule: &UpdateRule) {
+fn update(
+    parameter: &mut [f32],
+    gradient: &[f32],
+    mean: &mut [f32],
+    square: &mut [f32],
+    rule: &UpdateRule,
+    shrink: f64,
+) {
     let [grad_scale, beta1, beta2, eps, step_size, shrink] = [
         rule.grad_scale,
         rule.beta1,
         rule.beta2,
         rule.eps,
         rule.step_size,
-        rule.shrink,
+        shrink,
     ]
     .map(|value| value as f32);
     let per_root = (1.0 / rule.square_correction) as f32;

@@ -3,12 +3,14 @@
 //! Burn's own AdamW has no decay groups by rank and clips each parameter by itself; the global norm, the clip and the
 //! decay of matrices alone are here.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(feature = "host")]
 mod host;
 mod moments;
 mod update;
 
-pub use update::{TrainingBackend, UpdateRule, Updated};
+pub use update::{Pending, TrainingBackend, UpdateRule, Updated};
 
 use crate::error::TrainError;
 use crate::task::TrainingTask;
@@ -137,15 +139,20 @@ where
         let mut state = self.state();
         state.step += 1;
         let grad_scale = std::mem::replace(&mut state.grad_scale, 1.0);
-        let mut update = Update {
-            config: self.config,
-            lr,
-            grad_scale,
-            step: state.step,
+        let rule = UpdateRule::new(&self.config, lr, grad_scale, state.step);
+        let mut gather = Gather {
             moments: &mut state.moments,
             grads,
+            ids: Vec::new(),
+            pending: Vec::new(),
         };
-        task.map(&mut update)
+        let task = task.map(&mut gather);
+        let Gather { ids, pending, .. } = gather;
+        let updated = B::InnerBackend::adamw(pending, &rule);
+        task.map(&mut PutBack {
+            updated: ids.into_iter().zip(updated).collect(),
+            moments: &mut state.moments,
+        })
     }
 
     fn step_multi(
@@ -185,22 +192,15 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for SumDevices<'_> {
     }
 }
 
-/// One AdamW update of every parameter.
-struct Update<'a, B: Backend> {
-    config: AdamWConfig,
-    lr: f64,
-    grad_scale: f64,
-    /// Counted from 1.
-    step: u64,
+/// Takes every parameter that has a gradient out of the model, so that nobody else looks at it while it is updated.
+struct Gather<'a, B: Backend> {
     moments: &'a mut HashMap<ParamId, Moments<B>>,
     grads: GradientsParams,
+    ids: Vec<ParamId>,
+    pending: Vec<Pending<FloatTensor<B>>>,
 }
 
-impl<B> ModuleMapper<B> for Update<'_, B::InnerBackend>
-where
-    B: AutodiffBackend,
-    B::InnerBackend: TrainingBackend,
-{
+impl<B: AutodiffBackend> ModuleMapper<B> for Gather<'_, B::InnerBackend> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
         let Some(gradient) = self.grads.remove::<B::InnerBackend, D>(id) else {
@@ -211,14 +211,31 @@ where
             mean: tensor.zeros_like().into_primitive(),
             square: tensor.zeros_like().into_primitive(),
         });
-        let rule = UpdateRule::new(&self.config, self.lr, self.grad_scale, self.step, D >= 2);
-        let updated = B::InnerBackend::adamw(
-            tensor.into_primitive().tensor(),
-            gradient.into_primitive().tensor(),
-            mean.tensor(),
-            square.tensor(),
-            &rule,
-        );
+        let stand_in = Tensor::empty([1; D], &tensor.device());
+        self.ids.push(id);
+        self.pending.push(Pending {
+            parameter: tensor.into_primitive().tensor(),
+            gradient: gradient.into_primitive().tensor(),
+            mean: mean.tensor(),
+            square: square.tensor(),
+            decays: D >= 2,
+        });
+        Param::from_mapped_value(id, stand_in, mapper)
+    }
+}
+
+/// Puts the updated parameters back into the model.
+struct PutBack<'a, B: Backend> {
+    updated: HashMap<ParamId, Updated<FloatTensor<B>>>,
+    moments: &'a mut HashMap<ParamId, Moments<B>>,
+}
+
+impl<B: AutodiffBackend> ModuleMapper<B> for PutBack<'_, B::InnerBackend> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, tensor, mapper) = param.consume();
+        let Some(updated) = self.updated.remove(&id) else {
+            return Param::from_mapped_value(id, tensor, mapper);
+        };
         let (mean, square) = (
             TensorPrimitive::Float(updated.mean),
             TensorPrimitive::Float(updated.square),

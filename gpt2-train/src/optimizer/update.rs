@@ -1,4 +1,4 @@
-//! AdamW's update of one parameter, which a backend may do in a pass of its own.
+//! AdamW's update, which a backend may do in passes of its own.
 
 use super::AdamWConfig;
 use burn::tensor::ops::FloatTensor;
@@ -19,13 +19,13 @@ pub struct UpdateRule {
     pub square_correction: f64,
     /// Multiplies the quotient of the moments: `lr / (1 − β₁ᵗ)`.
     pub step_size: f64,
-    /// Multiplies the parameter: `1 − lr·weight decay`, or 1 where nothing decays.
-    pub shrink: f64,
+    /// Multiplies the parameters that decay: `1 − lr·weight decay`.
+    pub decay: f64,
 }
 
 impl UpdateRule {
     /// The rule of update number `step`, counted from 1.
-    pub fn new(config: &AdamWConfig, lr: f64, grad_scale: f64, step: u64, decays: bool) -> Self {
+    pub fn new(config: &AdamWConfig, lr: f64, grad_scale: f64, step: u64) -> Self {
         let power = i32::try_from(step).unwrap_or(i32::MAX);
         Self {
             grad_scale,
@@ -34,9 +34,29 @@ impl UpdateRule {
             eps: config.eps,
             square_correction: (1.0 - config.beta2.powi(power)).sqrt(),
             step_size: lr / (1.0 - config.beta1.powi(power)),
-            shrink: if decays { 1.0 - lr * config.weight_decay } else { 1.0 },
+            decay: 1.0 - lr * config.weight_decay,
         }
     }
+
+    /// What multiplies a parameter that `decays`, or does not.
+    pub fn shrink(&self, decays: bool) -> f64 {
+        if decays { self.decay } else { 1.0 }
+    }
+}
+
+/// A parameter that is to be updated, with what that takes; all tensors have its shape.
+#[derive(Debug)]
+pub struct Pending<T> {
+    /// The parameter.
+    pub parameter: T,
+    /// Its gradient.
+    pub gradient: T,
+    /// The gradient's running mean.
+    pub mean: T,
+    /// The squared gradient's running mean.
+    pub square: T,
+    /// Whether weight decay shrinks it.
+    pub decays: bool,
 }
 
 /// What an update gives, each in the parameter's shape.
@@ -52,18 +72,10 @@ pub struct Updated<T> {
 
 /// A backend on which parameters are updated. The default is the reference, in plain tensors.
 pub trait TrainingBackend: Gpt2Backend {
-    /// One AdamW update.
-    ///
-    /// # Shapes
-    /// All tensors have the parameter's shape.
-    fn adamw(
-        parameter: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        square: FloatTensor<Self>,
-        rule: &UpdateRule,
-    ) -> Updated<FloatTensor<Self>> {
-        reference::<Self>(parameter, gradient, mean, square, rule)
+    /// One AdamW update of each parameter.
+    fn adamw(pending: Vec<Pending<FloatTensor<Self>>>, rule: &UpdateRule) -> Vec<Updated<FloatTensor<Self>>> {
+        let update = |pending| reference::<Self>(pending, rule);
+        pending.into_iter().map(update).collect()
     }
 
     /// The sum of the squares of all elements of `tensors`.
@@ -82,12 +94,16 @@ pub(super) fn reference_squared_norm<B: Gpt2Backend>(tensors: Vec<FloatTensor<B>
 }
 
 pub(super) fn reference<B: Gpt2Backend>(
-    parameter: FloatTensor<B>,
-    gradient: FloatTensor<B>,
-    mean: FloatTensor<B>,
-    square: FloatTensor<B>,
+    pending: Pending<FloatTensor<B>>,
     rule: &UpdateRule,
 ) -> Updated<FloatTensor<B>> {
+    let Pending {
+        parameter,
+        gradient,
+        mean,
+        square,
+        decays,
+    } = pending;
     let scaled = |tensor, factor: f64| B::float_mul_scalar(tensor, factor.into());
     let gradient = scaled(gradient, rule.grad_scale);
     let gradient_square = B::float_mul(gradient.clone(), gradient.clone());
@@ -95,7 +111,7 @@ pub(super) fn reference<B: Gpt2Backend>(
     let square = B::float_add(scaled(square, rule.beta2), scaled(gradient_square, 1.0 - rule.beta2));
     let root = scaled(B::float_sqrt(square.clone()), 1.0 / rule.square_correction);
     let change = B::float_div(mean.clone(), B::float_add_scalar(root, rule.eps.into()));
-    let parameter = B::float_sub(scaled(parameter, rule.shrink), scaled(change, rule.step_size));
+    let parameter = B::float_sub(scaled(parameter, rule.shrink(decays)), scaled(change, rule.step_size));
     Updated {
         parameter,
         mean,
@@ -103,8 +119,8 @@ pub(super) fn reference<B: Gpt2Backend>(
     }
 }
 
-#[cfg(feature = "cube")]
-mod cube {
+#[cfg(feature = "wgpu")]
+mod fused {
     use super::TrainingBackend;
     use burn_fusion::{Fusion, FusionBackend};
 

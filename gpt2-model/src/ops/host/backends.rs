@@ -42,14 +42,18 @@ macro_rules! host_operations {
             }
         }
 
-        fn embed_backward_tokens(
-            wte: FloatTensor<Self>,
+        fn embed_backward(
+            tables: [FloatTensor<Self>; 2],
             tokens: IntTensor<Self>,
+            past: usize,
             upstream: FloatTensor<Self>,
             sum: Option<FloatTensor<Self>>,
-        ) -> FloatTensor<Self> {
-            host::embed_backward(&wte, &tokens, &upstream, sum)
-                .unwrap_or_else(|sum| embedding::by_tokens::<Self>(wte, tokens, upstream, sum))
+        ) -> [FloatTensor<Self>; 2] {
+            let [wte, wpe] = tables;
+            let by_wpe = embedding::by_positions::<Self>(wpe, upstream.clone(), past);
+            let by_wte = host::embed_backward(&wte, &tokens, &upstream, sum)
+                .unwrap_or_else(|sum| embedding::by_tokens::<Self>(wte, tokens, upstream, sum));
+            [by_wte, by_wpe]
         }
 
         fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {

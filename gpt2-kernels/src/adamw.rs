@@ -1,0 +1,116 @@
+//! AdamW over many tensors, and the norm of their gradients.
+
+use crate::Tensor;
+use crate::launch::{Kernel, Launch, empty, first_blocks};
+use burn::tensor::{DType, TensorMetadata};
+
+const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/adamw.cu")];
+
+const THREADS: usize = 256;
+
+/// Tensors of a launch that adds up squares, and the elements of a block.
+const SQUARE_SLOTS: usize = 32;
+const SQUARE_CHUNK: usize = 16384;
+
+/// Tensors of a launch that updates, and the elements of a block.
+const UPDATE_SLOTS: usize = 16;
+const UPDATE_CHUNK: usize = 1024;
+
+/// The numbers of an update, as algorithm 2 of Loshchilov & Hutter (2019) has them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    /// Decay of the gradient's running mean.
+    pub beta1: f64,
+    /// Decay of the squared gradient's running mean.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Divides the root of the squared mean.
+    pub square_correction: f64,
+    /// Multiplies the quotient of the moments.
+    pub step_size: f64,
+    /// Multiplies the parameters that decay.
+    pub shrink: f64,
+}
+
+/// A parameter with what its update needs. All tensors have the same number of elements, in `f32`.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Written.
+    pub parameter: Tensor,
+    /// Read.
+    pub gradient: Tensor,
+    /// Running mean of the gradient, written.
+    pub mean: Tensor,
+    /// Running mean of the squared gradient, written.
+    pub square: Tensor,
+    /// Whether it shrinks.
+    pub decays: bool,
+}
+
+/// Updates each parameter and its moments in place; `scale`, `[1]`, multiplies the gradients.
+pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
+    for slots in slots.chunks(UPDATE_SLOTS) {
+        let slot = |i: usize| &slots[i.min(slots.len() - 1)];
+        let count = |i: usize| slots.get(i).map_or(0, |slot| slot.parameter.shape().num_elements());
+        let fields = [
+            |slot: &Slot| slot.parameter.clone(),
+            |slot: &Slot| slot.gradient.clone(),
+            |slot: &Slot| slot.mean.clone(),
+            |slot: &Slot| slot.square.clone(),
+        ];
+        let mut launch = Launch::on(scale);
+        for field in fields {
+            for i in 0..UPDATE_SLOTS {
+                launch = launch.buffer(&field(slot(i)));
+            }
+        }
+        let blocks: Vec<_> = (0..slots.len()).map(|i| count(i).div_ceil(UPDATE_CHUNK)).collect();
+        let (first, grid) = first_blocks(&blocks, UPDATE_SLOTS);
+        launch = launch.buffer(scale).words((0..UPDATE_SLOTS).map(count)).words(first);
+        launch = launch.words((0..UPDATE_SLOTS).map(|i| slots.get(i).map_or(0, |slot| slot.decays.into())));
+        for number in [
+            rule.beta1,
+            rule.beta2,
+            rule.eps,
+            rule.square_correction,
+            rule.step_size,
+            rule.shrink,
+        ] {
+            launch = launch.real(number);
+        }
+        launch.run(Kernel::new(SOURCES, "adamw", THREADS), [grid, 1, 1]);
+    }
+}
+
+/// The sum of the squares of all elements of `tensors`, `[1]` in `f32`.
+pub fn squared_norm(tensors: &[Tensor]) -> Tensor {
+    let blocks = |tensor: &Tensor| tensor.shape().num_elements().div_ceil(SQUARE_CHUNK);
+    let total = tensors.iter().map(blocks).sum();
+    let partials = empty(&tensors[0], &[total], DType::F32);
+    let mut first_partial = 0;
+    for tensors in tensors.chunks(SQUARE_SLOTS) {
+        let mut launch = Launch::on(&partials);
+        for i in 0..SQUARE_SLOTS {
+            launch = launch.buffer(&tensors[i.min(tensors.len() - 1)]);
+        }
+        let counts = (0..SQUARE_SLOTS).map(|i| tensors.get(i).map_or(0, |tensor| tensor.shape().num_elements()));
+        let blocks: Vec<_> = tensors.iter().map(blocks).collect();
+        let (first, grid) = first_blocks(&blocks, SQUARE_SLOTS);
+        launch
+            .buffer(&partials)
+            .words(counts)
+            .words(first)
+            .word(first_partial)
+            .run(Kernel::new(SOURCES, "square_sums", THREADS), [grid, 1, 1]);
+        first_partial += grid;
+    }
+    let [square_norm, scale] = [(); 2].map(|()| empty(&partials, &[1], DType::F32));
+    Launch::on(&partials)
+        .buffers([&partials, &square_norm, &scale])
+        .word(total)
+        .real(1.0)
+        .real(0.0)
+        .run(Kernel::new(SOURCES, "gradient_scale", 1024), [1, 1, 1]);
+    square_norm
+}

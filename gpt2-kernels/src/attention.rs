@@ -1,0 +1,142 @@
+//! Causal attention of heads of 64 channels, of which nothing as large as the matrix of scores is ever in memory.
+//!
+//! `bf16` on Hopper goes through warpgroup products and the tensor memory accelerator, on other GPUs through the products of a
+//! warp; `f32` through the CUDA cores, in single precision throughout.
+
+use crate::launch::{Kernel, Launch, compute_capability, empty, multiprocessors};
+use crate::{HEAD_SIZE, Tensor};
+use burn::tensor::{DType, TensorMetadata};
+
+const DELTA: &[&str] = &[include_str!("cuda/attention_delta.cu")];
+const HOPPER: &[&str] = &[include_str!("cuda/attention_hopper.cu")];
+const PORTABLE: &[&str] = &[include_str!("cuda/attention.cu")];
+const SINGLE: &[&str] = &[include_str!("cuda/attention_f32.cu")];
+
+/// Queries of a block of the forward kernels.
+const BLOCK_ROWS: usize = 128;
+
+/// Rows of a tile.
+const TILE: usize = 64;
+
+/// Dynamic shared memory in bytes: of the Hopper kernels,
+const HOPPER_FORWARD: usize = BLOCK_ROWS * 128 + 5 * 2 * 8192 + 128 + 1024;
+const HOPPER_BACKWARD: usize = (8 + 6 * 2 + 4) * 8192 + 6 * 2 * TILE * 4 + 256 + 1024;
+/// of the portable ones,
+const PORTABLE_FORWARD: usize = (128 + 4 * 64) * HEAD_SIZE * 2;
+const PORTABLE_QUERIES: usize = 6 * 64 * HEAD_SIZE * 2;
+const PORTABLE_KEYS: usize = PORTABLE_QUERIES + 1024;
+/// and of those in single precision.
+const SINGLE_FORWARD: usize = 4 * (256 * HEAD_SIZE + 8192);
+const SINGLE_BACKWARD: usize = 4 * (256 * HEAD_SIZE + 4096);
+
+/// What attention gives.
+#[derive(Debug, Clone)]
+pub struct Attended {
+    /// The mixed values, `[B, T, C]`.
+    pub out: Tensor,
+    /// Logarithms of the sums of the exponentials of the scores, `[B, H, T]`, `f32`.
+    pub log_sum: Tensor,
+}
+
+/// Attention of `heads` heads: `qkv` is `[B, T, 3C]` in `bf16` or `f32`.
+pub fn forward(qkv: &Tensor, heads: usize) -> Attended {
+    let [batch, seq, _] = qkv.shape().dims();
+    let attended = Attended {
+        out: empty(qkv, &[batch, seq, heads * HEAD_SIZE], qkv.dtype),
+        log_sum: empty(qkv, &[batch, heads, seq], DType::F32),
+    };
+    let Attended { out, log_sum } = &attended;
+    let blocks = seq.div_ceil(BLOCK_ROWS);
+    if qkv.dtype == DType::F32 {
+        Launch::on(qkv)
+            .buffers([qkv, out, log_sum])
+            .words([batch, heads, seq])
+            .run(
+                single("attention_f32_forward", 0, SINGLE_FORWARD),
+                [batch * heads, blocks, 1],
+            );
+        return attended;
+    }
+    let (launch, sources, shared_memory) = if on_hopper(qkv) {
+        let launch = map(Launch::on(qkv), qkv, 3 * heads);
+        (map(launch, out, heads), HOPPER, HOPPER_FORWARD)
+    } else {
+        (Launch::on(qkv).buffers([qkv, out]), PORTABLE, PORTABLE_FORWARD)
+    };
+    launch.buffer(log_sum).words([batch, seq, heads]).run(
+        Kernel::new(sources, "attention_forward", 256).shared_memory(shared_memory),
+        [blocks * batch * heads, 1, 1],
+    );
+    attended
+}
+
+/// The derivative of [`forward`] by `qkv`, times `upstream`, `[B, T, C]`.
+pub fn backward(qkv: &Tensor, attended: &Attended, upstream: &Tensor, heads: usize) -> Tensor {
+    let [batch, seq, width] = qkv.shape().dims();
+    let by_qkv = empty(qkv, &[batch, seq, width], qkv.dtype);
+    if qkv.dtype == DType::F32 {
+        backward_single(qkv, attended, upstream, &by_qkv, heads);
+        return by_qkv;
+    }
+    let padded = seq.next_multiple_of(TILE);
+    let stats = empty(qkv, &[2 * batch * heads * padded + 1], DType::F32);
+    let blocks = padded / TILE * batch * heads;
+    let words = [batch, seq, heads];
+    Launch::on(qkv)
+        .buffers([&attended.out, upstream, &attended.log_sum, &stats])
+        .words(words)
+        .run(Kernel::new(DELTA, "attention_delta", 256), [blocks, 1, 1]);
+    if on_hopper(qkv) {
+        let launch = map(Launch::on(qkv), qkv, 3 * heads);
+        let launch = map(launch, upstream, heads);
+        map(launch, &by_qkv, 3 * heads).buffer(&stats).words(words).run(
+            Kernel::new(HOPPER, "attention_backward", 384).shared_memory(HOPPER_BACKWARD),
+            [multiprocessors(qkv), 1, 1],
+        );
+        return by_qkv;
+    }
+    for (entry, shared_memory) in [
+        ("attention_backward_keys", PORTABLE_KEYS),
+        ("attention_backward_queries", PORTABLE_QUERIES),
+    ] {
+        Launch::on(qkv)
+            .buffers([qkv, upstream, &stats, &by_qkv])
+            .words(words)
+            .run(
+                Kernel::new(PORTABLE, entry, 128).shared_memory(shared_memory),
+                [blocks, 1, 1],
+            );
+    }
+    by_qkv
+}
+
+fn backward_single(qkv: &Tensor, attended: &Attended, upstream: &Tensor, by_qkv: &Tensor, heads: usize) {
+    let [batch, seq, _] = qkv.shape().dims();
+    let Attended { out, log_sum } = attended;
+    let delta = empty(qkv, &[batch, heads, seq], DType::F32);
+    let (words, grid) = ([batch, heads, seq], [batch * heads, seq.div_ceil(TILE), 1]);
+    Launch::on(qkv)
+        .buffers([qkv, out, upstream, log_sum, &delta, by_qkv])
+        .words(words)
+        .run(single("attention_f32_backward_query", 1, SINGLE_BACKWARD), grid);
+    Launch::on(qkv)
+        .buffers([qkv, upstream, log_sum, &delta, by_qkv])
+        .words(words)
+        .run(single("attention_f32_backward_key", 2, SINGLE_BACKWARD), grid);
+}
+
+fn single(entry: &'static str, pass: usize, shared_memory: usize) -> Kernel {
+    Kernel::new(SINGLE, entry, 128)
+        .define("PASS", pass)
+        .shared_memory(shared_memory)
+}
+
+fn on_hopper(at: &Tensor) -> bool {
+    compute_capability(at) == (9, 0)
+}
+
+/// Passes `tensor`, `[B, T, slots · 64]`, in boxes of 64 rows of one head.
+fn map<'a>(launch: Launch<'a>, tensor: &Tensor, slots: usize) -> Launch<'a> {
+    let [batch, seq, _] = tensor.shape().dims();
+    launch.map(tensor, &[batch, seq, slots, HEAD_SIZE], &[1, TILE, 1, HEAD_SIZE])
+}

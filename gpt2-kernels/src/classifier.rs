@@ -1,0 +1,148 @@
+//! The classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
+
+use crate::launch::{Kernel, Launch, empty};
+use crate::{Tensor, product};
+use burn::tensor::{DType, TensorMetadata};
+
+const SOURCES: &[&str] = &[
+    include_str!("cuda/elementwise.cuh"),
+    include_str!("cuda/softmax_loss.cu"),
+];
+
+const THREADS: usize = 512;
+
+/// Bytes of logits in memory at once: 4,096 rows of GPT-2's vocabulary in `bf16`.
+const CHUNK_BYTES: usize = 4096 * 50_304 * 2;
+
+/// The loss and its derivatives.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    /// Mean cross-entropy, `[1]` in `f32`.
+    pub loss: Tensor,
+    /// By the hidden states, `[N, C]`, in their type.
+    pub hidden: Tensor,
+    /// By the embedding, `[Vp, C]` in `f32`.
+    pub wte: Tensor,
+}
+
+/// Mean cross-entropy in nats, `[1]`: `hidden` is `[N, C]` and `wte` `[Vp, C]`, both in `bf16` or `f32`, `targets` `[N]` in `i32`.
+pub fn loss(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize) -> Tensor {
+    let classifier = Classifier::new(hidden, wte, targets, vocab_size);
+    for chunk in classifier.chunks() {
+        let logits = product::transposed(&chunk.hidden, wte);
+        classifier.softmax(&chunk, &logits, true);
+    }
+    classifier.mean()
+}
+
+/// [`loss`] and its derivatives.
+pub fn gradients(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize) -> Gradients {
+    let classifier = Classifier::new(hidden, wte, targets, vocab_size);
+    let by_hidden = empty(hidden, hidden.shape().as_slice(), hidden.dtype);
+    let mut by_wte: Option<Tensor> = None;
+    for chunk in classifier.chunks() {
+        let logits = product::transposed(&chunk.hidden, wte);
+        classifier.softmax(&chunk, &logits, false);
+        product::plain_into(&logits, wte, &rows(&by_hidden, chunk.start, chunk.len));
+        match &by_wte {
+            Some(sum) => product::add_by_rows(&logits, &chunk.hidden, sum),
+            None => by_wte = Some(product::by_rows(&logits, &chunk.hidden)),
+        }
+    }
+    Gradients {
+        loss: classifier.mean(),
+        hidden: by_hidden,
+        wte: by_wte.expect("at least one row"),
+    }
+}
+
+struct Classifier<'a> {
+    hidden: &'a Tensor,
+    targets: &'a Tensor,
+    vocab_size: usize,
+    padded: usize,
+    /// Of each row, `[N]`.
+    losses: Tensor,
+    rows: usize,
+}
+
+struct Chunk {
+    hidden: Tensor,
+    start: usize,
+    len: usize,
+}
+
+impl<'a> Classifier<'a> {
+    fn new(hidden: &'a Tensor, wte: &'a Tensor, targets: &'a Tensor, vocab_size: usize) -> Self {
+        let rows = hidden.shape()[0];
+        assert!(rows > 0, "a mean of nothing");
+        Self {
+            hidden,
+            targets,
+            vocab_size,
+            padded: wte.shape()[0],
+            losses: empty(hidden, &[rows], DType::F32),
+            rows,
+        }
+    }
+
+    /// Chunks of about the same size.
+    fn chunks(&self) -> impl Iterator<Item = Chunk> {
+        let chunks = (self.rows * self.padded * self.hidden.dtype.size()).div_ceil(CHUNK_BYTES);
+        let size = self.rows.div_ceil(chunks).next_multiple_of(128);
+        (0..self.rows).step_by(size).map(move |start| {
+            let len = size.min(self.rows - start);
+            Chunk {
+                hidden: rows(self.hidden, start, len),
+                start,
+                len,
+            }
+        })
+    }
+
+    /// Writes the losses of a chunk's rows and, unless only they are wanted, the derivative over the logits.
+    fn softmax(&self, chunk: &Chunk, logits: &Tensor, loss_only: bool) {
+        let mut kernel = if logits.dtype == DType::F32 {
+            Kernel::new(SOURCES, "softmax_loss_f32", THREADS)
+        } else {
+            Kernel::new(SOURCES, "softmax_loss", THREADS).shared_memory(2 * self.padded)
+        };
+        if loss_only {
+            kernel = kernel.define("LOSS_ONLY", 1);
+        }
+        Launch::on(logits)
+            .buffers([
+                logits,
+                &rows(self.targets, chunk.start, chunk.len),
+                &rows(&self.losses, chunk.start, chunk.len),
+            ])
+            .words([chunk.len, self.padded, self.vocab_size])
+            .real(1.0 / self.rows as f64)
+            .run(kernel, [chunk.len, 1, 1]);
+    }
+
+    fn mean(&self) -> Tensor {
+        let mean = empty(&self.losses, &[1], DType::F32);
+        Launch::on(&mean)
+            .buffers([&self.losses, &mean])
+            .word(self.rows)
+            .real(1.0 / self.rows as f64)
+            .run(Kernel::new(SOURCES, "mean_loss", 1024), [1, 1, 1]);
+        mean
+    }
+}
+
+/// Rows of a contiguous tensor, in its memory.
+fn rows(tensor: &Tensor, start: usize, len: usize) -> Tensor {
+    let mut part = tensor.clone();
+    let mut shape = tensor.shape();
+    let row: usize = shape.as_slice()[1..].iter().product::<usize>() * tensor.dtype.size();
+    let all = shape[0];
+    shape[0] = len;
+    part.handle = part
+        .handle
+        .offset_start((start * row) as u64)
+        .offset_end(((all - start - len) * row) as u64);
+    part.meta.shape = shape;
+    part
+}

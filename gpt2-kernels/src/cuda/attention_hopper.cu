@@ -1,0 +1,609 @@
+// Causal multi-head attention for Hopper (sm_90a), head size 64: wgmma fed by TMA, straight from the packed projection.
+//
+// Tensors    qkv, d_qkv  bf16 [batch, length, 3, heads, 64]   (query, key, value side by side)
+//            out, d_out  bf16 [batch, length, heads, 64]
+//            log_sum     f32  [batch, heads, length]          (natural log of the sum of exp(score / 8))
+//            stats       f32  written by attention_delta: [2, batch * heads, padded] and one counter word;
+//                        padded = length rounded up to 64
+// Tensor maps, all bf16, box [1, 64, 1, 64], swizzle 128:
+//            qkv, d_qkv  shape [batch, length, 3 * heads, 64], strides [length * 192 * heads, 192 * heads, 64, 1]
+//            out, d_out  shape [batch, length, heads, 64],     strides [length * 64 * heads, 64 * heads, 64, 1]
+//
+// attention_forward(map qkv, map out, qkv, out, log_sum, args{batch, length, heads})
+//   grid (ceil(length / 128) * batch * heads), block 256, dynamic shared memory FORWARD_SHARED bytes
+// attention_backward(map qkv, map d_out, map d_qkv, qkv, d_out, d_qkv, stats, args{batch, length, heads})
+//   grid (number of multiprocessors), block 384, dynamic shared memory BACKWARD_SHARED bytes
+//   attention_delta must run before every call: it fills stats and resets the counter.
+//
+// The length is arbitrary: rows beyond it are read as zeros and never written. Nothing depends on the order in which
+// blocks run, so results repeat bit for bit.
+//
+// Every operand tile is 64 rows of one head: 64 rows of 128 bytes, the 16-byte chunks of row r permuted by r % 8 (the
+// 128-byte swizzle of TMA and wgmma). A warpgroup owns 64 rows of the result and keeps scores, probabilities and sums
+// in registers; the accumulator layout of one product is the operand layout of the next.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef unsigned short bf16;
+
+struct alignas(64) TensorMap { u64 opaque[16]; };
+struct AttentionArgs { u64 batch, length, heads; };
+
+constexpr u32 TILE = 64;                         // rows of a tile, and the head size
+constexpr u32 TILE_BYTES = TILE * 128;
+constexpr u32 BLOCK_ROWS = 2 * TILE;             // two warpgroups
+constexpr float SCALE = 0.125f;                  // 1 / sqrt(64)
+constexpr float SCALE_LOG2 = SCALE * 1.4426950408889634f;
+#define NEGATIVE_INFINITY __int_as_float(0xff800000)
+
+// ---- shared memory, barriers, copies -------------------------------------------------------------------------------
+
+__device__ __forceinline__ u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+
+__device__ __forceinline__ void barrier_init(u32 barrier, u32 count)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(barrier), "r"(count));
+}
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(u32 barrier)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity)
+{
+    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}"
+                 :: "r"(barrier), "r"(parity) : "memory");
+}
+// One arrival per warp, after all its lanes are done.
+__device__ __forceinline__ void warp_arrive(u32 barrier)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
+__device__ __forceinline__ void warpgroup_sync(u32 warpgroup)
+{
+    asm volatile("bar.sync %0, 128;" :: "r"(warpgroup + 1) : "memory");
+}
+__device__ __forceinline__ void load_tile(u32 target, const TensorMap& map, u32 slot, u32 row, u32 batch, u32 barrier)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
+                 :: "r"(target), "l"(&map), "r"(0), "r"(slot), "r"(row), "r"(batch), "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void load_bytes(u32 target, const void* source, u32 bytes, u32 barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :: "r"(target), "l"(source), "r"(bytes), "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void store_tile(const TensorMap& map, u32 slot, u32 row, u32 batch, u32 source)
+{
+    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];"
+                 :: "l"(&map), "r"(0), "r"(slot), "r"(row), "r"(batch), "r"(source) : "memory");
+}
+__device__ __forceinline__ void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Until committed stores have read their shared memory.
+__device__ __forceinline__ void store_wait() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+// Orders earlier ordinary writes to shared memory before later TMA and wgmma reads of it.
+__device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+#ifdef RELOAD
+// This warp's 16 rows of a tile as the left operand.
+__device__ __forceinline__ void load_operand(u32 (&a)[4][4], u32 tile)
+{
+    const u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        const u32 address = tile + row * 128 + ((2 * k + lane / 16) ^ row % 8) * 16;
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(a[k][0]), "=r"(a[k][1]), "=r"(a[k][2]), "=r"(a[k][3]) : "r"(address) : "memory");
+    }
+}
+#endif
+// ---- tensor cores --------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING> __device__ __forceinline__ void wgmma_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory");
+}
+// Keeps the compiler from moving uses of an accumulator across this point.
+__device__ __forceinline__ void pin(float (&sum)[32])
+{
+#pragma unroll
+    for (int i = 0; i < 32; ++i) asm volatile("" : "+f"(sum[i]) :: "memory");
+}
+
+// Descriptor of a 128-byte-swizzled tile: groups of 8 rows are 1024 bytes apart.
+__device__ __forceinline__ u64 descriptor(u32 address)
+{
+    return (1ull << 62) | (64ull << 32) | (1ull << 16) | (address >> 4);
+}
+
+// sum[64 x 64] (+)= a[64 x 16] * b[16 x 64]; b is stored with its columns as rows (TRANSPOSED = 0) or as it is (1).
+template <int TRANSPOSED> __device__ __forceinline__ void wgmma(float (&sum)[32], const u32 (&a)[4], u64 b, int accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
+          "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
+          "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]), "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
+          "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]), "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(TRANSPOSED));
+}
+// The same with a in shared memory and b stored with its columns as rows.
+__device__ __forceinline__ void wgmma_shared(float (&sum)[32], u64 a, u64 b, int accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, p, 1, 1, 0, 0;\n}"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
+          "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
+          "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]), "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
+          "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]), "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31])
+        : "l"(a), "l"(b), "r"(accumulate));
+}
+// scores = rows * tile^T: the rows of the tile are the columns of the result.
+__device__ __forceinline__ void multiply_scores(float (&scores)[32], u32 rows, u32 tile)
+{
+#ifdef RELOAD
+    u32 a4[4][4]; load_operand(a4, rows);
+    const u64 b = descriptor(tile);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) wgmma<0>(scores, a4[k], b + k * 2, k > 0);
+#else
+    const u64 a = descriptor(rows), b = descriptor(tile);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) wgmma_shared(scores, a + k * 2, b + k * 2, k > 0);
+#endif
+    wgmma_commit();
+}
+// sum += a * tile: the rows of the tile are summed over.
+__device__ __forceinline__ void multiply_add(float (&sum)[32], const u32 (&a)[4][4], u32 tile)
+{
+    const u64 b = descriptor(tile);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) wgmma<1>(sum, a[k], b + k * 128, 1);
+    wgmma_commit();
+}
+
+// ---- fragments -----------------------------------------------------------------------------------------------------
+// Accumulator element 4 n + 2 h + e of a thread: row 16 (warp % 4) + lane / 4 + 8 h, column 8 n + 2 (lane % 4) + e.
+
+__device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ u32 pack(float low, float high)
+{
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+// An accumulator, rounded, as the left operand of the next product.
+__device__ __forceinline__ void pack_operand(u32 (&a)[4][4], const float (&sum)[32])
+{
+#pragma unroll
+    for (int i = 0; i < 16; ++i) a[i / 4][i % 4] = pack(sum[2 * i], sum[2 * i + 1]);
+}
+// Rounds scaled accumulator rows into a tile; row h of the thread is multiplied by scale[h].
+__device__ __forceinline__ void write_tile(u32 tile, const float (&sum)[32], float scale_low, float scale_high)
+{
+    const u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+        const u32 address = tile + row * 128 + (n ^ row % 8) * 16 + lane % 4 * 4;
+        asm volatile("st.shared.b32 [%0], %1;" :: "r"(address), "r"(pack(sum[4 * n] * scale_low, sum[4 * n + 1] * scale_low)) : "memory");
+        asm volatile("st.shared.b32 [%0], %1;" :: "r"(address + 1024), "r"(pack(sum[4 * n + 2] * scale_high, sum[4 * n + 3] * scale_high)) : "memory");
+    }
+}
+__device__ __forceinline__ float2 load_pair(u32 address)
+{
+    float2 pair;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "r"(address) : "memory");
+    return pair;
+}
+
+// ---- order of the work ---------------------------------------------------------------------------------------------
+
+// Position in the list of work: groups of heads small enough for the second-level cache, one after the other; within a
+// group the longest pieces first. rank counts pieces of one head from the longest.
+struct Piece { u32 head, rank; };
+__device__ __forceinline__ Piece locate(u32 index, u32 heads, u32 ranks, u32 group_limit)
+{
+    const u32 groups = (heads + group_limit - 1) / group_limit, size = (heads + groups - 1) / groups;
+    const u32 group = index / (size * ranks), within = index % (size * ranks);
+    const u32 here = min(size, heads - group * size);
+    return {group * size + within % here, within / here};
+}
+
+// ---- forward -------------------------------------------------------------------------------------------------------
+
+constexpr u32 FORWARD_STAGES = 5;                // key and value tiles in flight
+constexpr u32 FORWARD_RING = BLOCK_ROWS * 128;   // after the queries
+constexpr u32 FORWARD_BARRIERS = FORWARD_RING + FORWARD_STAGES * 2 * TILE_BYTES;
+constexpr u32 FORWARD_SHARED = FORWARD_BARRIERS + 128 + 1024;
+static_assert(2 * (FORWARD_SHARED + 1024) <= 228 * 1024, "two blocks share a multiprocessor");
+
+// 128 queries a block. The first thread refills the ring, two tiles behind the consumers.
+extern "C" __global__ void __launch_bounds__(256, 2)
+attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap out_map,
+                  const bf16*, bf16*, float* log_sum, const __grid_constant__ AttentionArgs args)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const u32 base = (shared_address(shared) + 1023) & ~1023u;
+    const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
+    const u32 blocks = (length + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const Piece piece = locate(blockIdx.x, batch_heads, blocks, max(1u, (20u << 20) / (length * 256)));
+    const u32 block = blocks - 1 - piece.rank, batch = piece.head / heads, head = piece.head % heads;
+    const u32 warpgroup = threadIdx.x / 128, lane = threadIdx.x % 32;
+    const u32 tiles = min(2 * block + 2, (length + TILE - 1) / TILE);
+
+    const u32 query_full = base + FORWARD_BARRIERS;
+    const auto key_tile = [&](u32 stage) { return base + FORWARD_RING + stage * 2 * TILE_BYTES; };
+    const auto full = [&](u32 stage) { return query_full + 8 + stage * 8; };
+    const auto empty = [&](u32 stage) { return full(stage) + FORWARD_STAGES * 8; };
+    const auto load = [&](u32 tile, u32 stage) {
+        barrier_expect(full(stage), 2 * TILE_BYTES);
+        load_tile(key_tile(stage), qkv_map, heads + head, tile * TILE, batch, full(stage));
+        load_tile(key_tile(stage) + TILE_BYTES, qkv_map, 2 * heads + head, tile * TILE, batch, full(stage));
+    };
+
+    if (threadIdx.x == 0) {
+        barrier_init(query_full, 1);
+        for (u32 stage = 0; stage < FORWARD_STAGES; ++stage) { barrier_init(full(stage), 1); barrier_init(empty(stage), 8); }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barrier_expect(query_full, 2 * TILE_BYTES);
+        for (u32 half = 0; half < 2; ++half)
+            load_tile(base + half * TILE_BYTES, qkv_map, head, block * BLOCK_ROWS + half * TILE, batch, query_full);
+        for (u32 tile = 0; tile < min(tiles, FORWARD_STAGES); ++tile) load(tile, tile);
+    }
+    __syncthreads();
+
+    u32 probability[4][4];
+    float scores[32], sum[32], maximum[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, total[2] = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < 32; ++i) sum[i] = 0.0f;
+    const u32 own = base + warpgroup * TILE_BYTES;
+    barrier_wait(query_full, 0);
+
+    const u32 diagonal = 2 * block + warpgroup;
+    u32 tile = 0, stage = 0, phase = 0, done = 0;            // done: the stage of the tile before
+    do {
+        barrier_wait(full(stage), phase);
+        wgmma_fence();
+        multiply_scores(scores, own, key_tile(stage));
+        wgmma_wait<0>();                                     // and the product with the values of the tile before
+        pin(scores);
+        pin(sum);
+        if (tile > 0) warp_arrive(empty(done));
+        if (tile > 1 && tile + FORWARD_STAGES - 2 < tiles && threadIdx.x < 32) {
+            const u32 old = done == 0 ? FORWARD_STAGES - 1 : done - 1;
+            if (lane == 0) {
+                barrier_wait(empty(old), (tile - 2) / FORWARD_STAGES & 1);
+                load(tile + FORWARD_STAGES - 2, old);
+            }
+            __syncwarp();
+        }
+        if (tile == diagonal) {
+#pragma unroll
+            for (int i = 0; i < 32; ++i)
+                if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) scores[i] = NEGATIVE_INFINITY;
+        }
+        float top[2] = {maximum[0], maximum[1]};
+#pragma unroll
+        for (int i = 0; i < 32; ++i) top[i / 2 % 2] = fmaxf(top[i / 2 % 2], scores[i]);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 1));
+            top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 2));
+        }
+        if (__any_sync(~0u, top[0] > maximum[0] || top[1] > maximum[1])) {
+            const float keep[2] = {exp2_fast((maximum[0] - top[0]) * SCALE_LOG2), exp2_fast((maximum[1] - top[1]) * SCALE_LOG2)};
+#pragma unroll
+            for (int i = 0; i < 32; ++i) sum[i] *= keep[i / 2 % 2];
+#pragma unroll
+            for (int h = 0; h < 2; ++h) { maximum[h] = top[h]; total[h] *= keep[h]; }
+        }
+        const float shift[2] = {maximum[0] * SCALE_LOG2, maximum[1] * SCALE_LOG2};
+#pragma unroll
+        for (int i = 0; i < 32; ++i) {
+            scores[i] = exp2_fast(scores[i] * SCALE_LOG2 - shift[i / 2 % 2]);
+            total[i / 2 % 2] += scores[i];
+        }
+        pack_operand(probability, scores);
+        pin(sum);
+        wgmma_fence();
+        multiply_add(sum, probability, key_tile(stage) + TILE_BYTES);
+        done = stage;
+        if (++stage == FORWARD_STAGES) { stage = 0; phase ^= 1; }
+    } while (++tile < min(tiles, diagonal + 1));
+    wgmma_wait<0>();
+    pin(sum);
+
+    const u32 row = block * BLOCK_ROWS + threadIdx.x / 32 * 16 + lane / 4;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        total[h] += __shfl_xor_sync(~0u, total[h], 1);
+        total[h] += __shfl_xor_sync(~0u, total[h], 2);
+        if (lane % 4 == 0 && row + 8 * h < length)
+            log_sum[(u64)piece.head * length + row + 8 * h] = maximum[h] * SCALE + __logf(total[h]);
+    }
+    warpgroup_sync(warpgroup);                               // every warp is done with the queries
+    write_tile(own, sum, 1.0f / total[0], 1.0f / total[1]);
+    fence_async();
+    warpgroup_sync(warpgroup);
+    if (threadIdx.x % 128 == 0) {
+        store_tile(out_map, head, block * BLOCK_ROWS + warpgroup * TILE, batch, own);
+        store_commit();
+        store_wait();
+    }
+}
+
+// ---- backward ------------------------------------------------------------------------------------------------------
+// Seven products instead of five: gradients of keys and values sum over queries, the gradient of queries over keys, each
+// in registers of its own piece of work, so no partial sums pass through memory. With p = exp2(score * SCALE_LOG2 - stats[0]),
+// dv = p^T d_out, dp = d_out v^T, ds = p * (dp - stats[1]), dk = SCALE ds^T q, dq = SCALE ds k.
+//
+// A piece of 128 rows keeps two tensors fixed (keys and values, or queries and output gradients) as register operands
+// and streams 64-row tiles of the other two through a ring, which a producer warp fills. Pieces of both kinds are handed
+// out from one list through a counter.
+
+constexpr u32 BACKWARD_STAGES = 6;
+constexpr u32 FIXED = 0;                                         // 2 pieces x 2 tensors x 2 tiles
+constexpr u32 RING = FIXED + 8 * TILE_BYTES;                     // 2 tiles a stage
+constexpr u32 STAGED = RING + BACKWARD_STAGES * 2 * TILE_BYTES;  // results, 2 tiles per warpgroup
+constexpr u32 RING_STATS = STAGED + 4 * TILE_BYTES;              // 2 x 64 floats a stage
+constexpr u32 BARRIERS = RING_STATS + BACKWARD_STAGES * 2 * TILE * 4;
+constexpr u32 BACKWARD_SHARED = BARRIERS + 256 + 1024;
+static_assert(BACKWARD_SHARED <= 226 * 1024, "shared memory of a block");
+constexpr u32 NO_WORK = ~0u;
+
+struct Ring {
+    u32 base, stage, phase;
+    __device__ __forceinline__ u32 tile() const { return base + RING + stage * 2 * TILE_BYTES; }
+    __device__ __forceinline__ u32 stats() const { return base + RING_STATS + stage * 2 * TILE * 4; }
+    __device__ __forceinline__ u32 full() const { return base + BARRIERS + stage * 8; }
+    __device__ __forceinline__ u32 empty() const { return full() + BACKWARD_STAGES * 8; }
+    __device__ __forceinline__ void advance() { if (++stage == BACKWARD_STAGES) { stage = 0; phase ^= 1; } }
+};
+
+// What one piece of work covers. Even indices of the list sum keys and values, odd ones queries.
+struct Work {
+    u32 batch_head, batch, head, block, first, last;             // tiles first <= i < last are streamed
+    bool queries;
+};
+__device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 batch_heads)
+{
+    const u32 blocks = (length + BLOCK_ROWS - 1) / BLOCK_ROWS, tiles = (length + TILE - 1) / TILE;
+    const Piece piece = locate(index, batch_heads, 2 * blocks, max(1u, (28u << 20) / (length * 512)));
+    Work work;
+    work.batch_head = piece.head;
+    work.batch = piece.head / heads;
+    work.head = piece.head % heads;
+    work.queries = piece.rank % 2;
+    work.block = work.queries ? blocks - 1 - piece.rank / 2 : piece.rank / 2;
+    work.first = work.queries ? 0 : 2 * work.block;
+    work.last = work.queries ? min(2 * work.block + 2, tiles) : tiles;
+    return work;
+}
+
+// Gradients of 64 keys and values.
+__device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 fixed, u32 warpgroup, float (&d_key)[32], float (&d_value)[32])
+{
+    const u32 lane = threadIdx.x % 32, key = fixed + warpgroup * TILE_BYTES, value = key + 2 * TILE_BYTES;
+    u32 left[4][4];
+    float p[32], dp[32];
+#pragma unroll
+    for (int i = 0; i < 32; ++i) d_key[i] = d_value[i] = 0.0f;
+
+    const u32 diagonal = 2 * work.block + warpgroup;
+    u32 busy = 0;                                                // barrier of the stage that pending products still read
+    for (u32 tile = work.first; tile < work.last; ++tile, ring.advance()) {
+        barrier_wait(ring.full(), ring.phase);
+        if (tile < diagonal) { warp_arrive(ring.empty()); continue; }
+        wgmma_fence();
+        multiply_scores(p, key, ring.tile());
+        multiply_scores(dp, value, ring.tile() + TILE_BYTES);
+        wgmma_wait<1>();
+        pin(p);
+        if (busy) warp_arrive(busy);
+        busy = ring.empty();
+#pragma unroll
+        for (int n = 0; n < 8; ++n) {
+            const float2 shift = load_pair(ring.stats() + (8 * n + lane % 4 * 2) * 4);
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                p[4 * n + 2 * h] = exp2_fast(p[4 * n + 2 * h] * SCALE_LOG2 - shift.x);
+                p[4 * n + 2 * h + 1] = exp2_fast(p[4 * n + 2 * h + 1] * SCALE_LOG2 - shift.y);
+            }
+        }
+        if (tile == diagonal) {
+#pragma unroll
+            for (int i = 0; i < 32; ++i)
+                if (i / 4 * 8 + lane % 4 * 2 + i % 2 < threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) p[i] = 0.0f;
+        }
+        pack_operand(left, p);
+        wgmma_fence();
+        multiply_add(d_value, left, ring.tile() + TILE_BYTES);
+        wgmma_wait<1>();
+        pin(dp);
+#pragma unroll
+        for (int n = 0; n < 8; ++n) {
+            const float2 delta = load_pair(ring.stats() + (TILE + 8 * n + lane % 4 * 2) * 4);
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                dp[4 * n + 2 * h] = p[4 * n + 2 * h] * (dp[4 * n + 2 * h] - delta.x);
+                dp[4 * n + 2 * h + 1] = p[4 * n + 2 * h + 1] * (dp[4 * n + 2 * h + 1] - delta.y);
+            }
+        }
+        u32 right[4][4];
+        pack_operand(right, dp);
+        wgmma_fence();
+        multiply_add(d_key, right, ring.tile());
+    }
+    wgmma_wait<0>();
+    pin(d_key);
+    pin(d_value);
+    if (busy) warp_arrive(busy);
+}
+
+// Gradients of 64 queries.
+__device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u32 fixed, u32 warpgroup, const float* stats, u32 length, u32 stats_size, float (&d_query)[32])
+{
+    const u32 lane = threadIdx.x % 32, query = fixed + warpgroup * TILE_BYTES, d_out = query + 2 * TILE_BYTES;
+    u32 left[4][4];
+    float p[32], dp[32];
+#pragma unroll
+    for (int i = 0; i < 32; ++i) d_query[i] = 0.0f;
+
+    const u32 diagonal = 2 * work.block + warpgroup, padded = (length + TILE - 1) / TILE * TILE;
+    const bool active = diagonal * TILE < length;
+    float shift[2], delta[2];
+    if (active) {
+        stats += (u64)work.batch_head * padded + diagonal * TILE + threadIdx.x % 128 / 32 * 16 + lane / 4;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) { shift[h] = stats[8 * h]; delta[h] = stats[stats_size + 8 * h]; }
+    }
+    u32 busy = 0;
+    for (u32 tile = 0; tile < work.last; ++tile, ring.advance()) {
+        barrier_wait(ring.full(), ring.phase);
+        if (!active || tile > diagonal) { warp_arrive(ring.empty()); continue; }
+        wgmma_fence();
+        multiply_scores(p, query, ring.tile());
+        multiply_scores(dp, d_out, ring.tile() + TILE_BYTES);
+        wgmma_wait<1>();
+        pin(p);
+        if (busy) warp_arrive(busy);
+        busy = ring.empty();
+#pragma unroll
+        for (int i = 0; i < 32; ++i) p[i] = exp2_fast(p[i] * SCALE_LOG2 - shift[i / 2 % 2]);
+        if (tile == diagonal) {
+#pragma unroll
+            for (int i = 0; i < 32; ++i)
+                if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) p[i] = 0.0f;
+        }
+        wgmma_wait<0>();
+        pin(dp);
+#pragma unroll
+        for (int i = 0; i < 32; ++i) dp[i] = p[i] * (dp[i] - delta[i / 2 % 2]);
+        pack_operand(left, dp);
+        wgmma_fence();
+        multiply_add(d_query, left, ring.tile());
+    }
+    wgmma_wait<0>();
+    pin(d_query);
+    if (busy) warp_arrive(busy);
+}
+
+extern "C" __global__ void __launch_bounds__(384, 1)
+attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap d_out_map,
+                   const __grid_constant__ TensorMap d_qkv_map, const bf16*, const bf16*, bf16*,
+                   float* stats, const __grid_constant__ AttentionArgs args)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const u32 base = (shared_address(shared) + 1023) & ~1023u;
+    const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
+    const u32 padded = (length + TILE - 1) / TILE * TILE, stats_size = batch_heads * padded;
+    // Of the fixed tiles of alternate pieces.
+    const auto fixed_tile = [&](u32 slot) { return base + FIXED + slot * 4 * TILE_BYTES; };
+    const auto fixed_full = [&](u32 slot) { return base + BARRIERS + BACKWARD_STAGES * 16 + slot * 8; };
+    const auto fixed_empty = [&](u32 slot) { return fixed_full(slot) + 16; };
+    volatile u32* const index_slots = (volatile u32*)(shared + (fixed_full(4) - shared_address(shared)));
+    const u32 warpgroup = threadIdx.x / 128;
+    Ring ring = {base, 0, 0};
+
+    if (threadIdx.x == 0) {
+        Ring each = ring;
+        for (; each.phase == 0; each.advance()) { barrier_init(each.full(), 1); barrier_init(each.empty(), 8); }
+        for (u32 slot = 0; slot < 2; ++slot) { barrier_init(fixed_full(slot), 1); barrier_init(fixed_empty(slot), 8); }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+
+    if (warpgroup == 2) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        if (threadIdx.x != 256) return;
+        const u32 count = 2 * ((length + BLOCK_ROWS - 1) / BLOCK_ROWS) * batch_heads;
+#pragma unroll 1
+        for (u32 slot = 0, parity = 1;; slot ^= 1, parity ^= slot == 0) {
+            const u32 index = atomicAdd((u32*)(stats + 2 * (u64)stats_size), 1);
+            barrier_wait(fixed_empty(slot), parity);
+            if (index >= count) {
+                index_slots[slot] = NO_WORK;
+                barrier_arrive(fixed_full(slot));
+                return;
+            }
+            index_slots[slot] = index;
+            const Work work = find_work(index, length, heads, batch_heads);
+            // Slots of qkv: query, key, value of the head; d_out has a map of its own.
+            barrier_expect(fixed_full(slot), 4 * TILE_BYTES);
+            for (u32 half = 0; half < 2; ++half) {
+                const u32 row = work.block * BLOCK_ROWS + half * TILE, target = fixed_tile(slot) + half * TILE_BYTES;
+                load_tile(target, qkv_map, work.queries ? work.head : heads + work.head, row, work.batch, fixed_full(slot));
+                load_tile(target + 2 * TILE_BYTES, work.queries ? d_out_map : qkv_map, work.queries ? work.head : 2 * heads + work.head, row, work.batch, fixed_full(slot));
+            }
+#pragma unroll 1
+            for (u32 tile = work.first; tile < work.last; ++tile, ring.advance()) {
+                barrier_wait(ring.empty(), ring.phase ^ 1);
+                if (work.queries) {
+                    barrier_expect(ring.full(), 2 * TILE_BYTES);
+                    load_tile(ring.tile(), qkv_map, heads + work.head, tile * TILE, work.batch, ring.full());
+                    load_tile(ring.tile() + TILE_BYTES, qkv_map, 2 * heads + work.head, tile * TILE, work.batch, ring.full());
+                } else {
+                    const float* source = stats + (u64)work.batch_head * padded + tile * TILE;
+                    barrier_expect(ring.full(), 2 * TILE_BYTES + 2 * TILE * 4);
+                    load_tile(ring.tile(), qkv_map, work.head, tile * TILE, work.batch, ring.full());
+                    load_tile(ring.tile() + TILE_BYTES, d_out_map, work.head, tile * TILE, work.batch, ring.full());
+                    load_bytes(ring.stats(), source, TILE * 4, ring.full());
+                    load_bytes(ring.stats() + TILE * 4, source + stats_size, TILE * 4, ring.full());
+                }
+            }
+        }
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        const u32 staged = base + STAGED + warpgroup * 2 * TILE_BYTES;
+        const bool leader = threadIdx.x % 128 == 0;
+        for (u32 slot = 0, parity = 0;; slot ^= 1, parity ^= slot == 0) {
+            barrier_wait(fixed_full(slot), parity);
+            const u32 index = index_slots[slot];
+            if (index == NO_WORK) break;
+            const Work work = find_work(index, length, heads, batch_heads);
+            const u32 row = work.block * BLOCK_ROWS + warpgroup * TILE;
+            if (work.queries) {
+                float d_query[32];
+                backward_queries(work, ring, fixed_tile(slot), warpgroup, stats, length, stats_size, d_query);
+                warp_arrive(fixed_empty(slot));
+                if (leader) store_wait();                        // the staged results of the piece before have left
+                warpgroup_sync(warpgroup);
+                write_tile(staged, d_query, SCALE, SCALE);
+            } else {
+                float d_key[32], d_value[32];
+                backward_keys(work, ring, fixed_tile(slot), warpgroup, d_key, d_value);
+                warp_arrive(fixed_empty(slot));
+                if (leader) store_wait();
+                warpgroup_sync(warpgroup);
+                write_tile(staged, d_key, SCALE, SCALE);
+                write_tile(staged + TILE_BYTES, d_value, 1.0f, 1.0f);
+            }
+            fence_async();
+            warpgroup_sync(warpgroup);
+            if (leader) {
+                store_tile(d_qkv_map, work.queries ? work.head : heads + work.head, row, work.batch, staged);
+                if (!work.queries) store_tile(d_qkv_map, 2 * heads + work.head, row, work.batch, staged + TILE_BYTES);
+                store_commit();
+            }
+        }
+        if (leader) store_wait();
+    }
+}

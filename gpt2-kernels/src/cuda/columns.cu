@@ -1,0 +1,198 @@
+// Column sums (bias gradients) and casts to bf16. Follows elementwise.cuh. Column counts are multiples of 4 (8 where the
+// source is bf16), counts of elements are multiples of 4. Sums are taken in two stages, in a fixed order.
+//
+// column_partials_f32(source, copy, partials, {rows, columns, rows_per_block})
+//     f32 [rows, columns] -> its bf16 copy, unless SUMS_ONLY is defined, and partial column sums f32 [grid.y, columns].
+//     grid (ceil(columns / 128), ceil(rows / rows_per_block)), block 256.
+// column_partials_bf16(source, partials, {rows, columns, rows_per_block})
+//     bf16 [rows, columns] -> partial column sums, likewise. grid (ceil(columns / 256), ceil(rows / rows_per_block)), block 256.
+// sum_rows(source 0..15, destination 0..15, {rows[16], columns[16], first_blocks[16]})
+//     up to 16 matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every partial sum).
+//     A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256.
+// cast_bf16(source 0..15, destination 0..15, {counts[16], first_blocks[16]})
+//     up to 16 arrays f32 -> bf16. An array takes ceil(count / CAST_CHUNK = 8192) blocks; grid: all of them, block 256.
+// first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has the
+// grid as its first block.
+
+constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / 32;
+constexpr int SLOTS = 16;
+
+struct PartialArgs {
+    u64 rows, columns, rows_per_block;
+};
+
+// Adds up the warps' sums of WIDTH columns a lane and writes the block's row of partials.
+template <int WIDTH>
+__device__ __forceinline__ void write_partials(const float (&sum)[WIDTH], float *partials, u64 columns) {
+    __shared__ float scratch[WARPS][32 * WIDTH];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < WIDTH; ++i) scratch[warp][WIDTH * lane + i] = sum[i];
+    __syncthreads();
+    const u64 column = (u64)blockIdx.x * 32 * WIDTH + threadIdx.x;
+    if (threadIdx.x >= 32 * WIDTH || column >= columns) return;
+    float total = 0.f;
+#pragma unroll
+    for (int w = 0; w < WARPS; ++w) total += scratch[w][threadIdx.x];
+    partials[blockIdx.y * columns + column] = total;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    column_partials_f32(const float *source, bf16 *copy, float *partials,
+                        const __grid_constant__ PartialArgs args) {
+    constexpr int BATCH = 8; // rows a thread has in flight
+    const u64 column = (u64)blockIdx.x * 128 + 4 * (threadIdx.x % 32);
+    const u64 begin = blockIdx.y * args.rows_per_block, end = min(begin + args.rows_per_block, args.rows);
+    float4 sum = zero4();
+    if (column < args.columns) {
+        u64 row = begin + threadIdx.x / 32;
+        for (; row + (BATCH - 1) * WARPS < end; row += BATCH * WARPS) {
+            float4 v[BATCH];
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i) v[i] = load4(source + (row + i * WARPS) * args.columns + column);
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i) {
+#ifndef SUMS_ONLY
+                store4(copy + (row + i * WARPS) * args.columns + column, v[i]);
+#endif
+                sum = sum + v[i];
+            }
+        }
+        for (; row < end; row += WARPS) {
+            const float4 v = load4(source + row * args.columns + column);
+#ifndef SUMS_ONLY
+            store4(copy + row * args.columns + column, v);
+#endif
+            sum = sum + v;
+        }
+    }
+    const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
+    write_partials(sums, partials, args.columns);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    column_partials_bf16(const bf16 *__restrict__ source, float *__restrict__ partials,
+                         const __grid_constant__ PartialArgs args) {
+    constexpr int BATCH = 8;
+    const u64 column = (u64)blockIdx.x * 256 + 8 * (threadIdx.x % 32);
+    const u64 begin = blockIdx.y * args.rows_per_block, end = min(begin + args.rows_per_block, args.rows);
+    float sums[8] = {};
+    const auto add = [&](uint4 v) {
+        const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            sums[2 * j] += bf16_low(pairs[j]);
+            sums[2 * j + 1] += bf16_high(pairs[j]);
+        }
+    };
+    const auto load = [&](u64 row) { return *reinterpret_cast<const uint4 *>(source + row * args.columns + column); };
+    if (column < args.columns) {
+        u64 row = begin + threadIdx.x / 32;
+        for (; row + (BATCH - 1) * WARPS < end; row += BATCH * WARPS) {
+            uint4 v[BATCH];
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i) v[i] = load(row + i * WARPS);
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i) add(v[i]);
+        }
+        for (; row < end; row += WARPS) add(load(row));
+    }
+    write_partials(sums, partials, args.columns);
+}
+
+constexpr int SUM_COLUMNS = 32;
+
+struct SumArgs {
+    u64 rows[SLOTS], columns[SLOTS], first_blocks[SLOTS];
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sum_rows(const float *s0, const float *s1, const float *s2, const float *s3, const float *s4, const float *s5,
+             const float *s6, const float *s7, const float *s8, const float *s9, const float *s10, const float *s11,
+             const float *s12, const float *s13, const float *s14, const float *s15, float *d0, float *d1, float *d2,
+             float *d3, float *d4, float *d5, float *d6, float *d7, float *d8, float *d9, float *d10, float *d11,
+             float *d12, float *d13, float *d14, float *d15, const __grid_constant__ SumArgs args) {
+    constexpr int QUADS = SUM_COLUMNS / 4;
+    constexpr int LINES = THREADS / QUADS; // rows a block reads at a time
+    constexpr int BATCH = 4;               // of those, in flight
+    const unsigned slot = slot_of_block(args.first_blocks);
+    const float *source = nullptr;
+    float *destination = nullptr;
+    switch (slot) {
+#define SLOT(i) case i: source = s##i; destination = d##i; break;
+        SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5) SLOT(6) SLOT(7)
+        SLOT(8) SLOT(9) SLOT(10) SLOT(11) SLOT(12) SLOT(13) SLOT(14) SLOT(15)
+#undef SLOT
+    }
+    const u64 rows = args.rows[slot], columns = args.columns[slot];
+    const unsigned block = blockIdx.x - (unsigned)args.first_blocks[slot];
+
+    const int quad = threadIdx.x % QUADS;
+    const u64 column = block * SUM_COLUMNS + 4 * quad;
+    const bool active = column < columns;
+    float4 sum = zero4();
+    for (u64 first = threadIdx.x / QUADS; first < rows; first += BATCH * LINES) {
+        float4 v[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            const u64 row = first + i * LINES;
+            v[i] = active && row < rows ? load4(source + row * columns + column) : zero4();
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) sum = sum + v[i];
+    }
+    // The lines of a warp, then the warps.
+#pragma unroll
+    for (int mask = QUADS; mask < 32; mask *= 2) {
+        sum = sum + make_float4(__shfl_xor_sync(~0u, sum.x, mask), __shfl_xor_sync(~0u, sum.y, mask),
+                                __shfl_xor_sync(~0u, sum.z, mask), __shfl_xor_sync(~0u, sum.w, mask));
+    }
+    __shared__ float4 scratch[WARPS][QUADS];
+    if (threadIdx.x % 32 < QUADS) scratch[threadIdx.x / 32][quad] = sum;
+    __syncthreads();
+    if (threadIdx.x >= QUADS || !active) return;
+    float4 total = scratch[0][quad];
+#pragma unroll
+    for (int warp = 1; warp < WARPS; ++warp) total = total + scratch[warp][quad];
+    store4(destination + column, total);
+}
+
+struct CastArgs {
+    u64 counts[SLOTS], first_blocks[SLOTS];
+};
+
+constexpr int CAST_BATCH = 8;
+constexpr int CAST_CHUNK = 4 * THREADS * CAST_BATCH; // 8192
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    cast_bf16(const float *s0, const float *s1, const float *s2, const float *s3, const float *s4, const float *s5,
+              const float *s6, const float *s7, const float *s8, const float *s9, const float *s10, const float *s11,
+              const float *s12, const float *s13, const float *s14, const float *s15, bf16 *d0, bf16 *d1, bf16 *d2,
+              bf16 *d3, bf16 *d4, bf16 *d5, bf16 *d6, bf16 *d7, bf16 *d8, bf16 *d9, bf16 *d10, bf16 *d11, bf16 *d12,
+              bf16 *d13, bf16 *d14, bf16 *d15, const __grid_constant__ CastArgs args) {
+    const unsigned slot = slot_of_block(args.first_blocks);
+    const float *source = nullptr;
+    bf16 *destination = nullptr;
+    switch (slot) {
+#define SLOT(i) case i: source = s##i; destination = d##i; break;
+        SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5) SLOT(6) SLOT(7)
+        SLOT(8) SLOT(9) SLOT(10) SLOT(11) SLOT(12) SLOT(13) SLOT(14) SLOT(15)
+#undef SLOT
+    }
+    const u64 count = args.counts[slot];
+    const unsigned chunk = blockIdx.x - (unsigned)args.first_blocks[slot];
+
+    const u64 first = (u64)chunk * CAST_CHUNK + 4 * threadIdx.x;
+    float4 v[CAST_BATCH];
+#pragma unroll
+    for (int i = 0; i < CAST_BATCH; ++i) {
+        const u64 at = first + 4 * THREADS * i;
+        v[i] = at < count ? load4(source + at) : zero4();
+    }
+#pragma unroll
+    for (int i = 0; i < CAST_BATCH; ++i) {
+        const u64 at = first + 4 * THREADS * i;
+        if (at < count) store4(destination + at, v[i]);
+    }
+}

@@ -1,0 +1,386 @@
+// bf16 matrix product with f32 accumulation for Hopper (sm_90a), for GPT-2's linear layers and their gradients.
+
+#ifndef LAYOUT
+#define LAYOUT 0
+#endif
+#ifndef EPILOGUE
+#define EPILOGUE 0
+#endif
+#ifndef TILE_M
+#define TILE_M 128
+#endif
+#ifndef TILE_N
+#define TILE_N 192
+#endif
+#ifndef CLUSTER
+#define CLUSTER 2
+#endif
+#ifndef PINGPONG
+#define PINGPONG 1
+#endif
+#ifndef HANDOVER
+#define HANDOVER 1
+#endif
+#ifndef PREFETCH
+#define PREFETCH 0
+#endif
+#ifndef STAGES
+#define STAGES 4
+#endif
+
+constexpr bool A_MAJOR_M = LAYOUT == 2, B_MAJOR_N = LAYOUT != 1;
+constexpr bool GELU = EPILOGUE == 1, RESIDUAL = EPILOGUE == 2, GELU_GRAD = EPILOGUE == 3, OUT_F32 = EPILOGUE == 2 || EPILOGUE == 4;
+constexpr bool READS_EXTRA = RESIDUAL || GELU_GRAD;
+
+constexpr u32 TILE_K = 64;
+constexpr u32 BLOCKS_M = TILE_M / (PINGPONG ? 64 : 128);                // blocks of 64 rows that a warpgroup holds of its tile
+constexpr u32 A_BYTES = TILE_M * TILE_K * 2, B_BYTES = TILE_N * TILE_K * 2, STAGE_BYTES = A_BYTES + B_BYTES;
+
+constexpr u32 BOX_BYTES = 8192, BOX_COLS = OUT_F32 ? 32 : 64;   // 64 rows of 128 bytes
+#ifndef BOXES
+#define BOXES 4
+#endif
+//                                      // per warpgroup
+constexpr u32 STEPS = TILE_N / BOX_COLS * BLOCKS_M;
+constexpr u32 STEP_BOXES = GELU ? 2 : 1, RING = BOXES / STEP_BOXES;
+
+constexpr u32 SHARED_BOXES = STAGES * STAGE_BYTES, SHARED_BARRIERS = SHARED_BOXES + 2 * BOXES * BOX_BYTES;
+constexpr u32 FULL = SHARED_BARRIERS, EMPTY = FULL + 8 * STAGES, BOX_FULL = EMPTY + 8 * STAGES, BOX_EMPTY = BOX_FULL + 8 * 2 * BOXES;
+#ifdef COLUMN_SUMS
+constexpr u32 SHARED_SUMS = BOX_EMPTY + 8 * 2 * BOXES;          // f32 [2 warpgroups][2][4 warps][64 columns]
+#endif
+
+struct Args {
+    u64 m, n, k_tiles, splits, group, accumulate;
+};
+
+struct Tile {
+    u32 row, col, split, k_begin, k_end;
+};
+
+struct Schedule {
+    u32 rows, cols, k_tiles, splits, group, count;
+
+    __device__ __forceinline__ Schedule(const Args &args) {
+        rows = (u32(args.m) + TILE_M * CLUSTER - 1) / (TILE_M * CLUSTER);
+        cols = (u32(args.n) + TILE_N - 1) / TILE_N;
+        k_tiles = u32(args.k_tiles);
+        splits = u32(args.splits);
+        group = u32(args.group);
+        count = rows * cols * splits;
+    }
+    __device__ __forceinline__ Tile tile(u32 unit, u32 rank) const {
+        u32 split = unit / (rows * cols), rest = unit % (rows * cols);
+        u32 first = rest / (group * cols) * group, height = min(group, rows - first);
+        rest -= first * cols;
+        Tile t;
+        t.row = ((first + rest % height) * CLUSTER + rank) * TILE_M;
+        t.col = rest / height * TILE_N;
+        t.split = split;
+        t.k_begin = split * k_tiles / splits;
+        t.k_end = (split + 1) * k_tiles / splits;
+        return t;
+    }
+};
+
+// Position in a ring of shared-memory slots.
+template <u32 SLOTS> struct Cursor {
+    u32 slot = 0, phase = 0;
+    __device__ __forceinline__ void next() {
+        if (++slot == SLOTS) {
+            slot = 0;
+            phase ^= 1;
+        }
+    }
+    __device__ __forceinline__ void skip(u32 n) {
+        u32 at = slot + n;
+        slot = at % SLOTS;
+        phase ^= at / SLOTS & 1;
+    }
+};
+
+// ---- GELU, tanh form: x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3) ----
+
+__device__ __forceinline__ float gelu_gate(float x, float x2) {
+    float e, gate;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * fmaf(x2, -0.10294324f, -2.3022082f)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(gate) : "f"(1.0f + e));
+    return gate;
+}
+__device__ __forceinline__ float gelu(float x) { return x * gelu_gate(x, x * x); }
+__device__ __forceinline__ float gelu_grad(float x) {
+    float x2 = x * x, gate = gelu_gate(x, x2);
+    return fmaf(x * fmaf(x2, 0.21406445f, 1.5957691f), fmaf(-gate, gate, gate), gate);
+}
+
+__device__ __forceinline__ float2 load_bias(const float *bias, u32 col, u32 cols) {
+    return bias && col < cols ? __ldg(reinterpret_cast<const float2 *>(bias + col)) : make_float2(0.0f, 0.0f);
+}
+
+// Adds lane pairs (lane ^ 2 HALF) and leaves each lane half of its sums: the upper lane keeps the upper half.
+template <u32 HALF> __device__ __forceinline__ void fold(float (&s)[16], u32 lane) {
+#pragma unroll
+    for (u32 c = 0; c < HALF; ++c) {
+        const bool upper = lane & HALF * 2;
+        const float low = s[c], high = s[c + HALF];
+        s[c] = (upper ? high : low) + __shfl_xor_sync(~0u, upper ? low : high, HALF * 2);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(384, 1)
+#if CLUSTER > 1
+    __cluster_dims__(CLUSTER, 1, 1)
+#endif
+gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const __grid_constant__ TensorMap map_out,
+#if EPILOGUE >= 1 && EPILOGUE <= 3
+     const __grid_constant__ TensorMap map_extra,
+#endif
+     const void *, const void *, const void *,
+#if EPILOGUE >= 1 && EPILOGUE <= 3
+     const void *,
+#endif
+#if EPILOGUE < 3
+     const float *__restrict__ bias,
+#endif
+#ifdef COLUMN_SUMS
+     float *__restrict__ column_sums,
+#endif
+     const __grid_constant__ Args args) {
+    extern __shared__ u8 shared[];
+    const u32 base = (shared_address(shared) + 1023) & ~1023u;
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const u32 warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
+    const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
+    const u32 first = blockIdx.x / CLUSTER, stride = gridDim.x / CLUSTER;
+    const Schedule schedule(args);
+
+    if (threadIdx.x == 256) {
+        tma_prefetch(map_a);
+        tma_prefetch(map_b);
+        for (u32 i = 0; i < STAGES; ++i) {
+            barrier_init(base + FULL + 8 * i, 1);
+            barrier_init(base + EMPTY + 8 * i, (PINGPONG ? 4 : 8) * CLUSTER);
+        }
+        for (u32 i = 0; i < 2 * BOXES; ++i) {
+            barrier_init(base + BOX_FULL + 8 * i, 1);
+            barrier_init(base + BOX_EMPTY + 8 * i, 1);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+    if (CLUSTER > 1) cluster_sync();
+
+    if (warpgroup == 2) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        if (warp == 8 && lane == 0) {
+            // Operand tiles, in the order in which the warpgroups use them.
+            Cursor<STAGES> stage;
+            for (u32 unit = first; unit < schedule.count; unit += stride) {
+                const Tile t = schedule.tile(unit, rank);
+                for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
+                    const u32 full = base + FULL + 8 * stage.slot, a = base + stage.slot * STAGE_BYTES, b = a + A_BYTES;
+                    barrier_wait(base + EMPTY + 8 * stage.slot, stage.phase ^ 1);
+                    barrier_expect(full, STAGE_BYTES);
+                    if (A_MAJOR_M) tma_load(a, map_a, full, 0, k * TILE_K, t.row / 64);
+                    else tma_load(a, map_a, full, 0, t.row, k);
+#pragma unroll
+                    for (u32 half = 0; half < 2; ++half) {
+                        const u32 to = b + half * (B_BYTES / 2);
+                        const u32 y = B_MAJOR_N ? k * TILE_K + half * (TILE_K / 2) : t.col + half * (TILE_N / 2);
+                        const u32 z = B_MAJOR_N ? t.col / 64 : k;
+                        if (CLUSTER == 1) tma_load(to, map_b, full, 0, y, z);
+                        else if (half == rank) tma_load_multicast(to, map_b, full, 0, y, z, 3);
+                    }
+                }
+            }
+        }
+#if EPILOGUE == 2 || EPILOGUE == 3
+        if ((warp == 9 || warp == 10) && lane == 0) {
+            // The extra operand of the epilogue, box by box, for warpgroup `of`.
+            const u32 of = warp - 9;
+            tma_prefetch(map_extra);
+            Cursor<BOXES> box;
+            for (u32 unit = first, i = 0; unit < schedule.count; unit += stride, ++i) {
+                if (PINGPONG && i % 2 != of) continue;
+                const Tile t = schedule.tile(unit, rank);
+                const u32 row = t.row + (PINGPONG ? 0 : of * BLOCKS_M * 64);
+                if (PREFETCH) for (u32 step = 0; step < STEPS; ++step)
+                    tma_prefetch_box(map_extra, t.col + step / BLOCKS_M * BOX_COLS, row + step % BLOCKS_M * 64);
+                for (u32 step = 0; step < STEPS; ++step, box.next()) {
+                    const u32 at = of * BOXES + box.slot, full = base + BOX_FULL + 8 * at;
+                    barrier_wait(base + BOX_EMPTY + 8 * at, box.phase ^ 1);
+                    barrier_expect(full, BOX_BYTES);
+                    tma_load(base + SHARED_BOXES + at * BOX_BYTES, map_extra, full, t.col + step / BLOCKS_M * BOX_COLS,
+                             row + step % BLOCKS_M * 64);
+                }
+            }
+        }
+#endif
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        const bool leader = threadIdx.x % 128 == 0;
+        const u32 warp_row = warp % 4 * 16;
+        float acc[BLOCKS_M][TILE_N / 2];
+#ifdef COLUMN_SUMS
+        float2 sum;
+        const u32 sums = base + SHARED_SUMS + warpgroup * 2048;
+#endif
+        Cursor<STAGES> stage;
+        Cursor<RING> ring;
+        // K-major: 16 k are 32 bytes further on. MN-major: 16 rows further on; B's two halves are 32 k each.
+        const u64 a_descriptor = wgmma_descriptor(base, 1024, 0) + (PINGPONG ? 0 : warpgroup * BLOCKS_M * (8192 / 16));
+        const u64 b_descriptor = wgmma_descriptor(base + A_BYTES, 1024, B_MAJOR_N ? 32 * 128 : 16);
+
+        for (u32 unit = first, turn = 0; unit < schedule.count; unit += stride, ++turn) {
+            const Tile t = schedule.tile(unit, rank);
+            if (PINGPONG && turn % 2 != warpgroup) {
+                stage.skip(t.k_end - t.k_begin);
+                continue;
+            }
+            // The accumulators start from the bias: its loads pass while the other warpgroup multiplies.
+#pragma unroll
+            for (u32 j = 0; j < TILE_N / 8; ++j) {
+#if EPILOGUE < 3
+                const float2 v = load_bias(args.accumulate ? bias : 0, t.col + j * 8 + lane % 4 * 2, u32(args.n));
+#else
+                const float2 v = make_float2(0.0f, 0.0f);
+#endif
+#pragma unroll
+                for (u32 block = 0; block < BLOCKS_M; ++block) {
+                    float *d = acc[block] + j * 4;
+                    d[0] = d[2] = v.x, d[1] = d[3] = v.y;
+                }
+            }
+            // A full barrier tells only one phase from the next, so a warpgroup waits on it after the other is done waiting.
+            if (PINGPONG && turn > 0) named_barrier(3 + warpgroup, 256);
+            u32 last = 0;
+            for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
+                barrier_wait(base + FULL + 8 * stage.slot, stage.phase);
+                wgmma_fence();
+                const u64 a = a_descriptor + stage.slot * (STAGE_BYTES / 16), b = b_descriptor + stage.slot * (STAGE_BYTES / 16);
+#pragma unroll
+                for (u32 kk = 0; kk < TILE_K / 16; ++kk)
+#pragma unroll
+                    for (u32 block = 0; block < BLOCKS_M; ++block)
+                        wgmma<A_MAJOR_M, B_MAJOR_N>(acc[block], a + (A_MAJOR_M ? kk * 128 : kk * 2) + block * (8192 / 16),
+                                                    b + (B_MAJOR_N ? kk / 2 * (B_BYTES / 32) + kk % 2 * 128 : kk * 2));
+                wgmma_commit();
+                wgmma_wait<1>();
+                if (k > t.k_begin && lane < CLUSTER) barrier_arrive_cluster(base + EMPTY + 8 * last, lane);
+                last = stage.slot;
+            }
+            if (PINGPONG && !HANDOVER && unit + stride < schedule.count) named_barrier_arrive(4 - warpgroup, 256);
+            wgmma_wait<0>();
+            if (PINGPONG && HANDOVER && unit + stride < schedule.count) named_barrier_arrive(4 - warpgroup, 256);
+            if (lane < CLUSTER) barrier_arrive_cluster(base + EMPTY + 8 * last, lane);
+#pragma unroll
+            for (u32 block = 0; block < BLOCKS_M; ++block) wgmma_pin(acc[block]);
+
+#pragma unroll
+            for (u32 step = 0; step < STEPS; ++step) {
+                const u32 block = step % BLOCKS_M, chunk = step / BLOCKS_M;
+                const u32 col = t.col + chunk * BOX_COLS, row = t.row + (PINGPONG ? block : warpgroup * BLOCKS_M + block) * 64;
+                const u32 slot = warpgroup * BOXES + ring.slot * STEP_BOXES;
+                const u32 box = base + SHARED_BOXES + slot * BOX_BYTES;
+                if (READS_EXTRA) barrier_wait(base + BOX_FULL + 8 * slot, ring.phase);
+
+                const float *d = acc[block] + chunk * (BOX_COLS / 2);
+#if EPILOGUE == 2 || EPILOGUE == 4
+                const u32 r = warp_row + lane / 4;
+#pragma unroll
+                for (u32 j = 0; j < 4; ++j) {
+                    float2 low = make_float2(d[j * 4], d[j * 4 + 1]), high = make_float2(d[j * 4 + 2], d[j * 4 + 3]);
+                    const u32 at_low = box + swizzle_128(r, j * 2 + lane % 4 / 2) + lane % 2 * 8, at_high = at_low + 8 * 128;
+                    if (RESIDUAL) {
+                        const float2 e = load_shared(at_low), f = load_shared(at_high);
+                        low.x += e.x, low.y += e.y, high.x += f.x, high.y += f.y;
+                    }
+                    store_shared(at_low, low);
+                    store_shared(at_high, high);
+                }
+#else
+                // Word 2j: columns 8j + 2 (lane % 4) and the next, of row lane / 4; word 2j + 1: eight rows below.
+                u32 out[4][4];
+#if EPILOGUE == 3
+                u32 h[4][4];
+#pragma unroll
+                for (u32 q = 0; q < 4; ++q) load_matrices(box + swizzle_128(warp_row + lane % 16, q * 2 + lane / 16), h[q]);
+#endif
+#pragma unroll
+                for (u32 i = 0; i < 16; ++i) {
+                    float low = d[i * 2], high = d[i * 2 + 1];
+#if EPILOGUE == 3
+                    low *= gelu_grad(bf16_low(h[i / 4][i % 4]));
+                    high *= gelu_grad(bf16_high(h[i / 4][i % 4]));
+#endif
+                    out[i / 4][i % 4] = bf16_pack(low, high);
+                }
+#pragma unroll
+                for (u32 q = 0; q < 4; ++q) store_matrices(box + swizzle_128(warp_row + lane % 16, q * 2 + lane / 16), out[q]);
+                if (GELU) {
+#pragma unroll
+                    for (u32 i = 0; i < 16; ++i) {
+                        u32 &word = out[i / 4][i % 4];
+                        word = bf16_pack(gelu(bf16_low(word)), gelu(bf16_high(word)));
+                    }
+#pragma unroll
+                    for (u32 q = 0; q < 4; ++q)
+                        store_matrices(box + BOX_BYTES + swizzle_128(warp_row + lane % 16, q * 2 + lane / 16), out[q]);
+                }
+#ifdef COLUMN_SUMS
+                float s[16];
+#pragma unroll
+                for (u32 j = 0; j < 8; ++j) {
+                    const u32 upper = out[j / 2][j % 2 * 2], lower = out[j / 2][j % 2 * 2 + 1];
+                    s[j * 2] = bf16_low(upper) + bf16_low(lower);
+                    s[j * 2 + 1] = bf16_high(upper) + bf16_high(lower);
+                }
+                // Eight lanes hold each column's rows: halve the columns at each exchange until lane l has columns 2l and 2l + 1.
+                fold<8>(s, lane);
+                fold<4>(s, lane);
+                fold<2>(s, lane);
+                if (block == 0) sum = make_float2(s[0], s[1]);
+                else sum.x += s[0], sum.y += s[1];
+                if (block == BLOCKS_M - 1) store_shared(sums + chunk % 2 * 1024 + warp % 4 * 256 + lane * 8, sum);
+#endif
+#endif
+                async_proxy_fence();
+                // The slot of the next step must be free once all warps are past the barrier.
+                if (!READS_EXTRA && leader) tma_wait_read<RING - 2>();
+                named_barrier(1 + warpgroup, 128);
+                if (leader) {
+#if EPILOGUE == 4
+                    if (args.accumulate) tma_add(box, map_out, col, row, t.split);
+                    else tma_store(box, map_out, col, row, t.split);
+#else
+                    tma_store(box, map_out, col, row);
+#endif
+#if EPILOGUE == 1
+                    tma_store(box + BOX_BYTES, map_extra, col, row);
+#endif
+                    tma_commit();
+                    if (READS_EXTRA) {
+                        tma_wait_read<1>();
+                        if (turn >= (PINGPONG ? 2 : 1) || step > 0) barrier_arrive(base + BOX_EMPTY + 8 * (warpgroup * BOXES + (ring.slot + BOXES - 1) % BOXES));
+                    }
+                }
+#ifdef COLUMN_SUMS
+                const u32 pair = threadIdx.x % 128;
+                if (block == BLOCKS_M - 1 && pair < 32 && t.row + (PINGPONG ? 0 : warpgroup * 64) < u32(args.m) && col + pair * 2 < u32(args.n)) {
+                    float2 total = make_float2(0.0f, 0.0f);
+#pragma unroll
+                    for (u32 w = 0; w < 4; ++w) {
+                        const float2 v = load_shared(sums + chunk % 2 * 1024 + w * 256 + pair * 8);
+                        total.x += v.x, total.y += v.y;
+                    }
+                    float *to = column_sums + u64(t.row / (64 * BLOCKS_M) + (PINGPONG ? 0 : warpgroup)) * args.n + col + pair * 2;
+                    *reinterpret_cast<float2 *>(to) = total;
+                }
+#endif
+                ring.next();
+            }
+        }
+        if (leader) tma_wait_all();
+    }
+    if (CLUSTER > 1) cluster_sync();
+}

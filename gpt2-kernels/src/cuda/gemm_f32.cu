@@ -1,0 +1,287 @@
+// Matrix product in true f32 (FFMA on the CUDA cores), for GPT-2's linear layers and their gradients.
+//
+//   LAYOUT 0 (NN)  out[M,N] = A[M,K] . B[K,N]
+//   LAYOUT 1 (NT)  out[M,N] = A[M,K] . B[N,K]^T
+//   LAYOUT 2 (TN)  out[M,N] = A[K,M]^T . B[K,N]
+//
+//   EPILOGUE 0  out = acc                                   (also the partials of a split product)
+//   EPILOGUE 1  out = acc + bias
+//   EPILOGUE 2  out = acc + bias,  extra = gelu(out)        (extra is written)
+//   EPILOGUE 3  out = extra + acc + bias                    (extra is the residual; it may be out itself)
+//   EPILOGUE 4  out = acc * gelu'(extra)                    (extra is the input of the GELU)
+//   EPILOGUE 5  out = out + acc
+//
+// Defines: LAYOUT, EPILOGUE; THREAD_N (8, 12 or 16 columns per thread); TILE_M a multiple of 64, TILE_N of 4 * THREAD_N.
+//
+// Kernel gemm_f32 (REDUCE undefined)
+//   parameters  const float *a, const float *b, float *out, const float *bias, float *extra, Args {m, n, k, k_split}
+//               (bias and extra: any valid pointer where the epilogue has none)
+//   grid        (ceil(m / TILE_M) * ceil(n / TILE_N), splits, 1), splits = ceil(k / k_split)
+//   block       THREADS = TILE_M * TILE_N / (8 * THREAD_N)
+//   shared      static
+//   One split: k_split >= k. Several: EPILOGUE 0, k_split a multiple of 8, and out is a scratch buffer [splits, M, N].
+//
+// Kernel gemm_f32_reduce (REDUCE defined): adds the partials up in split order and applies EPILOGUE.
+//   parameters  const float *partials, float *out, const float *bias, float *extra, Args {m, n, splits, 0}
+//   grid        (ceil(m * n / 1024), 1, 1), block 256
+//
+// Rows are arbitrary. N is a multiple of 4; so is K in NN and NT, and M in TN.
+
+#ifndef LAYOUT
+#define LAYOUT 0
+#endif
+#ifndef EPILOGUE
+#define EPILOGUE 0
+#endif
+#ifndef TILE_M
+#define TILE_M 128
+#endif
+#ifndef TILE_N
+#define TILE_N 128
+#endif
+#ifndef THREAD_N
+#define THREAD_N 16
+#endif
+
+typedef unsigned long long u64;
+
+struct Args {
+    u64 m, n, k, k_split;
+};
+
+// 1 / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3); gelu(x) is x times this.
+__device__ __forceinline__ float gelu_gate(float x) {
+    float u = 0.7978845608028654f * x * fmaf(0.044715f * x, x, 1.0f);
+    return __fdividef(1.0f, 1.0f + __expf(-2.0f * u));
+}
+
+__device__ __forceinline__ float gelu(float x) {
+    return x * gelu_gate(x);
+}
+
+__device__ __forceinline__ float gelu_derivative(float x) {
+    float gate = gelu_gate(x);
+    float slope = 1.5957691216057308f * fmaf(3.0f * 0.044715f * x, x, 1.0f);
+    return fmaf(x * gate * (1.0f - gate), slope, gate);
+}
+
+__device__ __forceinline__ float4 load4(const float *p) {
+    return *reinterpret_cast<const float4 *>(p);
+}
+
+__device__ __forceinline__ void store4(float *p, float4 v) {
+    *reinterpret_cast<float4 *>(p) = v;
+}
+
+__device__ __forceinline__ float4 add4(float4 a, float4 b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+// Finishes four neighbouring elements: `at` is their offset in the output, `column` their first column.
+__device__ __forceinline__ void finish(float4 v, u64 at, u64 column, float *out, const float *bias, float *extra) {
+    if (EPILOGUE == 1 || EPILOGUE == 2 || EPILOGUE == 3) v = add4(v, load4(bias + column));
+    if (EPILOGUE == 3) v = add4(v, load4(extra + at));
+    if (EPILOGUE == 4) {
+        float4 h = load4(extra + at);
+        v.x *= gelu_derivative(h.x);
+        v.y *= gelu_derivative(h.y);
+        v.z *= gelu_derivative(h.z);
+        v.w *= gelu_derivative(h.w);
+    }
+    if (EPILOGUE == 5) v = add4(v, load4(out + at));
+    store4(out + at, v);
+    if (EPILOGUE == 2) store4(extra + at, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
+}
+
+#ifdef REDUCE
+
+extern "C" __global__ void __launch_bounds__(256)
+gemm_f32_reduce(const float *partials, float *out, const float *bias, float *extra, const __grid_constant__ Args args) {
+    u64 size = args.m * args.n;
+    u64 splits = args.k;
+    u64 at = 4 * (256 * (u64)blockIdx.x + threadIdx.x);
+    if (at >= size) return;
+    float4 sum = load4(partials + at);
+    for (u64 s = 1; s < splits; s++) sum = add4(sum, load4(partials + s * size + at));
+    finish(sum, at, at % args.n, out, bias, extra);
+}
+
+#else
+
+constexpr int TILE_K = 8;
+constexpr int STAGES = 4;
+constexpr int THREAD_M = 8;
+// A warp is 8 x 4 threads; its threads' tiles are cut into 4 x 4 pieces, 32 rows and 16 columns apart.
+constexpr int WARP_M = 8 * THREAD_M;
+constexpr int WARP_N = 4 * THREAD_N;
+constexpr int WARPS_N = TILE_N / WARP_N;
+constexpr int THREADS = 32 * (TILE_M / WARP_M) * WARPS_N;
+#ifndef BLOCKS
+#define BLOCKS (4096 / THREADS / THREAD_N)
+#endif
+// Tiles of the output are visited in bands of this many tiles of rows, so that neighbours share operands in L2.
+constexpr u64 BAND = 16;
+
+// Brings an operand's tiles from global to shared memory, where they lie as [TILE_K][TILE] with rows of PITCH.
+// ALONG_K: the operand's rows in memory run along k; the tile is transposed on the way, through registers, and the
+// padding keeps the 16 rows and two groups of four k of a warp's store in different banks. Otherwise it is copied as it is.
+template <int TILE, bool ALONG_K>
+struct Operand {
+    static constexpr int PITCH = ALONG_K ? TILE + 4 : TILE;
+    static constexpr int GROUPS = THREADS / TILE_K;  // of four floats: next to each other in a row, if not ALONG_K
+    static constexpr int APART = ALONG_K ? THREADS / (TILE_K / 4) : 4 * GROUPS;  // between this thread's, along the side
+    static constexpr int COUNT = (TILE + APART - 1) / APART;
+
+    const float *source;
+    u64 step, advance;    // in memory: between this thread's fours, between tiles
+    int k, side, limit;   // this thread's k and its place along the output's side, which ends at limit
+    float4 held[ALONG_K ? COUNT : 1];
+
+    // `first`: where the tile starts along the output's side, of `size`; `k0`: where the product starts.
+    __device__ Operand(const float *matrix, u64 first, u64 size, u64 k0, u64 pitch) {
+        k = ALONG_K ? threadIdx.x % (TILE_K / 4) * 4 : threadIdx.x / GROUPS;
+        side = ALONG_K ? threadIdx.x / (TILE_K / 4) : threadIdx.x % GROUPS * 4;
+        limit = (int)min(size - first, (u64)TILE);
+        source = matrix + (ALONG_K ? (first + side) * pitch + k0 + k : (k0 + k) * pitch + first + side);
+        step = ALONG_K ? APART * pitch : APART;
+        advance = ALONG_K ? TILE_K : TILE_K * pitch;
+    }
+
+    // ALONG_K: reads the next tile into registers; k_left elements of k remain, from this tile's start. The rest is zero.
+    __device__ void read(int k_left) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+            held[i] = k < k_left && side + i * APART < limit ? load4(source + i * step) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        source += advance;
+    }
+
+    // ALONG_K: writes it to shared memory.
+    __device__ void write(float *tile) const {
+        tile += k * PITCH + side;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+            if (TILE % APART == 0 || side + i * APART < TILE) {
+                tile[i * APART] = held[i].x;
+                tile[i * APART + PITCH] = held[i].y;
+                tile[i * APART + PITCH * 2] = held[i].z;
+                tile[i * APART + PITCH * 3] = held[i].w;
+            }
+    }
+
+    // Not ALONG_K: starts copying the next tile.
+    __device__ void copy(float *tile, int k_left) {
+        unsigned to = (unsigned)__cvta_generic_to_shared(tile + k * PITCH + side);
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+            if (TILE % APART == 0 || side + i * APART < TILE)
+                asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + 4 * i * APART), "l"(source + i * step),
+                             "r"(k < k_left && side + i * APART < limit ? 16 : 0) : "memory");
+        source += advance;
+    }
+};
+
+constexpr bool A_ALONG_K = LAYOUT != 2, B_ALONG_K = LAYOUT == 1;
+typedef Operand<TILE_M, A_ALONG_K> OperandA;
+typedef Operand<TILE_N, B_ALONG_K> OperandB;
+
+// COUNT floats, in fours that lie APART floats from each other.
+template <int COUNT, int APART>
+__device__ __forceinline__ void read(float (&to)[COUNT], const float *from) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i += 4) {
+        float4 v = load4(from + i / 4 * APART);
+        to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+gemm_f32(const float *a, const float *b, float *out, const float *bias, float *extra, const __grid_constant__ Args args) {
+    __shared__ __align__(16) float tiles_a[STAGES][TILE_K * OperandA::PITCH];
+    __shared__ __align__(16) float tiles_b[STAGES][TILE_K * OperandB::PITCH];
+
+    u64 rows = (args.m + TILE_M - 1) / TILE_M, columns = (args.n + TILE_N - 1) / TILE_N;
+    u64 band = blockIdx.x / (BAND * columns), in_band = blockIdx.x % (BAND * columns);
+    u64 height = min(BAND, rows - band * BAND);
+    u64 m0 = (band * BAND + in_band % height) * TILE_M, n0 = in_band / height * TILE_N;
+    u64 k0 = blockIdx.y * args.k_split;
+    int k_size = (int)min(args.k_split, args.k - k0);
+
+    OperandA operand_a(a, m0, args.m, k0, LAYOUT == 2 ? args.m : args.k);
+    OperandB operand_b(b, n0, args.n, k0, LAYOUT == 1 ? args.k : args.n);
+
+    // Neighbouring lanes share rows and lanes two apart share columns: a 16-byte shared load then takes two passes, not four.
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int row = warp / WARPS_N * WARP_M + ((lane >> 1 & 3) | (lane >> 4 << 2)) * 4;
+    int column = warp % WARPS_N * WARP_N + ((lane & 1) | (lane >> 3 & 1) << 1) * 4;
+
+    // Tiles go round the stages. Every tile, there or not, commits one group of copies, so that the count of groups in
+    // flight is constant; tiles that pass through registers are read one tile ahead of their writing.
+    auto copy = [&](int tile) {
+        int stage = tile % STAGES, k_left = k_size - tile * TILE_K;
+        if (!A_ALONG_K) operand_a.copy(tiles_a[stage], k_left);
+        if (!B_ALONG_K) operand_b.copy(tiles_b[stage], k_left);
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    };
+    auto read_next = [&](int tile) {
+        if (A_ALONG_K) operand_a.read(k_size - tile * TILE_K);
+        if (B_ALONG_K) operand_b.read(k_size - tile * TILE_K);
+    };
+    auto write = [&](int tile) {
+        if (A_ALONG_K) operand_a.write(tiles_a[tile % STAGES]);
+        if (B_ALONG_K) operand_b.write(tiles_b[tile % STAGES]);
+    };
+    auto wait = [] {
+        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+        __syncthreads();
+    };
+    for (int tile = 0; tile < STAGES - 1; tile++) copy(tile);
+    read_next(0);
+    write(0);
+    read_next(1);
+    wait();
+
+    float sum[THREAD_M][THREAD_N] = {};
+    float part_a[2][THREAD_M], part_b[2][THREAD_N];
+    const float *from_a = tiles_a[0] + row, *from_b = tiles_b[0] + column;
+    read<THREAD_M, 32>(part_a[0], from_a);
+    read<THREAD_N, 16>(part_b[0], from_b);
+    int tiles = (k_size + TILE_K - 1) / TILE_K;
+    for (int tile = 0; tile < tiles; tile++) {
+        copy(tile + STAGES - 1);
+#pragma unroll
+        for (int k = 0; k < TILE_K; k++) {
+            if (k == TILE_K / 2) {
+                write(tile + 1);
+                read_next(tile + 2);
+            }
+            // The next k is read while this one is multiplied; the last of a tile reads the first of the next tile.
+            int next = (k + 1) % TILE_K;
+            if (next == 0) {
+                wait();
+                from_a = tiles_a[(tile + 1) % STAGES] + row, from_b = tiles_b[(tile + 1) % STAGES] + column;
+            }
+            read<THREAD_M, 32>(part_a[(k + 1) % 2], from_a + next * OperandA::PITCH);
+            read<THREAD_N, 16>(part_b[(k + 1) % 2], from_b + next * OperandB::PITCH);
+#pragma unroll
+            for (int i = 0; i < THREAD_M; i++)
+#pragma unroll
+                for (int j = 0; j < THREAD_N; j++) sum[i][j] = fmaf(part_a[k % 2][i], part_b[k % 2][j], sum[i][j]);
+        }
+    }
+
+    out += blockIdx.y * args.m * args.n;
+#pragma unroll
+    for (int i = 0; i < THREAD_M; i++) {
+        u64 r = m0 + row + i / 4 * 32 + i % 4;
+        if (r >= args.m) continue;
+#pragma unroll
+        for (int j = 0; j < THREAD_N; j += 4) {
+            u64 c = n0 + column + j / 4 * 16;
+            if (c >= args.n) continue;
+            float4 v = make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
+            finish(v, r * args.n + c, c, out, bias, extra);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,386 @@
+// Matrix product on the tensor cores through mma.sync, for every GPU from sm_80 on: operands in bf16, or (TF32 defined)
+// in f32 rounded to TF32. Sums are f32 either way.
+//
+//   LAYOUT 0 (NN)  acc[M,N] = A[M,K] . B[K,N]
+//   LAYOUT 1 (NT)  acc[M,N] = A[M,K] . B[N,K]^T
+//   LAYOUT 2 (TN)  acc[M,N] = A[K,M]^T . B[K,N]
+//
+// T is the operands' type, bf16 or f32; bias is f32.
+//   EPILOGUE 0  T   out = acc
+//   EPILOGUE 1  T   out = acc + bias
+//   EPILOGUE 2  T   out = acc + bias,  T extra = gelu(out)     (extra is written)
+//   EPILOGUE 3  f32 out = f32 extra + acc + bias               (extra is the residual; it may be out itself)
+//   EPILOGUE 4  T   out = acc * gelu'(T extra)                 (extra is the input of the GELU)
+//   EPILOGUE 5  f32 out = out + acc
+//   EPILOGUE 6  f32 out = acc                                  (also the partials of a split product)
+//
+// Defines: LAYOUT, EPILOGUE, TF32; TILE_M, TILE_N (multiples of 64), WARP_N (32 or 64 columns per warp), STAGES.
+//
+// Kernel gemm_portable (REDUCE undefined)
+//   parameters  const T *a, const T *b, void *out, const float *bias, void *extra, Args {m, n, k, k_split}
+//               (bias and extra: any valid pointer where the epilogue has none)
+//   grid        (ceil(m / TILE_M) * ceil(n / TILE_N), splits, 1), splits = ceil(k / k_split)
+//   block       THREADS = TILE_M * TILE_N / (2 * WARP_N)
+//   shared      dynamic, STAGES * (TILE_M + TILE_N) * 128 bytes: 96 KiB for three stages of 128 x 128
+//   One split: k_split >= k. Several: EPILOGUE 6, k_split a multiple of 64, and out is a scratch buffer [splits, M, N].
+//
+// Kernel gemm_portable_reduce (REDUCE defined): adds the partials up in split order and applies EPILOGUE.
+//   parameters  const float *partials, void *out, const float *bias, void *extra, Args {m, n, splits, 0}
+//   grid        (ceil(m * n / 2048), 1, 1), block 256
+//
+// Rows are arbitrary. N is a multiple of 8; so is K in NN and NT, and M in TN.
+
+#ifndef LAYOUT
+#define LAYOUT 0
+#endif
+#ifndef EPILOGUE
+#define EPILOGUE 0
+#endif
+#ifndef TILE_M
+#define TILE_M 128
+#endif
+#ifndef TILE_N
+#define TILE_N 128
+#endif
+#ifndef WARP_N
+#define WARP_N 64
+#endif
+#ifndef STAGES
+#define STAGES 3
+#endif
+
+typedef unsigned long long u64;
+typedef unsigned int u32;
+#ifdef TF32
+typedef float Element;
+#else
+typedef unsigned short Element;  // bf16
+#endif
+
+struct Args {
+    u64 m, n, k, k_split;
+};
+
+// 1 / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3); gelu(x) is x times this.
+__device__ __forceinline__ float gelu_gate(float x) {
+    float u = 0.7978845608028654f * x * fmaf(0.044715f * x, x, 1.0f);
+    return __fdividef(1.0f, 1.0f + __expf(-2.0f * u));
+}
+
+__device__ __forceinline__ float gelu(float x) {
+    return x * gelu_gate(x);
+}
+
+__device__ __forceinline__ float gelu_derivative(float x) {
+    float gate = gelu_gate(x);
+    float slope = 1.5957691216057308f * fmaf(3.0f * 0.044715f * x, x, 1.0f);
+    return fmaf(x * gate * (1.0f - gate), slope, gate);
+}
+
+// Eight neighbouring elements of a row, in f32; in memory either f32 or bf16.
+struct Eight {
+    float x[8];
+};
+
+__device__ __forceinline__ Eight load8(const float *p) {
+    float4 a = reinterpret_cast<const float4 *>(p)[0], b = reinterpret_cast<const float4 *>(p)[1];
+    return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+}
+
+__device__ __forceinline__ Eight load8(const unsigned short *p) {
+    uint4 v = *reinterpret_cast<const uint4 *>(p);
+    u32 words[4] = {v.x, v.y, v.z, v.w};
+    Eight e;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        e.x[2 * i] = __uint_as_float(words[i] << 16);
+        e.x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+    return e;
+}
+
+__device__ __forceinline__ void store8(float *p, Eight e) {
+    reinterpret_cast<float4 *>(p)[0] = make_float4(e.x[0], e.x[1], e.x[2], e.x[3]);
+    reinterpret_cast<float4 *>(p)[1] = make_float4(e.x[4], e.x[5], e.x[6], e.x[7]);
+}
+
+__device__ __forceinline__ void store8(unsigned short *p, Eight e) {
+    u32 words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(e.x[2 * i + 1]), "f"(e.x[2 * i]));
+    *reinterpret_cast<uint4 *>(p) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+__device__ __forceinline__ Eight operator+(Eight a, Eight b) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) a.x[i] += b.x[i];
+    return a;
+}
+
+// Finishes eight neighbouring elements: `at` is their offset in the output, `column` their first column.
+__device__ __forceinline__ void finish(Eight v, u64 at, u64 column, void *out, const float *bias, void *extra) {
+    Element *element = (Element *)out + at, *extra_element = (Element *)extra + at;
+    float *single = (float *)out + at;
+    if (EPILOGUE == 1 || EPILOGUE == 2 || EPILOGUE == 3) v = v + load8(bias + column);
+    if (EPILOGUE == 4) {
+        Eight h = load8(extra_element);
+#pragma unroll
+        for (int i = 0; i < 8; i++) v.x[i] *= gelu_derivative(h.x[i]);
+    }
+    if (EPILOGUE == 0 || EPILOGUE == 1 || EPILOGUE == 2 || EPILOGUE == 4) store8(element, v);
+    if (EPILOGUE == 2) {
+#ifndef TF32
+#pragma unroll
+        for (int i = 0; i < 8; i++) {  // the GELU of what was stored
+            unsigned short rounded;
+            asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(v.x[i]));
+            v.x[i] = __uint_as_float((u32)rounded << 16);
+        }
+#endif
+#pragma unroll
+        for (int i = 0; i < 8; i++) v.x[i] = gelu(v.x[i]);
+        store8(extra_element, v);
+    }
+    if (EPILOGUE == 3) store8(single, v + load8((const float *)extra + at));
+    if (EPILOGUE == 5) store8(single, v + load8(single));
+    if (EPILOGUE == 6) store8(single, v);
+}
+
+#ifdef REDUCE
+
+extern "C" __global__ void __launch_bounds__(256)
+gemm_portable_reduce(const float *partials, void *out, const float *bias, void *extra, const __grid_constant__ Args args) {
+    u64 size = args.m * args.n;
+    u64 splits = args.k;
+    u64 at = 8 * (256 * (u64)blockIdx.x + threadIdx.x);
+    if (at >= size) return;
+    Eight sum = load8(partials + at);
+    for (u64 s = 1; s < splits; s++) sum = sum + load8(partials + s * size + at);
+    finish(sum, at, at % args.n, out, bias, extra);
+}
+
+#else
+
+// Shared memory is handled in chunks of 16 bytes, which is what one lane gives to ldmatrix and to cp.async.
+constexpr int CHUNK = 16 / sizeof(Element);
+constexpr int TILE_K = 8 * CHUNK;  // elements, in four steps of one mma each
+constexpr int WARP_M = 64;
+constexpr int WARPS_N = TILE_N / WARP_N;
+constexpr int THREADS = 32 * (TILE_M / WARP_M) * WARPS_N;
+constexpr int MM = WARP_M / 16, NN = WARP_N / 8;  // mma tiles of a warp
+constexpr int STAGE_BYTES = (TILE_M + TILE_N) * 128;
+// Tiles of the output are visited in bands of this many tiles of rows, so that neighbours share operands in L2.
+constexpr u64 BAND = 16;
+
+// One operand's tile. ALONG_K: its rows in memory run along k and it lies as [TILE][TILE_K], else as [TILE_K][TILE].
+// The chunks of a row are permuted by the row, so that the rows that are read together lie in different banks.
+template <int TILE, bool ALONG_K>
+struct Operand {
+    static constexpr int PER_ROW = ALONG_K ? 8 : TILE / CHUNK;  // chunks
+    static constexpr int COUNT = 8 * TILE / THREADS;            // chunks per thread
+    static constexpr int ROWS_APART = THREADS / PER_ROW;
+
+    const Element *source;
+    u64 apart, advance;  // between this thread's chunks, between tiles
+    int row, column;     // of this thread's first chunk, within the tile as it lies in memory
+    int limit;           // how far the matrix reaches from the tile's first row (ALONG_K) or column
+    u32 target;          // of this thread's first chunk, in bytes within the tile
+
+#ifdef TF32
+    static constexpr int PERIOD = ALONG_K ? 8 : 4, SWAP = ALONG_K ? 1 : 2;  // across, elements are read one by one
+#else
+    static constexpr int PERIOD = 8, SWAP = 1;
+#endif
+    static_assert(ROWS_APART % PERIOD == 0, "a thread's chunks share their permutation");
+
+    // `first`: where the tile starts along the output's side, of `size`; `k0`: where the product starts.
+    __device__ Operand(const Element *matrix, u64 first, u64 size, u64 k0, u64 pitch) {
+        row = threadIdx.x / PER_ROW;
+        int chunk = threadIdx.x % PER_ROW;
+        column = chunk * CHUNK;
+        limit = (int)min(size - first, (u64)TILE);
+        u64 r = ALONG_K ? first : k0, c = ALONG_K ? k0 : first;
+        source = matrix + (r + row) * pitch + c + column;
+        apart = ROWS_APART * pitch;
+        advance = ALONG_K ? TILE_K : TILE_K * pitch;
+        target = (row * PER_ROW + (chunk ^ row % PERIOD * SWAP)) * 16;
+    }
+
+    // Starts copying the next tile; k_left elements of k remain, from this tile's start. The rest becomes zeros.
+    __device__ void fetch(u32 tile, int k_left) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            int r = row + i * ROWS_APART;
+            bool inside = ALONG_K ? (r < limit && column < k_left) : (r < k_left && column < limit);
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(tile + target + i * ROWS_APART * PER_ROW * 16),
+                         "l"(source + i * apart), "r"(inside ? 16 : 0)
+                         : "memory");
+        }
+        source += advance;
+    }
+};
+
+typedef Operand<TILE_M, LAYOUT != 2> OperandA;
+typedef Operand<TILE_N, LAYOUT == 1> OperandB;
+
+__device__ __forceinline__ void ldmatrix(u32 (&to)[4], u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
+}
+
+__device__ __forceinline__ void ldmatrix_transposed(u32 (&to)[4], u32 address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
+}
+
+__device__ __forceinline__ u32 round_tf32(u32 x) {
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(x) : "f"(__uint_as_float(x)));
+    return x;
+}
+
+// Four 8 x 8 fragments (TF32: 8 x 4) of a tile that lies as [TILE][TILE_K]: 16 rows from `side` by the two chunks of `step`.
+// SIDE_FIRST: neighbouring fragments differ in rows first (as mma wants them of A), else in k first (as of B).
+template <bool SIDE_FIRST>
+__device__ __forceinline__ void read_along(u32 (&to)[4], u32 tile, int side, int step) {
+    int lane = threadIdx.x % 32, low = lane >> 3 & 1, high = lane >> 4;
+    int row = side + lane % 8 + 8 * (SIDE_FIRST ? low : high), chunk = 2 * step + (SIDE_FIRST ? high : low);
+    ldmatrix(to, tile + row * 128 + ((chunk ^ lane % 8) << 4));
+#ifdef TF32
+#pragma unroll
+    for (int i = 0; i < 4; i++) to[i] = round_tf32(to[i]);
+#endif
+}
+
+// The same of a tile that lies as [TILE_K][TILE]; the rows start at `side`, a multiple of 32, plus `offset`.
+template <bool SIDE_FIRST, int TILE>
+__device__ __forceinline__ void read_across(u32 (&to)[4], u32 tile, int side, int offset, int step) {
+    int lane = threadIdx.x % 32;
+#ifdef TF32
+    tile += (lane % 4 * TILE + side + lane / 4) * 4;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int low = i % 2, high = i / 2;
+        int k = 8 * step + 4 * (SIDE_FIRST ? high : low), column = offset + 8 * (SIDE_FIRST ? low : high);
+        u32 address = tile + ((column % 32 ^ lane % 4 * 8) + column / 32 * 32 + k * TILE) * 4;
+        asm volatile("ld.shared.u32 %0, [%1];" : "=r"(to[i]) : "r"(address) : "memory");
+        to[i] = round_tf32(to[i]);
+    }
+#else
+    int low = lane >> 3 & 1, high = lane >> 4;
+    int k = 16 * step + lane % 8 + 8 * (SIDE_FIRST ? high : low), chunk = (side + offset) / 8 + (SIDE_FIRST ? low : high);
+    ldmatrix_transposed(to, tile + k * TILE * 2 + ((chunk ^ lane % 8) << 4));
+#endif
+}
+
+__device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+#ifdef TF32
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+#else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+#endif
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The fragments of one step of k.
+struct Fragments {
+    u32 a[MM][4], b[NN / 2][4];
+
+    __device__ void read(u32 stage, int row, int column, int step) {
+#pragma unroll
+        for (int i = 0; i < MM; i++) {
+            if (LAYOUT == 2) read_across<true, TILE_M>(a[i], stage, row, 16 * i, step);
+            else read_along<true>(a[i], stage, row + 16 * i, step);
+        }
+#pragma unroll
+        for (int j = 0; j < NN / 2; j++) {
+            if (LAYOUT == 1) read_along<false>(b[j], stage + TILE_M * 128, column + 16 * j, step);
+            else read_across<false, TILE_N>(b[j], stage + TILE_M * 128, column, 16 * j, step);
+        }
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS)
+gemm_portable(const Element *a, const Element *b, void *out, const float *bias, void *extra, const __grid_constant__ Args args) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    u32 stages = (u32)__cvta_generic_to_shared(shared);
+
+    u64 rows = (args.m + TILE_M - 1) / TILE_M, columns = (args.n + TILE_N - 1) / TILE_N;
+    u64 band = blockIdx.x / (BAND * columns), in_band = blockIdx.x % (BAND * columns);
+    u64 height = min(BAND, rows - band * BAND);
+    u64 m0 = (band * BAND + in_band % height) * TILE_M, n0 = in_band / height * TILE_N;
+    u64 k0 = blockIdx.y * args.k_split;
+    int k_size = (int)min(args.k_split, args.k - k0);
+    int tiles = (k_size + TILE_K - 1) / TILE_K;
+
+    OperandA operand_a(a, m0, args.m, k0, LAYOUT == 2 ? args.m : args.k);
+    OperandB operand_b(b, n0, args.n, k0, LAYOUT == 1 ? args.k : args.n);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int row = warp / WARPS_N * WARP_M, column = warp % WARPS_N * WARP_N;
+
+    // A tile's copies start in two parts. Every tile, there or not, commits one group of copies, so that the count of
+    // groups in flight is constant.
+    auto fetch_a = [&](int tile) {
+        if (tile < tiles) operand_a.fetch(stages + tile % STAGES * STAGE_BYTES, k_size - tile * TILE_K);
+    };
+    auto fetch_b = [&](int tile) {
+        if (tile < tiles) operand_b.fetch(stages + tile % STAGES * STAGE_BYTES + TILE_M * 128, k_size - tile * TILE_K);
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    };
+    auto wait = [] {
+        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+        __syncthreads();
+    };
+    for (int tile = 0; tile < STAGES - 1; tile++) fetch_a(tile), fetch_b(tile);
+    wait();
+
+    float sum[MM][NN][4] = {};
+    u32 stage = stages;
+    Fragments part[2];
+    part[0].read(stage, row, column, 0);
+    for (int tile = 0; tile < tiles; tile++) {
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            // The next fragments are read while these are multiplied; the last of a tile reads the first of the next tile.
+            if (step == 3) {
+                wait();
+                stage = stages + (tile + 1) % STAGES * STAGE_BYTES;
+            }
+            part[(step + 1) % 2].read(stage, row, column, (step + 1) % 4);
+            if (step == 0) fetch_a(tile + STAGES - 1);
+            if (step == 1) fetch_b(tile + STAGES - 1);
+            const Fragments &now = part[step % 2];
+#pragma unroll
+            for (int i = 0; i < MM; i++)
+#pragma unroll
+                for (int j = 0; j < NN; j++) mma(sum[i][j], now.a[i], now.b[j / 2][j % 2 * 2], now.b[j / 2][j % 2 * 2 + 1]);
+        }
+    }
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+
+    // Through shared memory, 16 rows of a warp at a time, so that a lane holds eight neighbouring elements.
+    constexpr int PITCH = WARP_N + 8, LANES = WARP_N / 8;
+    float *slab = reinterpret_cast<float *>(shared) + warp * 16 * PITCH;
+    if (EPILOGUE == 6) out = (float *)out + blockIdx.y * args.m * args.n;
+#pragma unroll
+    for (int i = 0; i < MM; i++) {
+#pragma unroll
+        for (int j = 0; j < NN; j++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                *reinterpret_cast<float2 *>(slab + (lane / 4 + 8 * half) * PITCH + 8 * j + lane % 4 * 2) =
+                    make_float2(sum[i][j][2 * half], sum[i][j][2 * half + 1]);
+        __syncwarp();
+#pragma unroll
+        for (int pass = 0; pass < 16 * LANES / 32; pass++) {
+            int r = pass * (32 / LANES) + lane / LANES, c = lane % LANES * 8;
+            u64 to_row = m0 + row + 16 * i + r, to_column = n0 + column + c;
+            if (to_row < args.m && to_column < args.n)
+                finish(load8(slab + r * PITCH + c), to_row * args.n + to_column, to_column, out, bias, extra);
+        }
+        __syncwarp();
+    }
+}
+
+#endif

@@ -1,0 +1,65 @@
+//! The sum of token and position embeddings.
+
+use crate::Tensor;
+use crate::launch::{Kernel, Launch, empty};
+use burn::tensor::{DType, TensorMetadata};
+
+const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/embedding.cu")];
+
+/// Rows of a block of the forward kernel.
+const FORWARD_ROWS: usize = 4;
+
+/// Tokens of the vocabulary that a block sorts, and its threads.
+const SORT_BINS: usize = 256;
+const SORT_THREADS: usize = 1024;
+
+/// The vectors of `tokens`, `[B, T]` in `i32`, and of their positions from `past` on: `[B, T, C]` in `f32`.
+pub fn forward(wte: &Tensor, wpe: &Tensor, tokens: &Tensor, past: usize) -> Tensor {
+    let ([batch, seq], [_, channels]) = (tokens.shape().dims(), wte.shape().dims());
+    let rows = batch * seq;
+    let x = empty(wte, &[batch, seq, channels], DType::F32);
+    let kernel = Kernel::new(SOURCES, "embedding_forward", 32 * FORWARD_ROWS).define("CHANNELS", channels);
+    Launch::on(wte)
+        .buffers([tokens, wte, wpe, &x])
+        .words([rows, seq, past])
+        .run(kernel, [rows.div_ceil(FORWARD_ROWS), 1, 1]);
+    x
+}
+
+/// Adds `upstream`, `[B, T, C]`, to the rows of `by_wte`, `[Vp, C]`, by token, and up by position: `[positions, C]`, the first
+/// row that of the first position of the batch.
+pub fn backward(tokens: &Tensor, upstream: &Tensor, by_wte: &Tensor, positions: usize) -> Tensor {
+    let ([batch, seq], [vocab, channels]) = (tokens.shape().dims(), by_wte.shape().dims());
+    let rows = batch * seq;
+    let [order, sorted] = [DType::U32, DType::I32].map(|dtype| empty(upstream, &[rows], dtype));
+    let by_wpe = empty(upstream, &[positions, channels], DType::F32);
+    let sort_blocks = vocab.div_ceil(SORT_BINS);
+    let sum_blocks = (positions * channels / 4).div_ceil(SORT_THREADS);
+    Launch::on(upstream)
+        .buffers([tokens, upstream, &order, &sorted, &by_wpe])
+        .words([rows, sort_blocks, seq, positions])
+        .run(
+            Kernel::new(SOURCES, "embedding_sort", SORT_THREADS).define("CHANNELS", channels),
+            [sort_blocks + sum_blocks, 1, 1],
+        );
+    let span = match rows {
+        ..=4096 => 8,
+        ..=16384 => 16,
+        _ => 32,
+    };
+    let spans = rows.div_ceil(span);
+    let kernel = |entry| {
+        let threads = (channels / 4).next_multiple_of(32);
+        Kernel::new(SOURCES, entry, threads).define("CHANNELS", channels)
+    };
+    let partials = empty(upstream, &[2, spans, channels], DType::F32);
+    Launch::on(upstream)
+        .buffers([&order, &sorted, upstream, by_wte, &partials])
+        .words([rows, span])
+        .run(kernel("embedding_spans"), [spans, 1, 1]);
+    Launch::on(upstream)
+        .buffers([&sorted, &partials, by_wte])
+        .words([rows, span])
+        .run(kernel("embedding_finish"), [spans, 1, 1]);
+    by_wpe
+}

@@ -1,0 +1,39 @@
+//! GELU by itself, where no product is beside it.
+
+use crate::Tensor;
+use crate::launch::{Kernel, Launch, empty};
+use burn::tensor::{DType, TensorMetadata};
+
+const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/gelu.cu")];
+
+const THREADS: usize = 256;
+
+/// Elements of a block.
+const CHUNK: usize = 4096;
+
+/// GELU of each element of `x`.
+pub fn forward(x: &Tensor) -> Tensor {
+    let y = empty(x, x.shape().as_slice(), x.dtype);
+    launch("gelu_forward", &[x, &y]);
+    y
+}
+
+/// GELU's derivative at each element of `x`, times `upstream`.
+pub fn backward(x: &Tensor, upstream: &Tensor) -> Tensor {
+    let by_x = empty(x, x.shape().as_slice(), x.dtype);
+    launch("gelu_backward", &[x, upstream, &by_x]);
+    by_x
+}
+
+fn launch(entry: &'static str, tensors: &[&Tensor]) {
+    let x = tensors[0];
+    let mut kernel = Kernel::new(SOURCES, entry, THREADS);
+    if x.dtype == DType::F32 {
+        kernel = kernel.define("ELEMENT_F32", 1);
+    }
+    let count = x.shape().num_elements();
+    Launch::on(x)
+        .buffers(tensors.iter().copied())
+        .word(count)
+        .run(kernel, [count.div_ceil(CHUNK), 1, 1]);
+}

@@ -1,0 +1,266 @@
+//! From a kernel's source to its launch, through CubeCL.
+
+use crate::Tensor;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use cubecl::cuda::CudaCompiler;
+use cubecl::ir::{ElemType, FloatKind, Scope, StorageType};
+use cubecl::prelude::*;
+use cubecl::server::{Binding, KernelArguments, MetadataBindingInfo, TensorMapBinding, TensorMapMeta};
+use cubecl::zspace::{Strides, metadata::Metadata};
+use cubecl::{CompilationError, Compiler, CubeTask};
+use cubecl_cpp::shared::{Elem, Item, SharedMemory};
+use cudarc::driver::result;
+use cudarc::driver::sys::CUdevice_attribute;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// A kernel as it is compiled: `#define` lines, then the sources.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    entry: &'static str,
+    sources: &'static [&'static str],
+    defines: Vec<(&'static str, usize)>,
+    threads: u32,
+    /// Dynamic shared memory in bytes.
+    shared_memory: usize,
+}
+
+impl Kernel {
+    pub(crate) fn new(sources: &'static [&'static str], entry: &'static str, threads: usize) -> Self {
+        Self {
+            entry,
+            sources,
+            defines: Vec::new(),
+            threads: threads as u32,
+            shared_memory: 0,
+        }
+    }
+
+    /// Defines a constant for the preprocessor.
+    pub(crate) fn define(mut self, name: &'static str, value: usize) -> Self {
+        self.defines.push((name, value));
+        self
+    }
+
+    /// Asks for dynamic shared memory.
+    pub(crate) fn shared_memory(mut self, bytes: usize) -> Self {
+        self.shared_memory = bytes;
+        self
+    }
+
+    fn cube_dim(&self) -> CubeDim {
+        CubeDim::new_1d(self.threads)
+    }
+}
+
+impl KernelMetadata for Kernel {
+    fn name(&self) -> &'static str {
+        self.entry
+    }
+
+    fn id(&self) -> KernelId {
+        let source = self.sources.as_ptr() as usize;
+        KernelId::new::<Self>()
+            .info((self.entry, source, self.defines.clone(), self.shared_memory))
+            .cube_dim(self.cube_dim())
+    }
+
+    fn address_type(&self) -> StorageType {
+        u32::as_type_native_unchecked().storage_type()
+    }
+}
+
+impl CubeTask<CudaCompiler> for Kernel {
+    fn compile(
+        &self,
+        compiler: &mut CudaCompiler,
+        options: &<CudaCompiler as Compiler>::CompilationOptions,
+        mode: ExecutionMode,
+        address_type: StorageType,
+    ) -> Result<CompiledKernel<CudaCompiler>, CompilationError> {
+        // CubeCL reads the size of the shared memory from the compiled form, which a source of our own does not have: an
+        // empty kernel with one array of that size stands for it.
+        let empty = KernelDefinition {
+            buffers: Vec::new(),
+            tensor_maps: Vec::new(),
+            scalars: Vec::new(),
+            cube_dim: self.cube_dim(),
+            body: Scope::root(false),
+            options: KernelOptions::default(),
+        };
+        let mut form = compiler.compile(empty, options, mode, address_type)?;
+        if self.shared_memory > 0 {
+            form.body.shared_memories.push(SharedMemory::Array {
+                index: 0,
+                item: Item::scalar(Elem::U8, true),
+                length: self.shared_memory,
+                align: 128,
+                offset: 0,
+            });
+        }
+        let mut source = String::new();
+        for (name, value) in &self.defines {
+            source.push_str(&format!("#define {name} {value}\n"));
+        }
+        for part in self.sources {
+            source.push_str(part);
+        }
+        Ok(CompiledKernel {
+            entrypoint_name: self.entry.to_owned(),
+            debug_name: Some(self.entry),
+            source,
+            repr: Some(form),
+            cube_dim: self.cube_dim(),
+            debug_info: None,
+        })
+    }
+}
+
+/// A launch being put together.
+pub(crate) struct Launch<'a> {
+    /// Any tensor of the launch, for its client.
+    at: &'a Tensor,
+    maps: Vec<TensorMapBinding>,
+    buffers: Vec<Binding>,
+    words: Vec<u64>,
+}
+
+impl<'a> Launch<'a> {
+    /// A launch on the device of `at`.
+    pub(crate) fn on(at: &'a Tensor) -> Self {
+        Self {
+            at,
+            maps: Vec::new(),
+            buffers: Vec::new(),
+            words: Vec::new(),
+        }
+    }
+
+    /// Passes a tensor map: a view of `tensor` as a matrix of `shape`, read in boxes, whose rows are swizzled in spans of
+    /// 128 bytes.
+    pub(crate) fn map(self, tensor: &Tensor, shape: &[usize], boxes: &[usize]) -> Self {
+        let mut strides: Vec<usize> = vec![1; shape.len()];
+        for axis in (1..strides.len()).rev() {
+            strides[axis - 1] = strides[axis] * shape[axis];
+        }
+        self.map_strided(tensor, shape, &strides, boxes)
+    }
+
+    /// The same for a view whose elements lie `strides` apart.
+    pub(crate) fn map_strided(mut self, tensor: &Tensor, shape: &[usize], strides: &[usize], boxes: &[usize]) -> Self {
+        self.maps.push(tensor_map(tensor, shape, strides, boxes));
+        self
+    }
+
+    /// Passes a tensor's address.
+    pub(crate) fn buffer(mut self, tensor: &Tensor) -> Self {
+        self.buffers.push(tensor.handle.clone().binding());
+        self
+    }
+
+    /// Passes the addresses of tensors.
+    pub(crate) fn buffers<'b>(mut self, tensors: impl IntoIterator<Item = &'b Tensor>) -> Self {
+        self.buffers
+            .extend(tensors.into_iter().map(|tensor| tensor.handle.clone().binding()));
+        self
+    }
+
+    /// Passes a whole number in the kernel's arguments.
+    pub(crate) fn word(mut self, word: usize) -> Self {
+        self.words.push(word as u64);
+        self
+    }
+
+    /// Passes whole numbers in the kernel's arguments.
+    pub(crate) fn words(mut self, words: impl IntoIterator<Item = usize>) -> Self {
+        self.words.extend(words.into_iter().map(|word| word as u64));
+        self
+    }
+
+    /// Passes a real number in the kernel's arguments.
+    pub(crate) fn real(mut self, number: f64) -> Self {
+        self.words.push(number.to_bits());
+        self
+    }
+
+    /// Queues the kernel.
+    pub(crate) fn run(self, kernel: Kernel, grid: [usize; 3]) {
+        let [x, y, z] = grid.map(|blocks| u32::try_from(blocks).expect("CUDA counts blocks in 32 bits"));
+        let words = self.words.len();
+        let arguments = KernelArguments::new()
+            .with_tensor_maps(self.maps)
+            .with_buffers(self.buffers)
+            // All words are passed by value: none is left for a buffer of metadata.
+            .with_info(MetadataBindingInfo::new(self.words, words));
+        let kernel: Box<dyn CubeTask<CudaCompiler>> = Box::new(kernel);
+        self.at.client.launch(kernel, CubeCount::Static(x, y, z), arguments);
+    }
+}
+
+fn tensor_map(tensor: &Tensor, shape: &[usize], strides: &[usize], boxes: &[usize]) -> TensorMapBinding {
+    let element = match tensor.dtype {
+        DType::BF16 => FloatKind::BF16,
+        DType::F32 => FloatKind::F32,
+        other => unreachable!("no kernel reads {other:?} by boxes"),
+    };
+    let rank = boxes.len();
+    TensorMapBinding {
+        binding: tensor.handle.clone().binding(),
+        map: TensorMapMeta {
+            format: TensorMapFormat::Tiled(TiledArgs {
+                tile_size: Shape::from(boxes.to_vec()),
+            }),
+            metadata: Metadata::new(Shape::from(shape.to_vec()), Strides::new(strides)),
+            elem_stride: Strides::new(&vec![1; rank]),
+            interleave: TensorMapInterleave::None,
+            swizzle: TensorMapSwizzle::B128,
+            prefetch: TensorMapPrefetch::B256,
+            oob_fill: OobFill::Zero,
+            storage_ty: StorageType::Scalar(ElemType::Float(element)),
+        },
+    }
+}
+
+/// A tensor on the device of `at`, whose elements are whatever was there.
+pub(crate) fn empty(at: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
+    empty_device_contiguous_dtype(at.client.clone(), at.device.clone(), Shape::from(shape.to_vec()), dtype)
+}
+
+/// Where the blocks of each of `slots` tensors begin, given the blocks that each takes, and how many there are. Unused slots
+/// begin after all others.
+pub(crate) fn first_blocks(blocks: &[usize], slots: usize) -> (Vec<usize>, usize) {
+    let mut total = 0;
+    let first = (0..slots)
+        .map(|slot| {
+            let first = total;
+            total += blocks.get(slot).copied().unwrap_or(0);
+            first
+        })
+        .collect();
+    (first, total)
+}
+
+/// Multiprocessors of the device of `at`.
+pub(crate) fn multiprocessors(at: &Tensor) -> usize {
+    let count = at.client.properties().hardware.num_streaming_multiprocessors;
+    count.expect("CUDA's runtime tells") as usize
+}
+
+/// The compute capability of the device of `at`, major and minor.
+pub(crate) fn compute_capability(at: &Tensor) -> (i32, i32) {
+    static KNOWN: Mutex<BTreeMap<usize, (i32, i32)>> = Mutex::new(BTreeMap::new());
+    let index = at.device.index;
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    *known.entry(index).or_insert_with(|| {
+        let device = result::device::get(index as i32).expect("a tensor is on a device that is there");
+        // SAFETY: the driver gave this device just now.
+        let attribute = |attribute| unsafe { result::device::get_attribute(device, attribute) };
+        let [major, minor] = [
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+        ]
+        .map(|part| attribute(part).expect("the driver knows its devices"));
+        (major, minor)
+    })
+}

@@ -1,0 +1,89 @@
+//! LayerNorm.
+
+use crate::Tensor;
+use crate::columns::{Sum, sum_rows};
+use crate::launch::{Kernel, Launch, empty, multiprocessors};
+use burn::tensor::{DType, TensorMetadata};
+
+const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/layer_norm.cu")];
+
+/// Rows that a block of the forward kernel normalises, one a warp.
+const FORWARD_ROWS: usize = 4;
+
+/// Normalised rows, and the statistics that [`backward`] wants back.
+#[derive(Debug, Clone)]
+pub struct Normalised {
+    /// `[N, C]`, `bf16` or `f32`.
+    pub out: Tensor,
+    /// Means, `[N]`, `f32`.
+    pub mean: Tensor,
+    /// Reciprocals of the deviations, `[N]`, `f32`.
+    pub rstd: Tensor,
+}
+
+/// Derivatives by the input, gain and offset, all `f32`.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    /// `[N, C]`.
+    pub x: Tensor,
+    /// `[C]`.
+    pub gain: Tensor,
+    /// `[C]`.
+    pub offset: Tensor,
+}
+
+/// Normalises the rows of `x`, `[N, C]`, with `gain` and `offset`, `[C]`, and rounds them to `dtype`.
+pub fn forward(x: &Tensor, gain: &Tensor, offset: &Tensor, dtype: DType) -> Normalised {
+    let [rows, channels] = x.shape().dims();
+    let normalised = Normalised {
+        out: empty(x, &[rows, channels], dtype),
+        mean: empty(x, &[rows], DType::F32),
+        rstd: empty(x, &[rows], DType::F32),
+    };
+    let mut kernel = Kernel::new(SOURCES, "layer_norm_forward", 32 * FORWARD_ROWS).define("CHANNELS", channels);
+    if dtype == DType::F32 {
+        kernel = kernel.define("OUTPUT_F32", 1);
+    }
+    Launch::on(x)
+        .buffers([x, gain, offset, &normalised.out, &normalised.mean, &normalised.rstd])
+        .word(rows)
+        .run(kernel, [rows.div_ceil(FORWARD_ROWS), 1, 1]);
+    normalised
+}
+
+/// The derivatives of [`forward`] times `upstream`, `[N, C]`; the one by `x` is added to `sum`, `[N, C]` in `f32`, where there
+/// is one, and takes its place in memory where nobody else looks at it.
+pub fn backward(
+    upstream: &Tensor,
+    x: &Tensor,
+    gain: &Tensor,
+    [mean, rstd]: [&Tensor; 2],
+    sum: Option<Tensor>,
+) -> Gradients {
+    let [rows, channels] = x.shape().dims();
+    let threads = (channels / 4).next_multiple_of(32);
+    let mut kernel = Kernel::new(SOURCES, "layer_norm_backward", threads).define("CHANNELS", channels);
+    if upstream.dtype == DType::F32 {
+        kernel = kernel.define("UPSTREAM_F32", 1);
+    }
+    if sum.is_some() {
+        kernel = kernel.define("ADD_RESIDUAL", 1);
+    }
+    // As many blocks as the multiprocessors hold at once.
+    let grid = multiprocessors(x) * if channels <= 512 { 3 } else { 2 };
+    let by_x = match &sum {
+        Some(sum) if sum.can_mut() => sum.clone(),
+        _ => empty(x, &[rows, channels], DType::F32),
+    };
+    let [by_gain, by_offset] = [(); 2].map(|()| empty(x, &[grid, channels], DType::F32));
+    let residual = sum.as_ref().unwrap_or(x);
+    // The last two stand for a copy that is not made.
+    Launch::on(x)
+        .buffers([
+            upstream, x, gain, mean, rstd, residual, &by_x, x, &by_gain, &by_offset, x,
+        ])
+        .word(rows)
+        .run(kernel, [grid, 1, 1]);
+    let [gain, offset] = sum_rows([Sum::new(by_gain), Sum::new(by_offset)]);
+    Gradients { x: by_x, gain, offset }
+}

@@ -1,0 +1,34 @@
+//! The operations of a GPT-2's training step as CUDA kernels of our own, on tensors of Burn's CUDA backend.
+//!
+//! The sources, in `src/cuda/`, are compiled by NVIDIA's run-time compiler when they are first used and run on CubeCL's
+//! stream and memory. Each says at its head what it computes, and what it asks of its caller.
+//!
+//! Everything here is deterministic: sums are taken in an order that follows from the shapes and the device.
+//!
+//! Tensors must be contiguous ([`contiguous`]), widths multiples of 8 (64 for [`layer_norm`] and [`embedding`]), and heads of 64
+//! channels; [`supports`] tells.
+
+pub mod adamw;
+pub mod attention;
+pub mod classifier;
+pub mod columns;
+pub mod embedding;
+pub mod gelu;
+mod launch;
+pub mod layer_norm;
+pub mod product;
+
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::cuda::CudaRuntime;
+
+/// A tensor in the memory of a CUDA device.
+pub type Tensor = CubeTensor<CudaRuntime>;
+
+/// Channels of an attention head that the kernels are made for: every published GPT-2's.
+pub const HEAD_SIZE: usize = 64;
+
+/// `tensor` with its elements one after the other in memory, in the order of its indices.
+pub fn contiguous(tensor: Tensor) -> Tensor {
+    into_contiguous(tensor)
+}

@@ -1,0 +1,285 @@
+//! The operations on a CUDA device, by the kernels of `gpt2-kernels`.
+//!
+//! The kernels take widths that are multiples of 8 (rows that are normalised or looked up: of 64) and heads of 64 channels,
+//! as every published GPT-2 has. Other shapes take the reference.
+
+use super::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FedForward, FeedForwardWeights, Gpt2Backend,
+    LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
+};
+use crate::precision::Precision;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
+use burn::tensor::{DType, FloatDType, TensorMetadata};
+use burn_cubecl::CubeBackend;
+use cubecl::cuda::CudaRuntime;
+use gpt2_kernels as kernels;
+use gpt2_kernels::{Tensor, contiguous};
+
+/// Burn's CUDA backend without its kernel fusion.
+pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
+
+impl Gpt2Backend for Cuda {
+    fn classifier_loss(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> FloatTensor<Self> {
+        if !multiplies(&wte) {
+            return classifier::loss::<Self>(hidden, wte, targets, shape);
+        }
+        let wte = operand(wte, &hidden);
+        kernels::classifier::loss(&contiguous(hidden), &wte, &contiguous(targets), shape.vocab_size)
+    }
+
+    fn classifier_gradients(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> ClassifierGradients<Self> {
+        if !multiplies(&wte) {
+            return classifier::gradients::<Self>(hidden, wte, targets, shape);
+        }
+        let wte = operand(wte, &hidden);
+        let found = kernels::classifier::gradients(&contiguous(hidden), &wte, &contiguous(targets), shape.vocab_size);
+        ClassifierGradients {
+            loss: found.loss,
+            hidden: found.hidden,
+            wte: found.wte,
+        }
+    }
+
+    fn embed(
+        wte: FloatTensor<Self>,
+        wpe: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
+        past: usize,
+    ) -> FloatTensor<Self> {
+        if !has_wide_rows(&wte) {
+            return embedding::value::<Self>(wte, wpe, tokens, past);
+        }
+        kernels::embedding::forward(&contiguous(wte), &contiguous(wpe), &contiguous(tokens), past)
+    }
+
+    fn embed_backward(
+        [wte, wpe]: [FloatTensor<Self>; 2],
+        tokens: IntTensor<Self>,
+        past: usize,
+        upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
+    ) -> [FloatTensor<Self>; 2] {
+        if past > 0 || !has_wide_rows(&wte) {
+            let by_wpe = embedding::by_positions::<Self>(wpe, upstream.clone(), past);
+            return [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe];
+        }
+        let by_wte = match sum {
+            Some(sum) if sum.can_mut() => contiguous(sum),
+            Some(sum) => contiguous(sum.copy()),
+            None => contiguous(Self::float_zeros(wte.shape(), &wte.device, FloatDType::F32)),
+        };
+        let positions = wpe.shape()[0];
+        let by_wpe = kernels::embedding::backward(&contiguous(tokens), &contiguous(upstream), &by_wte, positions);
+        [by_wte, by_wpe]
+    }
+
+    fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        match dtype {
+            FloatDType::BF16 if w.shape().num_elements() % 4 == 0 => kernels::columns::round(&contiguous(w)),
+            _ => Self::float_cast(w, dtype),
+        }
+    }
+
+    fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !multiplies(&w) {
+            return affine::value::<Self>(x, w, bias);
+        }
+        let w = operand(w, &x);
+        kernels::product::affine(&contiguous(x), &w, &contiguous(bias))
+    }
+
+    fn affine_onto(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if !multiplies(&w) {
+            return affine::onto::<Self>(residual, x, w, bias);
+        }
+        let w = operand(w, &x);
+        kernels::product::affine_onto(&contiguous(residual), &contiguous(x), &w, &contiguous(bias))
+    }
+
+    fn affine_backward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+        wanted: AffineGradients<bool>,
+    ) -> AffineGradients<Option<FloatTensor<Self>>> {
+        if !multiplies(&w) {
+            return affine::derivatives::<Self>(x, w, upstream, wanted);
+        }
+        let w = operand(w, &x);
+        let x = contiguous(x);
+        let (upstream, bias) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
+        AffineGradients {
+            x: wanted.x.then(|| kernels::product::transposed(&upstream, &w)),
+            w: wanted.w.then(|| kernels::product::by_rows(&x, &upstream)),
+            bias: wanted.bias.then_some(bias),
+        }
+    }
+
+    fn feed_forward(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weights: FeedForwardWeights<FloatTensor<Self>>,
+    ) -> FedForward<FloatTensor<Self>> {
+        if !multiplies(&weights.w_in) {
+            return feed_forward::value::<Self>(residual, x, weights);
+        }
+        let (w_in, w_out) = (operand(weights.w_in, &x), operand(weights.w_out, &x));
+        let (inner, activated) = kernels::product::affine_gelu(&contiguous(x), &w_in, &contiguous(weights.bias_in));
+        let bias = contiguous(weights.bias_out);
+        FedForward {
+            out: kernels::product::affine_onto(&contiguous(residual), &activated, &w_out, &bias),
+            inner,
+            activated,
+        }
+    }
+
+    fn feed_forward_backward(
+        x: FloatTensor<Self>,
+        weights: [FloatTensor<Self>; 2],
+        fed: FedForward<FloatTensor<Self>>,
+        upstream: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FeedForwardWeights<FloatTensor<Self>>) {
+        let FedForward { inner, activated, .. } = fed;
+        if !multiplies(&weights[0]) {
+            return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
+        }
+        let [w_in, w_out] = weights.map(|w| operand(w, &x));
+        let x = contiguous(x);
+        let (upstream, bias_out) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
+        let by_w_out = kernels::product::by_rows(&activated, &upstream);
+        drop(activated);
+        let by_inner = kernels::product::transposed_by_gelu(&upstream, &w_out, &inner);
+        drop((upstream, inner));
+        let (by_inner, bias_in) = kernels::columns::operand_with_sums(&by_inner, x.dtype);
+        let by = FeedForwardWeights {
+            w_in: kernels::product::by_rows(&x, &by_inner),
+            bias_in,
+            w_out: by_w_out,
+            bias_out,
+        };
+        (kernels::product::transposed(&by_inner, &w_in), by)
+    }
+
+    fn normalise_rows(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        precision: Precision,
+    ) -> Normalised<FloatTensor<Self>> {
+        if !has_wide_rows(&x) {
+            return layer_norm::value::<Self>(x, weight, bias, precision);
+        }
+        let dtype = match precision {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        };
+        let normal = kernels::layer_norm::forward(&contiguous(x), &contiguous(weight), &contiguous(bias), dtype);
+        Normalised {
+            out: normal.out,
+            statistics: Some([normal.mean, normal.rstd]),
+        }
+    }
+
+    fn normalise_rows_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        statistics: Option<[FloatTensor<Self>; 2]>,
+        upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
+    ) -> LayerNormGradients<FloatTensor<Self>> {
+        let Some(statistics) = statistics else {
+            return layer_norm::derivatives::<Self>(x, weight, upstream, sum);
+        };
+        let found = kernels::layer_norm::backward(
+            &contiguous(upstream),
+            &contiguous(x),
+            &contiguous(weight),
+            statistics.each_ref(),
+            sum.map(contiguous),
+        );
+        LayerNormGradients {
+            x: found.x,
+            weight: found.gain,
+            bias: found.offset,
+        }
+    }
+
+    fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
+        if !attends(&qkv, n_head) {
+            return attention::value::<Self>(qkv, n_head);
+        }
+        let attended = kernels::attention::forward(&contiguous(qkv), n_head);
+        Attended {
+            out: attended.out,
+            log_sum: attended.log_sum,
+        }
+    }
+
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        attended: Attended<FloatTensor<Self>>,
+        upstream: FloatTensor<Self>,
+        n_head: usize,
+    ) -> FloatTensor<Self> {
+        if !attends(&qkv, n_head) {
+            return attention::derivative::<Self>(qkv, upstream, n_head);
+        }
+        let attended = kernels::attention::Attended {
+            out: attended.out,
+            log_sum: attended.log_sum,
+        };
+        kernels::attention::backward(&contiguous(qkv), &attended, &contiguous(upstream), n_head)
+    }
+
+    fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if x.shape().num_elements() % 4 != 0 {
+            return gelu::value::<Self>(x);
+        }
+        kernels::gelu::forward(&contiguous(x))
+    }
+
+    fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
+        if x.shape().num_elements() % 4 != 0 {
+            return gelu::derivative::<Self>(x, upstream);
+        }
+        kernels::gelu::backward(&contiguous(x), &contiguous(upstream))
+    }
+}
+
+/// `w` in the type of `x`.
+fn operand(w: Tensor, x: &Tensor) -> Tensor {
+    if w.dtype == x.dtype {
+        contiguous(w)
+    } else {
+        Cuda::round_weights(w, x.dtype.into())
+    }
+}
+
+/// Whether the products take weights, `[in, out]`, of this shape.
+fn multiplies(w: &Tensor) -> bool {
+    w.shape().iter().all(|side| side % 8 == 0)
+}
+
+fn has_wide_rows(x: &Tensor) -> bool {
+    let shape = x.shape();
+    shape[shape.num_dims() - 1] % 64 == 0
+}
+
+fn attends(qkv: &Tensor, n_head: usize) -> bool {
+    qkv.shape()[2] == 3 * n_head * kernels::HEAD_SIZE
+}

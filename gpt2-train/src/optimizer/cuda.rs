@@ -1,0 +1,53 @@
+//! AdamW on a CUDA device: all parameters in a few launches.
+
+use super::update::{Pending, TrainingBackend, UpdateRule, Updated};
+use burn::tensor::Tensor;
+use burn::tensor::ops::FloatTensor;
+use gpt2_kernels::adamw::{Rule, Slot, squared_norm, update};
+use gpt2_kernels::contiguous;
+use gpt2_model::ops::Cuda;
+
+impl TrainingBackend for Cuda {
+    fn adamw(pending: Vec<Pending<FloatTensor<Self>>>, rule: &UpdateRule) -> Vec<Updated<FloatTensor<Self>>> {
+        let slots: Vec<Slot> = pending.into_iter().map(slot).collect();
+        let Some(first) = slots.first() else {
+            return Vec::new();
+        };
+        let scale = Tensor::<Self, 1>::from_floats([rule.grad_scale as f32], &first.parameter.device);
+        let rule = Rule {
+            beta1: rule.beta1,
+            beta2: rule.beta2,
+            eps: rule.eps,
+            square_correction: rule.square_correction,
+            step_size: rule.step_size,
+            shrink: rule.decay,
+        };
+        update(&slots, &scale.into_primitive().tensor(), &rule);
+        let updated = |slot: Slot| Updated {
+            parameter: slot.parameter,
+            mean: slot.mean,
+            square: slot.square,
+        };
+        slots.into_iter().map(updated).collect()
+    }
+
+    fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
+        let tensors: Vec<_> = tensors.into_iter().map(contiguous).collect();
+        squared_norm(&tensors)
+    }
+}
+
+/// The tensors that are written must be nobody else's.
+fn slot(pending: Pending<FloatTensor<Cuda>>) -> Slot {
+    let own = |tensor: FloatTensor<Cuda>| {
+        let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
+        contiguous(tensor)
+    };
+    Slot {
+        parameter: own(pending.parameter),
+        gradient: contiguous(pending.gradient),
+        mean: own(pending.mean),
+        square: own(pending.square),
+        decays: pending.decays,
+    }
+}
