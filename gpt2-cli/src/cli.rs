@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::printer;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gpt2_model::Precision;
+use gpt2_model::{Precision, Recompute};
 use gpt2_train::config::{BackendChoice, RunConfig};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -166,6 +166,9 @@ pub(crate) struct BenchWork {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    /// What the backward pass computes anew instead of keeping it [default: gelu on CUDA, else none].
+    #[arg(long, value_name = "WHAT", help_heading = "Machine")]
+    pub(crate) recompute: Option<RecomputeArg>,
     /// CPU threads; all cores without.
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,
@@ -209,6 +212,22 @@ impl From<PrecisionArg> for Precision {
         match arg {
             PrecisionArg::F32 => Self::F32,
             PrecisionArg::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// [`Recompute`], likewise.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RecomputeArg {
+    None,
+    Gelu,
+}
+
+impl From<RecomputeArg> for Recompute {
+    fn from(arg: RecomputeArg) -> Self {
+        match arg {
+            RecomputeArg::None => Self::None,
+            RecomputeArg::Gelu => Self::Gelu,
         }
     }
 }
@@ -371,10 +390,14 @@ mod tests {
     }
 
     #[test]
-    fn precisions_are_spelt_as_in_run_files() {
+    fn words_are_spelt_as_in_run_files() {
         for arg in PrecisionArg::value_variants() {
             let word = arg.to_possible_value().map(|value| value.get_name().to_owned());
             assert_eq!(word, Some(Precision::from(*arg).to_string()));
+        }
+        for arg in RecomputeArg::value_variants() {
+            let word = arg.to_possible_value().map(|value| value.get_name().to_owned());
+            assert_eq!(word, Some(Recompute::from(*arg).to_string()));
         }
     }
 

@@ -91,9 +91,9 @@ pub fn operand_with_sums(matrix: &Tensor, dtype: DType) -> (Tensor, Tensor) {
 fn stages(matrix: &Tensor, width: usize) -> (Tensor, usize, [usize; 3]) {
     let [rows, columns] = matrix.shape().dims();
     let across = columns.div_ceil(width);
-    // Eight blocks fit a multiprocessor, and eight rows a block keep its warps busy.
+    // Eight blocks fit a multiprocessor; each of eight warps has eight rows in flight.
     let wanted = (8 * multiprocessors(matrix) / across).clamp(1, 256);
-    let rows_per_block = rows.div_ceil(wanted).next_multiple_of(8);
+    let rows_per_block = rows.div_ceil(wanted).next_multiple_of(64);
     let down = rows.div_ceil(rows_per_block);
     (
         empty(matrix, &[down, columns], DType::F32),

@@ -17,6 +17,7 @@ pub mod gelu;
 mod launch;
 pub mod layer_norm;
 pub mod product;
+pub mod scale;
 
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;

@@ -28,14 +28,23 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
     /// With a `cache`, `x` continues the sequence that the cache holds.
     ///
     /// # Shapes
-    /// `x` and the result are `[B, T, C]`.
-    pub fn mix(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
+    /// `x` and the result are `[B · T, C]`; `seq` is T.
+    pub fn mix(
+        &self,
+        x: Tensor<B, 2>,
+        seq: usize,
+        precision: Precision,
+        cache: Option<&mut LayerCache<B>>,
+    ) -> Tensor<B, 2> {
         let qkv = self.c_attn.forward(x);
-        if cache.is_some() || acts(&self.attn_dropout, &qkv) {
+        let [tokens, width] = qkv.dims();
+        let qkv = qkv.reshape([tokens / seq, seq, width]); // [B, T, 3C]
+        let mixed = if cache.is_some() || acts(&self.attn_dropout, &qkv) {
             self.attend(qkv, precision, cache)
         } else {
             attention(qkv, self.n_head)
-        }
+        };
+        mixed.reshape([tokens, width / 3])
     }
 
     /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.

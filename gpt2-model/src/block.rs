@@ -6,6 +6,7 @@ use crate::layers::{LayerNorm, acts, widen};
 use crate::mlp::Mlp;
 use crate::ops::Gpt2Backend;
 use crate::precision::Precision;
+use crate::recompute::Recompute;
 use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
@@ -28,9 +29,17 @@ pub struct Block<B: Backend> {
 
 impl<B: Gpt2Backend> Block<B> {
     /// # Shapes
-    /// `x` and the result are `[B, T, C]`, in `f32`.
-    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
-        let mixed = self.attn.mix(self.ln_1.forward(x.clone(), precision), precision, cache);
+    /// `x` and the result are `[B · T, C]`, in `f32`; `seq` is T.
+    pub fn forward(
+        &self,
+        x: Tensor<B, 2>,
+        seq: usize,
+        precision: Precision,
+        recompute: Recompute,
+        cache: Option<&mut LayerCache<B>>,
+    ) -> Tensor<B, 2> {
+        let normal = self.ln_1.forward(x.clone(), precision);
+        let mixed = self.attn.mix(normal, seq, precision, cache);
         if acts(&self.resid_dropout, &x) {
             let x = x + self.resid_dropout.forward(widen(self.attn.c_proj.forward(mixed)));
             let fed = self.mlp.forward(self.ln_2.forward(x.clone(), precision));
@@ -38,7 +47,7 @@ impl<B: Gpt2Backend> Block<B> {
         } else {
             let x = self.attn.c_proj.forward_onto(x, mixed);
             let normal = self.ln_2.forward(x.clone(), precision);
-            self.mlp.forward_onto(x, normal)
+            self.mlp.forward_onto(x, normal, recompute)
         }
     }
 }

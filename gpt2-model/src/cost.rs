@@ -2,6 +2,7 @@
 
 use crate::config::Gpt2Config;
 use crate::precision::Precision;
+use crate::recompute::Recompute;
 
 /// Bytes of an `f32`.
 const F32_BYTES: u64 = 4;
@@ -47,21 +48,31 @@ impl Memory {
 
 /// The memory of a training step with micro-batches of `batch` sequences of `seq` tokens.
 ///
-/// The first three terms are exact. The activations are an estimate of what Burn's automatic differentiation keeps for
-/// the reference operations; `docs/lab-notes.md` compares it with measured peaks.
-pub fn training_memory(config: &Gpt2Config, batch: usize, seq: usize, precision: Precision) -> Memory {
+/// The first three terms are exact, the activations an estimate; `docs/lab-notes.md` compares it with measured peaks.
+pub fn training_memory(config: &Gpt2Config, batch: usize, seq: usize, kept: Kept) -> Memory {
     let weights = padded_parameters(config) * F32_BYTES;
     Memory {
         weights,
         gradients: weights,
         optimizer: 2 * weights,
-        activations: activation_bytes(config, batch as u64, seq as u64, precision),
+        activations: activation_bytes(config, batch as u64, seq as u64, kept),
     }
 }
 
+/// How the forward pass is kept for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// The type of the products.
+    pub precision: Precision,
+    /// What is not kept.
+    pub recompute: Recompute,
+    /// Whether attention's scores stand in memory, as in the reference.
+    pub scores: bool,
+}
+
 /// The largest micro-batch whose predicted memory is within `available` bytes; 0 if not even one sequence fits.
-pub fn largest_batch(config: &Gpt2Config, seq: usize, precision: Precision, available: u64) -> usize {
-    let fits = |batch: usize| training_memory(config, batch, seq, precision).total() <= available;
+pub fn largest_batch(config: &Gpt2Config, seq: usize, kept: Kept, available: u64) -> usize {
+    let fits = |batch: usize| training_memory(config, batch, seq, kept).total() <= available;
     // The prediction grows with the batch: double until it does not fit, then halve the interval.
     let mut too_large = 1;
     while fits(too_large) {
@@ -79,22 +90,33 @@ pub fn largest_batch(config: &Gpt2Config, seq: usize, precision: Precision, avai
     fitting
 }
 
-fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, precision: Precision) -> u64 {
+fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u64 {
     let tokens = batch.saturating_mul(seq);
     let (c, heads, layers) = (config.n_embd as u64, config.n_head as u64, config.n_layer as u64);
-    let (product_bytes, weight_copy) = match precision {
+    let (product_bytes, weight_copy) = match kept.precision {
         Precision::F32 => (F32_BYTES, 0),
         Precision::Bf16 => (2, 12 * c * c * 2),
     };
-    // Kept for each block: the inputs of its two LayerNorms in f32; in the type of the products what they give, the packed
-    // qkv and the mixed values (6 of [N, C]), and the GELU's input and output (2 of [N, 4C]).
-    let kept = tokens * c * (2 * F32_BYTES + 14 * product_bytes) + weight_copy;
-    // One block at a time: scores, weights and their derivatives, [B, H, T, T].
-    let attention = 5 * batch * heads * seq * seq * F32_BYTES;
-    // Three buffers of a chunk of logits, and the embedding's gradient once more.
+    // In the type of the products what the two LayerNorms give, the packed qkv and the mixed values (6 of [N, C]), and GELU's
+    // input and output ([N, 4C] each).
+    let products = match kept.recompute {
+        Recompute::None => 14,
+        Recompute::Gelu => 10,
+    };
+    // Kept for each block, with the inputs of its LayerNorms in f32.
+    let block = tokens * c * (2 * F32_BYTES + products * product_bytes) + weight_copy;
+    // Of one block at a time: what passes through it backward, and where they stand in memory the scores, the weights and
+    // their derivatives, [B, H, T, T].
+    let passing = tokens * c * (4 * F32_BYTES + 8 * product_bytes);
+    let scores = if kept.scores {
+        5 * batch * heads * seq * seq * F32_BYTES
+    } else {
+        0
+    };
+    // A chunk of logits, three times over in plain tensors, and the embedding's gradient once more.
     let vocab = config.padded_vocab_size() as u64;
-    let classifier = (3 * (tokens * vocab).min(1 << 24) + vocab * c) * F32_BYTES;
-    layers * kept + attention + classifier
+    let classifier = (3 * (tokens * vocab).min(1 << 25) + vocab * c) * F32_BYTES;
+    layers * block + passing + scores + classifier
 }
 
 #[cfg(test)]
@@ -125,9 +147,9 @@ mod tests {
     fn the_largest_batch_is_the_largest() {
         let config = Gpt2Config::preset("d6").unwrap();
         for (seq, batch) in [(256, 8), (64, 7), (1024, 1)] {
-            let need = training_memory(&config, batch, seq, Precision::F32).total();
-            assert_eq!(largest_batch(&config, seq, Precision::F32, need), batch);
+            let need = training_memory(&config, batch, seq, Kept::default()).total();
+            assert_eq!(largest_batch(&config, seq, Kept::default(), need), batch);
         }
-        assert_eq!(largest_batch(&config, 256, Precision::F32, 1), 0);
+        assert_eq!(largest_batch(&config, 256, Kept::default(), 1), 0);
     }
 }

@@ -11,6 +11,7 @@ use crate::layers::{Embedding, LayerNorm, Linear, parameter};
 use crate::mlp::Mlp;
 use crate::model::Gpt2;
 use crate::precision::Precision;
+use crate::recompute::Recompute;
 use burn::nn::DropoutConfig;
 use burn::tensor::backend::Backend;
 use rand::SeedableRng;
@@ -65,6 +66,7 @@ impl Gpt2Config {
             embd_dropout: DropoutConfig::new(self.dropout).init(),
             config: self.clone(),
             precision: Precision::F32,
+            recompute: Recompute::None,
         })
     }
 }

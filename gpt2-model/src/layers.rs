@@ -27,22 +27,17 @@ impl<B: Gpt2Backend> Linear<B> {
     /// The product and the bias, in the type of `x`.
     ///
     /// # Shapes
-    /// `x` is `[B, T, in]`; the result `[B, T, out]`.
-    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let [batch, seq, _] = x.dims();
-        // One two-dimensional product: a batched one would be `batch` small products on some backends.
-        let y = affine(rows(x), self.weight.val(), self.bias.val());
-        let out = y.dims()[1];
-        y.reshape([batch, seq, out])
+    /// `x` is `[N, in]`; the result `[N, out]`.
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        affine(x, self.weight.val(), self.bias.val())
     }
 
     /// The same on top of `residual`, in its type.
     ///
     /// # Shapes
-    /// `x` is `[B, T, in]`; `residual` and the result `[B, T, out]`.
-    pub fn forward_onto(&self, residual: Tensor<B, 3>, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let shape = residual.dims();
-        affine_onto(rows(residual), rows(x), self.weight.val(), self.bias.val()).reshape(shape)
+    /// `x` is `[N, in]`; `residual` and the result `[N, out]`.
+    pub fn forward_onto(&self, residual: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        affine_onto(residual, x, self.weight.val(), self.bias.val())
     }
 }
 
@@ -59,10 +54,9 @@ impl<B: Gpt2Backend> LayerNorm<B> {
     /// Normalises each vector to mean 0 and variance 1, then scales and shifts it, and rounds it to `precision`.
     ///
     /// # Shapes
-    /// `x` and the result are `[B, T, C]`.
-    pub fn forward(&self, x: Tensor<B, 3>, precision: Precision) -> Tensor<B, 3> {
-        let shape = x.dims();
-        layer_norm(rows(x), self.weight.val(), self.bias.val(), precision).reshape(shape)
+    /// `x` and the result are `[N, C]`.
+    pub fn forward(&self, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
+        layer_norm(x, self.weight.val(), self.bias.val(), precision)
     }
 }
 

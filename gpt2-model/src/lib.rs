@@ -23,6 +23,7 @@ mod layers;
 mod mlp;
 mod model;
 mod precision;
+mod recompute;
 
 pub use attention::CausalSelfAttention;
 pub use block::Block;
@@ -34,3 +35,4 @@ pub use layers::{Embedding, LayerNorm, Linear};
 pub use mlp::Mlp;
 pub use model::Gpt2;
 pub use precision::Precision;
+pub use recompute::Recompute;

@@ -1,7 +1,8 @@
 //! The feed-forward half of a block.
 
-use crate::layers::{Linear, rows};
+use crate::layers::Linear;
 use crate::ops::{Gpt2Backend, feed_forward, gelu};
+use crate::recompute::Recompute;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -17,19 +18,18 @@ pub struct Mlp<B: Backend> {
 
 impl<B: Gpt2Backend> Mlp<B> {
     /// # Shapes
-    /// `x` and the result are `[B, T, C]`.
-    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// `x` and the result are `[N, C]`.
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         self.c_proj.forward(gelu(self.c_fc.forward(x)))
     }
 
     /// The same on top of `residual`, in its type.
     ///
     /// # Shapes
-    /// `x`, `residual` and the result are `[B, T, C]`.
-    pub fn forward_onto(&self, residual: Tensor<B, 3>, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let shape = residual.dims();
+    /// `x`, `residual` and the result are `[N, C]`.
+    pub fn forward_onto(&self, residual: Tensor<B, 2>, x: Tensor<B, 2>, recompute: Recompute) -> Tensor<B, 2> {
         let weights = [&self.c_fc, &self.c_proj].map(|linear| linear.weight.val());
         let biases = [&self.c_fc, &self.c_proj].map(|linear| linear.bias.val());
-        feed_forward(rows(residual), rows(x), weights, biases).reshape(shape)
+        feed_forward(residual, x, weights, biases, recompute)
     }
 }

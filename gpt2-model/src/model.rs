@@ -6,6 +6,7 @@ use crate::kv_cache::KvCache;
 use crate::layers::{Embedding, LayerNorm, round, rows, widen};
 use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss, embed};
 use crate::precision::Precision;
+use crate::recompute::Recompute;
 use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::backend::Backend;
@@ -30,6 +31,9 @@ pub struct Gpt2<B: Backend> {
     /// The type of the matrix products.
     #[module(skip)]
     pub precision: Precision,
+    /// What the backward pass computes anew.
+    #[module(skip)]
+    pub recompute: Recompute,
 }
 
 impl<B: Backend> Gpt2<B> {
@@ -37,6 +41,13 @@ impl<B: Backend> Gpt2<B> {
     #[must_use]
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
+        self
+    }
+
+    /// The same model, computing in its backward pass anew what `recompute` says.
+    #[must_use]
+    pub fn with_recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
         self
     }
 }
@@ -59,11 +70,14 @@ impl<B: Gpt2Backend> Gpt2<B> {
             self.config.block_size
         );
         let x = embed(self.wte.weight.val(), self.wpe.weight.val(), tokens, past); // [B, T, C]
-        let mut x = self.embd_dropout.forward(x);
+        let shape = x.dims();
+        // The stream is a matrix from here on: one product takes all rows, and its derivative adds up in one place.
+        let mut x = rows(self.embd_dropout.forward(x));
         for (i, block) in self.h.iter().enumerate() {
-            x = block.forward(x, self.precision, cache.as_mut().map(|cache| &mut cache.layers[i]));
+            let cache = cache.as_mut().map(|cache| &mut cache.layers[i]);
+            x = block.forward(x, seq, self.precision, self.recompute, cache);
         }
-        self.ln_f.forward(x, self.precision)
+        self.ln_f.forward(x, self.precision).reshape(shape)
     }
 
     /// Logits of the next token at every position, in `f32`, without the padded rows.

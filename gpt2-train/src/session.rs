@@ -77,6 +77,7 @@ where
             eps: plan.eps,
             weight_decay: plan.weight_decay,
         });
+        B::InnerBackend::keep_memory_by_size(&self.device, true);
         let (task, start) = starting_point(&plan, self.resume.as_ref(), &optimizer, &self.device)?;
         let config = LoaderConfig {
             batch: plan.batch,
@@ -151,7 +152,7 @@ fn starting_point<B: AutodiffBackend>(
         Some(dir) => weights::load_hf_as::<B>(&plan.model, dir, device)?,
         None => plan.model.init(plan.seed, device)?,
     };
-    let task = TrainingTask::new(model.with_precision(plan.precision));
+    let task = TrainingTask::new(model.with_precision(plan.precision).with_recompute(plan.recompute));
     let state = match resume {
         Some(checkpoint) => {
             if checkpoint.state.step > 0 {

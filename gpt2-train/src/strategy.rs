@@ -340,7 +340,9 @@ where
         let began = Instant::now();
         let plan = &self.fixed.plan;
         let task = self.learner.model().valid();
+        Inner::<B>::keep_memory_by_size(&self.fixed.device, false);
         let text = sample_text(&task, plan, self.state.step);
+        Inner::<B>::keep_memory_by_size(&self.fixed.device, true);
         let path = self
             .fixed
             .paths

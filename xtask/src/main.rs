@@ -3,7 +3,7 @@
 
 use std::process::{Command, ExitCode};
 
-/// The tests are built with wgpu, which a software Vulkan device runs on any machine.
+/// The tests are built with wgpu, which a software Vulkan device runs on any machine; CUDA is only looked at.
 const CARGO_CHECKS: [&[&str]; 5] = [
     &["fmt", "--all", "--check"],
     &[
@@ -21,7 +21,7 @@ const CARGO_CHECKS: [&[&str]; 5] = [
         "--workspace",
         "--all-targets",
         "--features",
-        "gpt2-cli/wgpu",
+        "gpt2-cli/full",
         "--",
         "-D",
         "warnings",

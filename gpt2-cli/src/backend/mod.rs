@@ -134,8 +134,6 @@ impl Chosen {
     pub(crate) fn peak_flops(&self, precision: Precision) -> Option<f64> {
         let arithmetic = match precision {
             Precision::Bf16 => Arithmetic::Bf16,
-            // Burn's products of f32 run as TF32 on NVIDIA's tensor cores; there is no switch.
-            Precision::F32 if self.backend == BackendChoice::Cuda => Arithmetic::Tf32,
             Precision::F32 => Arithmetic::F32,
         };
         peak_flops(&self.device.name, arithmetic)

@@ -146,6 +146,7 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
     let config = RunConfig {
         model: Some(args.model.clone()),
         precision: Some(args.machine.precision.into()),
+        recompute: args.recompute.map(Into::into),
         threads: args.threads,
         seed: Some(args.seed),
         steps: Some(steps),

@@ -3,45 +3,74 @@
 use crate::{floats, relative_error};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use gpt2_model::Precision;
 use gpt2_model::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
 use gpt2_train::optimizer::TrainingBackend;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// More than one chunk of 256 rows, a last one that is not full, and a vocabulary that is no multiple of 128.
-const ROWS: usize = 300;
-const WIDTH: usize = 24;
-const VOCAB: usize = 200;
-const PADDED: usize = 256;
+/// Rows, width, tokens, and rows of the embedding.
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    width: usize,
+    vocab: usize,
+    padded: usize,
+}
+
+/// More than one chunk of the reference's 256 rows, a last one that is not full, and a vocabulary that is no multiple of 128.
+const SMALL: Shape = Shape {
+    rows: 300,
+    width: 24,
+    vocab: 200,
+    padded: 256,
+};
 
 fn check<B>(device: &B::Device, tolerance: f64)
 where
     B: AutodiffBackend + Gpt2Backend,
     B::InnerBackend: TrainingBackend,
 {
+    check_in::<B>(device, tolerance, SMALL, Precision::F32);
+}
+
+fn check_in<B>(device: &B::Device, tolerance: f64, shape: Shape, precision: Precision)
+where
+    B: AutodiffBackend + Gpt2Backend,
+    B::InnerBackend: TrainingBackend,
+{
+    let Shape {
+        rows,
+        width,
+        vocab,
+        padded,
+    } = shape;
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut draw = |count: usize| (0..count).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
-    let (hidden, wte) = (draw(ROWS * WIDTH), draw(PADDED * WIDTH));
-    let targets: Vec<i32> = (0..ROWS).map(|_| rng.random_range(0..VOCAB as i32)).collect();
+    let (hidden, wte) = (draw(rows * width), draw(padded * width));
+    let targets: Vec<i32> = (0..rows).map(|_| rng.random_range(0..vocab as i32)).collect();
     let tensors = || {
-        let hidden = Tensor::<B, 2>::from_data(TensorData::new(hidden.clone(), [ROWS, WIDTH]), device).require_grad();
-        let wte = Tensor::<B, 2>::from_data(TensorData::new(wte.clone(), [PADDED, WIDTH]), device).require_grad();
-        let targets = Tensor::<B, 1, Int>::from_data(TensorData::new(targets.clone(), [ROWS]), device);
+        let hidden = Tensor::<B, 2>::from_data(TensorData::new(hidden.clone(), [rows, width]), device).require_grad();
+        let wte = Tensor::<B, 2>::from_data(TensorData::new(wte.clone(), [padded, width]), device).require_grad();
+        let targets = Tensor::<B, 1, Int>::from_data(TensorData::new(targets.clone(), [rows]), device);
         (hidden, wte, targets)
     };
 
     let (hidden_1, wte_1, targets_1) = tensors();
     let shape = ClassifierShape {
-        vocab_size: VOCAB,
-        precision: Precision::F32,
+        vocab_size: vocab,
+        precision,
+    };
+    let operand = match precision {
+        Precision::F32 => hidden_1.clone(),
+        Precision::Bf16 => hidden_1.clone().cast(FloatDType::BF16),
     };
     // The factor shows whether the upstream gradient is used.
-    let loss_1 = classifier_loss(hidden_1.clone(), wte_1.clone(), targets_1, shape) * 3.0;
+    let loss_1 = classifier_loss(operand, wte_1.clone(), targets_1, shape) * 3.0;
 
     let (hidden_2, wte_2, targets_2) = tensors();
-    let logits = hidden_2.clone().matmul(wte_2.clone().narrow(0, 0, VOCAB).transpose());
+    let logits = hidden_2.clone().matmul(wte_2.clone().narrow(0, 0, vocab).transpose());
     let loss_2 = log_softmax(logits, 1).gather(1, targets_2.unsqueeze_dim(1)).mean() * -3.0;
 
     let error = relative_error(&floats(loss_1.clone().inner()), &floats(loss_2.clone().inner()));
@@ -57,3 +86,18 @@ where
 }
 
 crate::on_every_backend!(check);
+
+/// Two chunks of `bf16` logits of GPT-2's vocabulary.
+#[cfg(feature = "cuda")]
+#[test]
+fn bf16() {
+    if crate::present("cuda", "no CUDA device") {
+        let shape = Shape {
+            rows: 4_200,
+            width: 64,
+            vocab: 50_257,
+            padded: 50_304,
+        };
+        check_in::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(&Default::default(), 1e-2, shape, Precision::Bf16);
+    }
+}

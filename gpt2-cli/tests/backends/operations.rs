@@ -8,8 +8,8 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
-use gpt2_model::Precision;
 use gpt2_model::ops::{self, Gpt2Backend};
+use gpt2_model::{Precision, Recompute};
 use gpt2_train::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -73,11 +73,33 @@ fn exact_gelu(x: Tensor<Exact, 2>) -> Tensor<Exact, 2> {
     x * (argument.tanh() + 1.0) * 0.5
 }
 
+fn exact_layer_norm(x: Tensor<Exact, 2>, weight: Tensor<Exact, 2>, bias: Tensor<Exact, 2>) -> Tensor<Exact, 2> {
+    let centred = x.clone() - x.mean_dim(1);
+    let deviation = (centred.clone().square().mean_dim(1) + 1e-5).sqrt();
+    centred / deviation * weight + bias
+}
+
+/// Heads in the tests of attention.
+const HEADS: usize = 2;
+
+/// Of `[batch * seq, 3 * width]`.
+fn exact_attention(qkv: &Tensor<Exact, 2>, [batch, seq, head_dim]: [usize; 3]) -> Tensor<Exact, 2> {
+    let width = HEADS * head_dim;
+    let part = |i: usize| {
+        let part = qkv.clone().narrow(1, i * width, width);
+        part.reshape([batch, seq, HEADS, head_dim]).swap_dims(1, 2)
+    };
+    let scores = part(0).matmul(part(1).swap_dims(2, 3)) / (head_dim as f64).sqrt();
+    let later = Tensor::<Exact, 2, Bool>::tril_mask([seq, seq], 0, &CPU);
+    let weights = softmax(scores.mask_fill(later.unsqueeze(), f64::NEG_INFINITY), 3);
+    weights.matmul(part(2)).swap_dims(1, 2).reshape([batch * seq, width])
+}
+
 mod affine {
     use super::*;
 
     /// Long enough to be split between threads, and no multiple of any kernel's block.
-    const SHAPES: [[usize; 3]; 2] = [[3, 5, 7], [203, 97, 131]];
+    const SHAPES: [[usize; 3]; 3] = [[3, 5, 7], [203, 97, 131], [203, 96, 136]];
 
     fn check<B>(device: &B::Device, tolerance: f64)
     where
@@ -192,16 +214,18 @@ mod feed_forward {
             // Where GELU is neither straight nor flat.
             *value *= 0.2;
         }
-        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
-            let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
-            let biases = [bias_in.squeeze_dim(0), bias_out.squeeze_dim(0)];
-            ops::feed_forward(residual, x, [w_in, w_out], biases)
-        });
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
             let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
             residual + exact_gelu(x.matmul(w_in) + bias_in).matmul(w_out) + bias_out
         });
-        compare(&found, &expected, tolerance);
+        for recompute in [Recompute::None, Recompute::Gelu] {
+            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+                let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
+                let biases = [bias_in.squeeze_dim(0), bias_out.squeeze_dim(0)];
+                ops::feed_forward(residual, x, [w_in, w_out], biases, recompute)
+            });
+            compare(&found, &expected, tolerance);
+        }
     }
 
     crate::on_every_backend!(check);
@@ -265,27 +289,27 @@ mod layer_norm {
     use super::*;
 
     /// More rows than a task takes, and a width that is no multiple of a vector.
-    const SHAPE: [usize; 2] = [75, 37];
+    const SHAPES: [[usize; 2]; 2] = [[75, 37], [75, 192]];
 
     fn check<B>(device: &B::Device, tolerance: f64)
     where
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let mut rng = ChaCha8Rng::seed_from_u64(6);
-        let inputs = [SHAPE, [1, SHAPE[1]], [1, SHAPE[1]]].map(|shape| Matrix::random(&mut rng, shape));
-        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
-            let [x, weight, bias] = inputs.try_into().unwrap();
-            // With the residual stream around it, as in a block.
-            x.clone() + ops::layer_norm(x, weight.squeeze_dim(0), bias.squeeze_dim(0), Precision::F32)
-        });
-        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
-            let [x, weight, bias] = inputs.try_into().unwrap();
-            let centred = x.clone() - x.clone().mean_dim(1);
-            let deviation = (centred.clone().square().mean_dim(1) + 1e-5).sqrt();
-            x + centred / deviation * weight + bias
-        });
-        compare(&found, &expected, tolerance);
+        for shape in SHAPES {
+            let mut rng = ChaCha8Rng::seed_from_u64(6);
+            let inputs = [shape, [1, shape[1]], [1, shape[1]]].map(|shape| Matrix::random(&mut rng, shape));
+            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+                let [x, weight, bias] = inputs.try_into().unwrap();
+                // With the residual stream around it, as in a block.
+                x.clone() + ops::layer_norm(x, weight.squeeze_dim(0), bias.squeeze_dim(0), Precision::F32)
+            });
+            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
+                let [x, weight, bias] = inputs.try_into().unwrap();
+                x.clone() + exact_layer_norm(x, weight, bias)
+            });
+            compare(&found, &expected, tolerance);
+        }
     }
 
     crate::on_every_backend!(check);
@@ -294,10 +318,8 @@ mod layer_norm {
 mod attention {
     use super::*;
 
-    const HEADS: usize = 2;
-
     /// Batch, length and head's width: one token, and a length that is no multiple of a block.
-    const SHAPES: [[usize; 3]; 3] = [[2, 1, 4], [1, 7, 5], [2, 150, 16]];
+    const SHAPES: [[usize; 3]; 4] = [[2, 1, 4], [1, 7, 5], [2, 150, 16], [2, 150, 64]];
 
     fn check<B>(device: &B::Device, tolerance: f64)
     where
@@ -315,18 +337,139 @@ mod attention {
                 ops::attention(qkv, HEADS).reshape([batch * seq, width])
             });
             let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
-                let part = |i: usize| {
-                    let part = inputs[0].clone().narrow(1, i * width, width);
-                    part.reshape([batch, seq, HEADS, head_dim]).swap_dims(1, 2)
-                };
-                let scores = part(0).matmul(part(1).swap_dims(2, 3)) / (head_dim as f64).sqrt();
-                let later = Tensor::<Exact, 2, Bool>::tril_mask([seq, seq], 0, &CPU);
-                let weights = softmax(scores.mask_fill(later.unsqueeze(), f64::NEG_INFINITY), 3);
-                weights.matmul(part(2)).swap_dims(1, 2).reshape([batch * seq, width])
+                exact_attention(&inputs[0], [batch, seq, head_dim])
             });
             compare(&found, &expected, tolerance);
         }
     }
 
     crate::on_every_backend!(check);
+}
+
+/// Operands of products in `bf16`, against the formula in `f64` on the same rounded numbers.
+#[cfg(feature = "cuda")]
+mod bf16 {
+    use super::*;
+
+    type Narrow = Autodiff<ops::Cuda>;
+
+    /// Rounding to eight bits, of the operands' products and of the derivatives between them.
+    const TOLERANCE: f64 = 1e-2;
+
+    fn evaluate_both(
+        shapes: &[[usize; 2]],
+        narrow: impl Fn(Vec<Tensor<Narrow, 2>>) -> Tensor<Narrow, 2>,
+        exact: impl Fn(Vec<Tensor<Exact, 2>>) -> Tensor<Exact, 2>,
+    ) {
+        if !crate::present("cuda", "no CUDA device") {
+            return;
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let inputs: Vec<Matrix> = shapes
+            .iter()
+            .map(|&shape| {
+                let mut matrix = Matrix::random(&mut rng, shape);
+                for value in &mut matrix.values {
+                    // Numbers that bf16 holds: a sign, and seven bits and a place.
+                    *value = f64::from(f32::from_bits((*value as f32).to_bits() & 0xffff_0000));
+                }
+                matrix
+            })
+            .collect();
+        let found = evaluate::<Narrow>(&inputs, FloatDType::F32, &burn_cuda::CudaDevice::default(), |inputs| {
+            narrow(inputs).cast(FloatDType::F32)
+        });
+        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, exact);
+        compare(&found, &expected, TOLERANCE);
+    }
+
+    fn round(x: Tensor<Narrow, 2>) -> Tensor<Narrow, 2> {
+        x.cast(FloatDType::BF16)
+    }
+
+    #[test]
+    fn affine() {
+        for [rows, inner, outer] in [[5, 64, 64], [1000, 192, 320], [300, 1024, 136]] {
+            evaluate_both(
+                &[[rows, inner], [inner, outer], [1, outer]],
+                |inputs| {
+                    let [x, w, bias] = inputs.try_into().unwrap();
+                    ops::affine(round(x), w, bias.squeeze_dim(0))
+                },
+                |inputs| {
+                    let [x, w, bias] = inputs.try_into().unwrap();
+                    x.matmul(w) + bias
+                },
+            );
+            evaluate_both(
+                &[[rows, outer], [rows, inner], [inner, outer], [1, outer]],
+                |inputs| {
+                    let [residual, x, w, bias] = inputs.try_into().unwrap();
+                    ops::affine_onto(residual, round(x), w, bias.squeeze_dim(0))
+                },
+                |inputs| {
+                    let [residual, x, w, bias] = inputs.try_into().unwrap();
+                    residual + x.matmul(w) + bias
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn feed_forward() {
+        let (rows, width) = (333, 128);
+        let shapes = [
+            [rows, width],
+            [rows, width],
+            [width, 4 * width],
+            [1, 4 * width],
+            [4 * width, width],
+            [1, width],
+        ];
+        for recompute in [Recompute::None, Recompute::Gelu] {
+            evaluate_both(
+                &shapes,
+                |inputs| {
+                    let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
+                    let biases = [bias_in.squeeze_dim(0), bias_out.squeeze_dim(0)];
+                    ops::feed_forward(residual, round(x * 0.125), [w_in, w_out], biases, recompute)
+                },
+                |inputs| {
+                    let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
+                    residual + exact_gelu((x * 0.125).matmul(w_in) + bias_in).matmul(w_out) + bias_out
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn attention() {
+        for [batch, seq] in [[1, 5], [2, 150], [1, 600]] {
+            let width = HEADS * 64;
+            evaluate_both(
+                &[[batch * seq, 3 * width]],
+                |inputs| {
+                    let qkv = round(inputs[0].clone()).reshape([batch, seq, 3 * width]);
+                    ops::attention(qkv, HEADS).reshape([batch * seq, width])
+                },
+                |inputs| exact_attention(&inputs[0], [batch, seq, 64]),
+            );
+        }
+    }
+
+    #[test]
+    fn layer_norm() {
+        evaluate_both(
+            &[[77, 192], [1, 192], [1, 192]],
+            |inputs| {
+                let [x, weight, bias] = inputs.try_into().unwrap();
+                let normal = ops::layer_norm(x.clone(), weight.squeeze_dim(0), bias.squeeze_dim(0), Precision::Bf16);
+                x + normal.cast(FloatDType::F32)
+            },
+            |inputs| {
+                let [x, weight, bias] = inputs.try_into().unwrap();
+                x.clone() + exact_layer_norm(x, weight, bias)
+            },
+        );
+    }
 }

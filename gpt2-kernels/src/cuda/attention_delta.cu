@@ -9,7 +9,7 @@
 //                 stats[0] = log_sum * log2(e)        (+infinity beyond the length: probability 0)
 //                 stats[1] = rowsum(out * d_out)      (0 beyond the length)
 //               followed by one 32-bit word, the work counter of attention_backward, set to zero here.
-//   grid (ceil(batch * padded * heads / (4096 / HEAD_SIZE))), block 256
+//   grid (padded / 64 * batch * heads), block 256
 #ifndef HEAD_SIZE
 #define HEAD_SIZE 64
 #endif
@@ -26,33 +26,32 @@ extern "C" __global__ void __launch_bounds__(256)
 attention_delta(const uint4* out, const uint4* d_out, const float* log_sum, float* stats,
                 const __grid_constant__ AttentionArgs args)
 {
-    constexpr u32 LANES = HEAD_SIZE / 8;         // threads per row of one head, 16 bytes each
-    constexpr u32 STEPS = 2, ROWS = 256 / LANES;
-    const u32 length = args.length, heads = args.heads, padded = (length + 63) / 64 * 64;
-    const u32 rows = args.batch * padded * heads, lane = threadIdx.x % LANES;
-    const float infinity = __int_as_float(0x7f800000);
+    constexpr int LANES = HEAD_SIZE / 8;         // threads per row, 16 bytes each
+    constexpr int ROWS = 64;
+    constexpr int STEPS = ROWS * LANES / 256;
+    const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
+    const u32 blocks = (length + ROWS - 1) / ROWS, padded = blocks * ROWS;
+    const u32 head = blockIdx.x / blocks, first = blockIdx.x % blocks * ROWS;
+    const u32 lane = threadIdx.x % LANES;
 
-    if (blockIdx.x == 0 && threadIdx.x == 0) ((u32*)stats)[2 * (u64)rows] = 0;
+    if (blockIdx.x == 0 && threadIdx.x == 0) ((u32*)stats)[2 * (u64)batch_heads * padded] = 0;
 
-    // In the order of memory: heads innermost.
 #pragma unroll
-    for (u32 step = 0; step < STEPS; ++step) {
-        const u32 row = (blockIdx.x * STEPS + step) * ROWS + threadIdx.x / LANES;
-        const u32 head = row % heads, token = row / heads % padded, batch = row / heads / padded;
-        const bool valid = row < rows && token < length;
+    for (int step = 0; step < STEPS; ++step) {
+        const u32 row = first + (step * 256 + threadIdx.x) / LANES;
         float sum = 0.0f;
-        if (valid) {
-            const u64 at = (((u64)batch * length + token) * heads + head) * LANES + lane;
+        if (row < length) {
+            const u64 at = (((u64)(head / heads) * length + row) * heads + head % heads) * LANES + lane;
             const uint4 a = out[at], b = d_out[at];
             sum = low(a.x) * low(b.x) + high(a.x) * high(b.x) + low(a.y) * low(b.y) + high(a.y) * high(b.y)
                 + low(a.z) * low(b.z) + high(a.z) * high(b.z) + low(a.w) * low(b.w) + high(a.w) * high(b.w);
         }
 #pragma unroll
-        for (u32 distance = LANES / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
-        if (lane == 0 && row < rows) {
-            const u64 at = ((u64)batch * heads + head) * padded + token;
-            stats[at] = valid ? log_sum[((u64)batch * heads + head) * length + token] * 1.4426950408889634f : infinity;
-            stats[(u64)rows + at] = sum;
+        for (int distance = LANES / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
+        if (lane == 0) {
+            const u64 at = (u64)head * padded + row;
+            stats[at] = row < length ? log_sum[(u64)head * length + row] * 1.4426950408889634f : __int_as_float(0x7f800000);
+            stats[(u64)batch_heads * padded + at] = sum;
         }
     }
 }

@@ -15,9 +15,8 @@
 //
 //   Args {batch, heads, tokens}
 //   grid (batch * heads, ceil(tokens / ROWS), 1), block THREADS, dynamic shared memory SHARED bytes:
-//     PASS 0, HEAD_DIM 32 or 64  ROWS 128, THREADS 128, SHARED = 4 * (256 * HEAD_DIM + 8192): 64, 96 KiB
-//     PASS 0, HEAD_DIM 128       ROWS  64, THREADS 128, SHARED = 4 * (192 * HEAD_DIM + 4096): 112 KiB
-//     PASS 1, 2                  ROWS  64, THREADS 128, SHARED = 4 * (256 * HEAD_DIM + 4096): 48, 80, 144 KiB
+//     PASS 0     ROWS 128, THREADS 128, SHARED = 4 * (256 * HEAD_DIM + 8192): 64, 96 or 160 KiB
+//     PASS 1, 2  ROWS  64, THREADS 128, SHARED = 4 * (256 * HEAD_DIM + 4096): 48, 80 or 144 KiB
 
 #ifndef HEAD_DIM
 #define HEAD_DIM 64
@@ -36,7 +35,7 @@ struct Args {
 // whole rows; its lanes form a grid of LANES_M x LANES_N, and a thread holds the rows lane_m, lane_m + LANES_M, ...
 // and the columns lane_n, lane_n + LANES_N, ...
 constexpr int D = HEAD_DIM;
-constexpr int ROWS = PASS == 0 && D <= 64 ? 128 : 64;  // what the registers hold
+constexpr int ROWS = PASS == 0 ? 128 : 64;
 constexpr int COLUMNS = 64;
 constexpr int THREADS = 128;
 constexpr int LANES_N = 8, LANES_M = 4;
@@ -48,11 +47,6 @@ constexpr float LOG2_E = 1.4426950408889634f;
 
 __device__ __forceinline__ float4 load4(const float *p) {
     return *reinterpret_cast<const float4 *>(p);
-}
-
-__device__ __forceinline__ void load4(float (&to)[4], const float *p) {
-    float4 v = load4(p);
-    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
 }
 
 __device__ __forceinline__ float exp2_fast(float x) {
@@ -131,20 +125,22 @@ __device__ __forceinline__ void scores(float (&s)[RM][CN], const float *a, const
         for (int j = 0; j < CN; j++) s[i][j] = 0.0f;
 #pragma unroll 4
     for (int d = 0; d < D; d += 4) {
-        float x[RM][4], y[CN][4];
+        float4 x[RM];
 #pragma unroll
-        for (int i = 0; i < RM; i++) load4(x[i], a + (d ^ tile_swap(at.lane_m) ^ tile_swap(i % SWAPS * LANES_M)) + i * LANES_M * D);
+        for (int i = 0; i < RM; i++) x[i] = load4(a + (d ^ tile_swap(at.lane_m) ^ tile_swap(i % SWAPS * LANES_M)) + i * LANES_M * D);
+        const float *from = b + (d ^ tile_swap(at.lane_n));
 #pragma unroll
-        for (int j = 0; j < CN; j++) load4(y[j], b + (d ^ tile_swap(at.lane_n)) + j * LANES_N * D);
+        for (int j = 0; j < CN; j++) {
+            float4 y = load4(from + j * LANES_N * D);
 #pragma unroll
-        for (int k = 0; k < 4; k++)
+            for (int i = 0; i < RM; i++) s[i][j] = fmaf(x[i].x, y.x, s[i][j]);
 #pragma unroll
-            for (int j = 0; j < CN; j++)
+            for (int i = 0; i < RM; i++) s[i][j] = fmaf(x[i].y, y.y, s[i][j]);
 #pragma unroll
-                for (int l = 0; l < RM; l++) {
-                    int i = j % 2 ? RM - 1 - l : l;  // to and fro: neighbouring instructions share an operand
-                    s[i][j] = fmaf(x[i][k], y[j][k], s[i][j]);
-                }
+            for (int i = 0; i < RM; i++) s[i][j] = fmaf(x[i].z, y.z, s[i][j]);
+#pragma unroll
+            for (int i = 0; i < RM; i++) s[i][j] = fmaf(x[i].w, y.w, s[i][j]);
+        }
     }
 }
 
@@ -156,20 +152,22 @@ __device__ __forceinline__ void weigh(float (&o)[RM][DN], const float *p, const 
         float x[RM][4];
         const float *from = p + (n ^ score_swap(at.lane_m));
 #pragma unroll
-        for (int i = 0; i < RM; i++) load4(x[i], from + i * LANES_M * COLUMNS);
+        for (int i = 0; i < RM; i++) {
+            float4 v = load4(from + i * LANES_M * COLUMNS);
+            x[i][0] = v.x, x[i][1] = v.y, x[i][2] = v.z, x[i][3] = v.w;
+        }
 #pragma unroll
         for (int k = 0; k < 4; k++)
 #pragma unroll
             for (int j = 0; j < DN; j += 4) {
-                float y[4];
-                load4(y, b + (at.lane_n * 4 ^ tile_swap(n + k)) + (n + k) * D + j * LANES_N);
+                float4 y = load4(b + (at.lane_n * 4 ^ tile_swap(n + k)) + (n + k) * D + j * LANES_N);
 #pragma unroll
-                for (int i = 0; i < RM; i++)
-#pragma unroll
-                    for (int l = 0; l < 4; l++) {
-                        int c = i % 2 ? 3 - l : l;
-                        o[i][j + c] = fmaf(x[i][k], y[c], o[i][j + c]);
-                    }
+                for (int i = 0; i < RM; i++) {
+                    o[i][j] = fmaf(x[i][k], y.x, o[i][j]);
+                    o[i][j + 1] = fmaf(x[i][k], y.y, o[i][j + 1]);
+                    o[i][j + 2] = fmaf(x[i][k], y.z, o[i][j + 2]);
+                    o[i][j + 3] = fmaf(x[i][k], y.w, o[i][j + 3]);
+                }
             }
     }
 }
@@ -204,7 +202,7 @@ __device__ __forceinline__ void write_rows(float *head, u64 pitch, int first, in
 
 #if PASS == 0
 
-extern "C" __global__ void __launch_bounds__(THREADS, D <= 64 ? 2 : 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid_constant__ Args args) {
     extern __shared__ __align__(1024) float shared[];
     float *query = shared, *key = query + ROWS * D, *value = key + COLUMNS * D, *weights = value + COLUMNS * D;
@@ -276,7 +274,7 @@ attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid
 
 #elif PASS == 1
 
-extern "C" __global__ void __launch_bounds__(THREADS, D <= 64 ? 2 : 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_f32_backward_query(const float *qkv, const float *out, const float *d_out, const float *log_sum, float *delta,
                              float *d_qkv, const __grid_constant__ Args args) {
     extern __shared__ __align__(1024) float shared[];
@@ -355,7 +353,7 @@ attention_f32_backward_query(const float *qkv, const float *out, const float *d_
 
 #else
 
-extern "C" __global__ void __launch_bounds__(THREADS, D <= 64 ? 2 : 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_f32_backward_key(const float *qkv, const float *d_out, const float *log_sum, const float *delta, float *d_qkv,
                            const __grid_constant__ Args args) {
     extern __shared__ __align__(1024) float shared[];

@@ -88,19 +88,6 @@ __device__ __forceinline__ void store_wait() { asm volatile("cp.async.bulk.wait_
 // Orders earlier ordinary writes to shared memory before later TMA and wgmma reads of it.
 __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-#ifdef RELOAD
-// This warp's 16 rows of a tile as the left operand.
-__device__ __forceinline__ void load_operand(u32 (&a)[4][4], u32 tile)
-{
-    const u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-        const u32 address = tile + row * 128 + ((2 * k + lane / 16) ^ row % 8) * 16;
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(a[k][0]), "=r"(a[k][1]), "=r"(a[k][2]), "=r"(a[k][3]) : "r"(address) : "memory");
-    }
-}
-#endif
 // ---- tensor cores --------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -122,21 +109,22 @@ __device__ __forceinline__ u64 descriptor(u32 address)
     return (1ull << 62) | (64ull << 32) | (1ull << 16) | (address >> 4);
 }
 
-// sum[64 x 64] (+)= a[64 x 16] * b[16 x 64]; b is stored with its columns as rows (TRANSPOSED = 0) or as it is (1).
-template <int TRANSPOSED> __device__ __forceinline__ void wgmma(float (&sum)[32], const u32 (&a)[4], u64 b, int accumulate)
+// sum[64 x 64] += a[64 x 16] * b[16 x 64], a in registers, b stored with its rows as rows.
+__device__ __forceinline__ void wgmma_registers(float (&sum)[32], const u32 (&a)[4], u64 b)
 {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
+        "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
           "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
           "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]), "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
           "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]), "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(TRANSPOSED));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-// The same with a in shared memory and b stored with its columns as rows.
+// sum[64 x 64] (+)= a[64 x 16] * b[16 x 64], both in shared memory, b stored with its columns as rows.
+// An operand that stays the same through a loop is read from shared memory because ptxas of CUDA 13.0 reuses the
+// registers of such an operand of wgmma inside the loop.
 __device__ __forceinline__ void wgmma_shared(float (&sum)[32], u64 a, u64 b, int accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
@@ -153,17 +141,9 @@ __device__ __forceinline__ void wgmma_shared(float (&sum)[32], u64 a, u64 b, int
 // scores = rows * tile^T: the rows of the tile are the columns of the result.
 __device__ __forceinline__ void multiply_scores(float (&scores)[32], u32 rows, u32 tile)
 {
-#ifdef RELOAD
-    u32 a4[4][4]; load_operand(a4, rows);
-    const u64 b = descriptor(tile);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; ++k) wgmma<0>(scores, a4[k], b + k * 2, k > 0);
-#else
     const u64 a = descriptor(rows), b = descriptor(tile);
 #pragma unroll
     for (int k = 0; k < 4; ++k) wgmma_shared(scores, a + k * 2, b + k * 2, k > 0);
-#endif
     wgmma_commit();
 }
 // sum += a * tile: the rows of the tile are summed over.
@@ -171,7 +151,7 @@ __device__ __forceinline__ void multiply_add(float (&sum)[32], const u32 (&a)[4]
 {
     const u64 b = descriptor(tile);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) wgmma<1>(sum, a[k], b + k * 128, 1);
+    for (int k = 0; k < 4; ++k) wgmma_registers(sum, a[k], b + k * 128);
     wgmma_commit();
 }
 
@@ -196,7 +176,7 @@ __device__ __forceinline__ void pack_operand(u32 (&a)[4][4], const float (&sum)[
 #pragma unroll
     for (int i = 0; i < 16; ++i) a[i / 4][i % 4] = pack(sum[2 * i], sum[2 * i + 1]);
 }
-// Rounds scaled accumulator rows into a tile; row h of the thread is multiplied by scale[h].
+// Rounds an accumulator into a tile, the thread's two rows multiplied by the two scales.
 __device__ __forceinline__ void write_tile(u32 tile, const float (&sum)[32], float scale_low, float scale_high)
 {
     const u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
@@ -235,7 +215,8 @@ constexpr u32 FORWARD_BARRIERS = FORWARD_RING + FORWARD_STAGES * 2 * TILE_BYTES;
 constexpr u32 FORWARD_SHARED = FORWARD_BARRIERS + 128 + 1024;
 static_assert(2 * (FORWARD_SHARED + 1024) <= 228 * 1024, "two blocks share a multiprocessor");
 
-// 128 queries a block. The first thread refills the ring, two tiles behind the consumers.
+// 128 queries a block. The first thread refills the ring: at tile i the stage of tile i - 2, so that the warpgroups may drift
+// apart by a tile.
 extern "C" __global__ void __launch_bounds__(256, 2)
 attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap out_map,
                   const bf16*, bf16*, float* log_sum, const __grid_constant__ AttentionArgs args)
@@ -355,9 +336,9 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
 // in registers of its own piece of work, so no partial sums pass through memory. With p = exp2(score * SCALE_LOG2 - stats[0]),
 // dv = p^T d_out, dp = d_out v^T, ds = p * (dp - stats[1]), dk = SCALE ds^T q, dq = SCALE ds k.
 //
-// A piece of 128 rows keeps two tensors fixed (keys and values, or queries and output gradients) as register operands
-// and streams 64-row tiles of the other two through a ring, which a producer warp fills. Pieces of both kinds are handed
-// out from one list through a counter.
+// A piece of 128 rows keeps two tensors fixed (keys and values, or queries and output gradients) and streams 64-row tiles
+// of the other two through a ring, which a producer thread fills; it also fetches the fixed tiles of the piece after.
+// Pieces of both kinds are handed out from one list through a counter.
 
 constexpr u32 BACKWARD_STAGES = 6;
 constexpr u32 FIXED = 0;                                         // 2 pieces x 2 tensors x 2 tiles
@@ -398,35 +379,43 @@ __device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 
     return work;
 }
 
+// The tensor cores work through a queue of products that the warpgroup keeps filled while it computes p and ds:
+//     dp i | dv i | score i + 1 | dk or dq i | dp i + 1 | ...        (no dv in pieces of queries)
+// The product with the scores of the tile after the last repeats the last tile and is not used; a branch around it would
+// make ptxas serialise all of them. For the same reason every wait stands in the iteration of the product it waits for.
+
 // Gradients of 64 keys and values.
 __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 fixed, u32 warpgroup, float (&d_key)[32], float (&d_value)[32])
 {
     const u32 lane = threadIdx.x % 32, key = fixed + warpgroup * TILE_BYTES, value = key + 2 * TILE_BYTES;
-    u32 left[4][4];
-    float p[32], dp[32];
+    const u32 diagonal = 2 * work.block + warpgroup;
+    u32 tile = work.first;
 #pragma unroll
     for (int i = 0; i < 32; ++i) d_key[i] = d_value[i] = 0.0f;
 
-    const u32 diagonal = 2 * work.block + warpgroup;
-    u32 busy = 0;                                                // barrier of the stage that pending products still read
-    for (u32 tile = work.first; tile < work.last; ++tile, ring.advance()) {
+    if (tile < diagonal) {                                       // queries before the keys
         barrier_wait(ring.full(), ring.phase);
-        if (tile < diagonal) { warp_arrive(ring.empty()); continue; }
+        warp_arrive(ring.empty());
+        ring.advance();
+        ++tile;
+    }
+    if (tile >= work.last) return;
+
+    u32 left[4][4], right[4][4], busy = 0;                       // busy: barrier of the stage that pending products still read
+    float scores[32], p[32], dp[32];
+    barrier_wait(ring.full(), ring.phase);
+    wgmma_fence();
+    multiply_scores(scores, key, ring.tile());
+    wgmma_wait<0>();
+    pin(scores);
+    do {
         wgmma_fence();
-        multiply_scores(p, key, ring.tile());
         multiply_scores(dp, value, ring.tile() + TILE_BYTES);
-        wgmma_wait<1>();
-        pin(p);
-        if (busy) warp_arrive(busy);
-        busy = ring.empty();
 #pragma unroll
         for (int n = 0; n < 8; ++n) {
             const float2 shift = load_pair(ring.stats() + (8 * n + lane % 4 * 2) * 4);
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                p[4 * n + 2 * h] = exp2_fast(p[4 * n + 2 * h] * SCALE_LOG2 - shift.x);
-                p[4 * n + 2 * h + 1] = exp2_fast(p[4 * n + 2 * h + 1] * SCALE_LOG2 - shift.y);
-            }
+            for (int i = 4 * n; i < 4 * n + 4; ++i) p[i] = exp2_fast(scores[i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
         }
         if (tile == diagonal) {
 #pragma unroll
@@ -434,76 +423,93 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
                 if (i / 4 * 8 + lane % 4 * 2 + i % 2 < threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) p[i] = 0.0f;
         }
         pack_operand(left, p);
+        const Ring now = ring;
+        if (tile + 1 < work.last) ring.advance();
+        barrier_wait(ring.full(), ring.phase);
         wgmma_fence();
-        multiply_add(d_value, left, ring.tile() + TILE_BYTES);
-        wgmma_wait<1>();
+        multiply_add(d_value, left, now.tile() + TILE_BYTES);
+        multiply_scores(scores, key, ring.tile());
+        wgmma_wait<2>();
         pin(dp);
+        if (busy) warp_arrive(busy);
+        busy = now.empty();
 #pragma unroll
         for (int n = 0; n < 8; ++n) {
-            const float2 delta = load_pair(ring.stats() + (TILE + 8 * n + lane % 4 * 2) * 4);
+            const float2 delta = load_pair(now.stats() + (TILE + 8 * n + lane % 4 * 2) * 4);
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                dp[4 * n + 2 * h] = p[4 * n + 2 * h] * (dp[4 * n + 2 * h] - delta.x);
-                dp[4 * n + 2 * h + 1] = p[4 * n + 2 * h + 1] * (dp[4 * n + 2 * h + 1] - delta.y);
-            }
+            for (int i = 4 * n; i < 4 * n + 4; ++i) dp[i] = p[i] * (dp[i] - (i % 2 ? delta.y : delta.x));
         }
-        u32 right[4][4];
         pack_operand(right, dp);
         wgmma_fence();
-        multiply_add(d_key, right, ring.tile());
-    }
+        multiply_add(d_key, right, now.tile());
+        wgmma_wait<1>();
+        pin(scores);
+    } while (++tile < work.last);
+    ring.advance();
     wgmma_wait<0>();
     pin(d_key);
     pin(d_value);
-    if (busy) warp_arrive(busy);
+    warp_arrive(busy);
 }
 
 // Gradients of 64 queries.
 __device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u32 fixed, u32 warpgroup, const float* stats, u32 length, u32 stats_size, float (&d_query)[32])
 {
     const u32 lane = threadIdx.x % 32, query = fixed + warpgroup * TILE_BYTES, d_out = query + 2 * TILE_BYTES;
-    u32 left[4][4];
-    float p[32], dp[32];
+    const u32 diagonal = 2 * work.block + warpgroup, padded = (length + TILE - 1) / TILE * TILE;
+    u32 tile = 0;
 #pragma unroll
     for (int i = 0; i < 32; ++i) d_query[i] = 0.0f;
 
-    const u32 diagonal = 2 * work.block + warpgroup, padded = (length + TILE - 1) / TILE * TILE;
-    const bool active = diagonal * TILE < length;
-    float shift[2], delta[2];
-    if (active) {
+    if (diagonal * TILE < length) {
+        float shift[2], delta[2];
         stats += (u64)work.batch_head * padded + diagonal * TILE + threadIdx.x % 128 / 32 * 16 + lane / 4;
 #pragma unroll
         for (int h = 0; h < 2; ++h) { shift[h] = stats[8 * h]; delta[h] = stats[stats_size + 8 * h]; }
-    }
-    u32 busy = 0;
-    for (u32 tile = 0; tile < work.last; ++tile, ring.advance()) {
+
+        u32 left[4][4], busy = 0;
+        float scores[32], p[32], dp[32];
         barrier_wait(ring.full(), ring.phase);
-        if (!active || tile > diagonal) { warp_arrive(ring.empty()); continue; }
         wgmma_fence();
-        multiply_scores(p, query, ring.tile());
-        multiply_scores(dp, d_out, ring.tile() + TILE_BYTES);
-        wgmma_wait<1>();
-        pin(p);
-        if (busy) warp_arrive(busy);
-        busy = ring.empty();
-#pragma unroll
-        for (int i = 0; i < 32; ++i) p[i] = exp2_fast(p[i] * SCALE_LOG2 - shift[i / 2 % 2]);
-        if (tile == diagonal) {
-#pragma unroll
-            for (int i = 0; i < 32; ++i)
-                if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) p[i] = 0.0f;
-        }
+        multiply_scores(scores, query, ring.tile());
         wgmma_wait<0>();
-        pin(dp);
+        pin(scores);
+        do {
+            wgmma_fence();
+            multiply_scores(dp, d_out, ring.tile() + TILE_BYTES);
 #pragma unroll
-        for (int i = 0; i < 32; ++i) dp[i] = p[i] * (dp[i] - delta[i / 2 % 2]);
-        pack_operand(left, dp);
-        wgmma_fence();
-        multiply_add(d_query, left, ring.tile());
+            for (int i = 0; i < 32; ++i) p[i] = exp2_fast(scores[i] * SCALE_LOG2 - shift[i / 2 % 2]);
+            if (tile == diagonal) {
+#pragma unroll
+                for (int i = 0; i < 32; ++i)
+                    if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) p[i] = 0.0f;
+            }
+            const Ring now = ring;
+            if (tile < diagonal) ring.advance();
+            barrier_wait(ring.full(), ring.phase);
+            wgmma_fence();
+            multiply_scores(scores, query, ring.tile());
+            wgmma_wait<1>();
+            pin(dp);
+            if (busy) warp_arrive(busy);
+            busy = now.empty();
+#pragma unroll
+            for (int i = 0; i < 32; ++i) dp[i] = p[i] * (dp[i] - delta[i / 2 % 2]);
+            pack_operand(left, dp);
+            wgmma_fence();
+            multiply_add(d_query, left, now.tile());
+            wgmma_wait<1>();
+            pin(scores);
+        } while (++tile <= diagonal);
+        ring.advance();
+        wgmma_wait<0>();
+        pin(d_query);
+        warp_arrive(busy);
     }
-    wgmma_wait<0>();
-    pin(d_query);
-    if (busy) warp_arrive(busy);
+    for (; tile < work.last; ++tile, ring.advance()) {           // keys after the queries
+        barrier_wait(ring.full(), ring.phase);
+        warp_arrive(ring.empty());
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
@@ -520,7 +526,7 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
     const auto fixed_full = [&](u32 slot) { return base + BARRIERS + BACKWARD_STAGES * 16 + slot * 8; };
     const auto fixed_empty = [&](u32 slot) { return fixed_full(slot) + 16; };
     volatile u32* const index_slots = (volatile u32*)(shared + (fixed_full(4) - shared_address(shared)));
-    const u32 warpgroup = threadIdx.x / 128;
+    const u32 warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
     Ring ring = {base, 0, 0};
 
     if (threadIdx.x == 0) {
@@ -576,7 +582,7 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
         const bool leader = threadIdx.x % 128 == 0;
         for (u32 slot = 0, parity = 0;; slot ^= 1, parity ^= slot == 0) {
             barrier_wait(fixed_full(slot), parity);
-            const u32 index = index_slots[slot];
+            const u32 index = __shfl_sync(~0u, index_slots[slot], 0);
             if (index == NO_WORK) break;
             const Work work = find_work(index, length, heads, batch_heads);
             const u32 row = work.block * BLOCK_ROWS + warpgroup * TILE;

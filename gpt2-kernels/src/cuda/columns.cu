@@ -4,8 +4,10 @@
 // column_partials_f32(source, copy, partials, {rows, columns, rows_per_block})
 //     f32 [rows, columns] -> its bf16 copy, unless SUMS_ONLY is defined, and partial column sums f32 [grid.y, columns].
 //     grid (ceil(columns / 128), ceil(rows / rows_per_block)), block 256.
+//     A multiple of 64 as rows_per_block keeps eight rows of each warp in flight.
 // column_partials_bf16(source, partials, {rows, columns, rows_per_block})
-//     bf16 [rows, columns] -> partial column sums, likewise. grid (ceil(columns / 256), ceil(rows / rows_per_block)), block 256.
+//     bf16 [rows, columns] -> partial column sums, likewise.
+//     grid (ceil(columns / 256), ceil(rows / rows_per_block)), block 256.
 // sum_rows(source 0..15, destination 0..15, {rows[16], columns[16], first_blocks[16]})
 //     up to 16 matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every partial sum).
 //     A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256.

@@ -115,23 +115,23 @@ __device__ __forceinline__ u32 cluster_rank() {
 __device__ __forceinline__ void tma_prefetch(const TensorMap &map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
-// Fetches a box into L2.
-__device__ __forceinline__ void tma_prefetch_box(const TensorMap &map, u32 x, u32 y) {
-    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map), "r"(x), "r"(y) : "memory");
-}
 __device__ __forceinline__ void tma_load(u32 to, const TensorMap &map, u32 barrier, u32 x, u32 y) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4}], [%2];" ::"r"(to),
                  "l"(&map), "r"(barrier), "r"(x), "r"(y)
                  : "memory");
 }
 __device__ __forceinline__ void tma_load(u32 to, const TensorMap &map, u32 barrier, u32 x, u32 y, u32 z) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
                  "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z)
                  : "memory");
 }
 // Delivers to the same address, and signals the same barrier, in every block of the cluster whose bit is set.
-__device__ __forceinline__ void tma_load_multicast(u32 to, const TensorMap &map, u32 barrier, u32 x, u32 y, u32 z, u16 blocks) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
+__device__ __forceinline__ void tma_load_multicast(u32 to, const TensorMap &map, u32 barrier, u32 x, u32 y, u32 z,
+                                                   u16 blocks) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
                  "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks)
                  : "memory");
 }
@@ -178,26 +178,29 @@ template <int N> __device__ __forceinline__ void wgmma_pin(float (&d)[N]) {
     for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// D[64, N] += A.B over 16 k, f32 accumulators; TRANS 1: that operand is MN-major.
-#define ACC8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ACC32(d, i) ACC8(d, i), ACC8(d, i + 8), ACC8(d, i + 16), ACC8(d, i + 24)
+// D[64, N] (+)= A.B over 16 k, f32 accumulators; TRANS 1: that operand is MN-major.
+#define ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define ACC16(d, i) ACC4(d, i), ACC4(d, i + 4), ACC4(d, i + 8), ACC4(d, i + 12)
+#define ACC32(d, i) ACC16(d, i), ACC16(d, i + 16)
 
 template <int TRANS_A, int TRANS_B>
-__device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b) {
+__device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b, u32 accumulate) {
     asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, 1, 1, 1, %66, %67;"
+        "}, %64, %65, p, 1, 1, %67, %68;\n}\n"
         : ACC32(d, 0), ACC32(d, 32)
-        : "l"(a), "l"(b), "n"(TRANS_A), "n"(TRANS_B));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
 }
 
 template <int TRANS_A, int TRANS_B>
-__device__ __forceinline__ void wgmma(float (&d)[96], u64 a, u64 b) {
+__device__ __forceinline__ void wgmma(float (&d)[96], u64 a, u64 b, u32 accumulate) {
     asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
@@ -205,25 +208,7 @@ __device__ __forceinline__ void wgmma(float (&d)[96], u64 a, u64 b) {
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
         "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
         "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-        "}, %96, %97, 1, 1, 1, %98, %99;"
+        "}, %96, %97, p, 1, 1, %99, %100;\n}\n"
         : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
-        : "l"(a), "l"(b), "n"(TRANS_A), "n"(TRANS_B));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
 }
-
-template <int TRANS_A, int TRANS_B>
-__device__ __forceinline__ void wgmma(float (&d)[128], u64 a, u64 b) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-        "}, %128, %129, 1, 1, 1, %130, %131;"
-        : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64), ACC32(d, 96)
-        : "l"(a), "l"(b), "n"(TRANS_A), "n"(TRANS_B));
-}
-

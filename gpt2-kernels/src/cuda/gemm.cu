@@ -1,4 +1,40 @@
-// bf16 matrix product with f32 accumulation for Hopper (sm_90a), for GPT-2's linear layers and their gradients.
+// bf16 matrix product with f32 accumulation for Hopper (sm_90a): GPT-2's linear layers and their gradients.
+//
+//   LAYOUT 0 (NN)  out[M,N] = A[M,K] . B[K,N]        forward; dH = dlogits . wte
+//   LAYOUT 1 (NT)  out[M,N] = A[M,K] . B[N,K]^T      dX = dY . W^T; logits = H . wte^T
+//   LAYOUT 2 (TN)  out[M,N] = A[K,M]^T . B[K,N]      dW = X^T . dY
+//
+//   EPILOGUE 0  out bf16 = acc [+ bias]                                  flag: there is a bias
+//   EPILOGUE 1  out bf16 = acc [+ bias], extra bf16 = gelu(out)          flag: there is a bias
+//   EPILOGUE 2  out f32  = extra + acc [+ bias]; extra: f32 residual     flag: there is a bias
+//   EPILOGUE 3  out bf16 = acc * gelu'(extra); extra: bf16 input of the GELU
+//   EPILOGUE 4  out f32  = acc, one matrix per split                     flag: adds to what is there instead
+//
+// Defines: LAYOUT, EPILOGUE; TILE_N (192; 128 for few tiles), STAGES (4; 5 with TILE_N 128), CLUSTER (1 or 2 blocks that
+// share B), COLUMN_SUMS (EPILOGUE 3: also the sums of the rounded result's columns over each 128 rows).
+//
+// Kernel gemm, after common.cuh; tensor maps with 128-byte swizzle
+//   maps        A, B         bf16, [R, C] seen as panels [C / 64, R, 64] with strides [64, C, 1]; boxes
+//                            A  NN, NT [1, 128, 64], TN [2, 64, 64]
+//                            B  NT [1, TILE_N / 2, 64], NN and TN [TILE_N / 64, 32, 64]
+//               out          [M, N], box [64, 64] (bf16) or [64, 32] (f32); EPILOGUE 4: [splits, M, N], box [1, 64, 32]
+//               extra        EPILOGUE 1 to 3: [M, N], box as that of out
+//   pointers    one for each map's tensor, unused
+//   buffers     EPILOGUE 0 to 2: const float *bias [N] (any valid pointer without one)
+//               COLUMN_SUMS: float *column_sums [ceil(M / 128), N]
+//   args        m, n, k_tiles = ceil(K / 64), splits (1, but for EPILOGUE 4; at most k_tiles), group, flag
+//   grid        CLUSTER * min(units, SMs / CLUSTER), units = ceil(M / (128 CLUSTER)) ceil(N / TILE_N) splits
+//   block       384
+//   shared      1024 + STAGES * (128 + TILE_N) * 128 + 16 * STAGES + BOXES * (16384 + 32), with 4 BOXES;
+//               with COLUMN_SUMS 3 BOXES and 4096 bytes more
+//
+// Rows (M in NN and NT, K in TN) are arbitrary; all widths are multiples of 64. `group` rows of tiles, CLUSTER tiles high,
+// are made together for reuse in L2: 8 suits all shapes, 16 the logits. Results do not depend on the order of execution.
+//
+// Choice of tile and splits, by the time in microseconds that it is expected to take (H100, C = 768):
+//   7 + waves * ceil(k_tiles / splits) * (TILE_N 192: 0.47, 128: 0.33) + (splits > 1: 2 + 8 bytes * splits * M * N / 3.5 MB)
+//   with waves = ceil(units * CLUSTER / SMs). NN and NT: always 192 and 1 split. TN: the cheapest of 192 and 128 with 1 to 5
+//   splits, e.g. 768 x 2304: 128, 1; 768 x 768: 128, 3 (192, 5 from K = 16384); 768 x 3072: 192, 1 (192, 4 from K = 32768).
 
 #ifndef LAYOUT
 #define LAYOUT 0
@@ -6,58 +42,49 @@
 #ifndef EPILOGUE
 #define EPILOGUE 0
 #endif
-#ifndef TILE_M
-#define TILE_M 128
-#endif
 #ifndef TILE_N
 #define TILE_N 192
 #endif
 #ifndef CLUSTER
 #define CLUSTER 2
 #endif
-#ifndef PINGPONG
-#define PINGPONG 1
-#endif
-#ifndef HANDOVER
-#define HANDOVER 1
-#endif
-#ifndef PREFETCH
-#define PREFETCH 0
-#endif
 #ifndef STAGES
 #define STAGES 4
 #endif
 
 constexpr bool A_MAJOR_M = LAYOUT == 2, B_MAJOR_N = LAYOUT != 1;
-constexpr bool GELU = EPILOGUE == 1, RESIDUAL = EPILOGUE == 2, GELU_GRAD = EPILOGUE == 3, OUT_F32 = EPILOGUE == 2 || EPILOGUE == 4;
-constexpr bool READS_EXTRA = RESIDUAL || GELU_GRAD;
+constexpr bool GELU = EPILOGUE == 1, READS_EXTRA = EPILOGUE == 2 || EPILOGUE == 3, OUT_F32 = EPILOGUE == 2 || EPILOGUE == 4;
 
-constexpr u32 TILE_K = 64;
-constexpr u32 BLOCKS_M = TILE_M / (PINGPONG ? 64 : 128);                // blocks of 64 rows that a warpgroup holds of its tile
+// A stage of the ring holds both operands of 64 k: rows of 128 bytes.
+constexpr u32 TILE_M = 128, TILE_K = 64;
 constexpr u32 A_BYTES = TILE_M * TILE_K * 2, B_BYTES = TILE_N * TILE_K * 2, STAGE_BYTES = A_BYTES + B_BYTES;
 
-constexpr u32 BOX_BYTES = 8192, BOX_COLS = OUT_F32 ? 32 : 64;   // 64 rows of 128 bytes
-#ifndef BOXES
-#define BOXES 4
-#endif
-//                                      // per warpgroup
-constexpr u32 STEPS = TILE_N / BOX_COLS * BLOCKS_M;
-constexpr u32 STEP_BOXES = GELU ? 2 : 1, RING = BOXES / STEP_BOXES;
-
-constexpr u32 SHARED_BOXES = STAGES * STAGE_BYTES, SHARED_BARRIERS = SHARED_BOXES + 2 * BOXES * BOX_BYTES;
-constexpr u32 FULL = SHARED_BARRIERS, EMPTY = FULL + 8 * STAGES, BOX_FULL = EMPTY + 8 * STAGES, BOX_EMPTY = BOX_FULL + 8 * 2 * BOXES;
+// The epilogue works on boxes of 64 rows of 128 bytes, each in a slot of its warpgroup's ring.
+constexpr u32 BOX_BYTES = 8192, BOX_COLS = OUT_F32 ? 32 : 64, STEPS = TILE_N / BOX_COLS * 2;
 #ifdef COLUMN_SUMS
-constexpr u32 SHARED_SUMS = BOX_EMPTY + 8 * 2 * BOXES;          // f32 [2 warpgroups][2][4 warps][64 columns]
+constexpr u32 BOXES = 3;
+#else
+constexpr u32 BOXES = 4;
+#endif
+constexpr u32 STEP_BOXES = GELU ? 2 : 1, RING = BOXES / STEP_BOXES; // GELU writes two boxes at a time
+
+// Shared memory, from a multiple of 1024: the stages, the boxes, the barriers.
+constexpr u32 SHARED_BOXES = STAGES * STAGE_BYTES;
+constexpr u32 FULL = SHARED_BOXES + 2 * BOXES * BOX_BYTES, EMPTY = FULL + 8 * STAGES;
+constexpr u32 BOX_FULL = EMPTY + 8 * STAGES, BOX_EMPTY = BOX_FULL + 8 * 2 * BOXES;
+#ifdef COLUMN_SUMS
+constexpr u32 SHARED_SUMS = BOX_EMPTY + 8 * 2 * BOXES; // f32 [2 warpgroups][2][4 warps][64 columns]
 #endif
 
 struct Args {
-    u64 m, n, k_tiles, splits, group, accumulate;
+    u64 m, n, k_tiles, splits, group, flag;
 };
 
 struct Tile {
     u32 row, col, split, k_begin, k_end;
 };
 
+// The units of work, a tile and a split each (with CLUSTER 2 the two tiles of a cluster).
 struct Schedule {
     u32 rows, cols, k_tiles, splits, group, count;
 
@@ -83,7 +110,7 @@ struct Schedule {
     }
 };
 
-// Position in a ring of shared-memory slots.
+// Position in a ring of slots; `phase` is the parity of the pass over it.
 template <u32 SLOTS> struct Cursor {
     u32 slot = 0, phase = 0;
     __device__ __forceinline__ void next() {
@@ -99,8 +126,7 @@ template <u32 SLOTS> struct Cursor {
     }
 };
 
-// ---- GELU, tanh form: x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3) ----
-
+// GELU, tanh form: x / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 __device__ __forceinline__ float gelu_gate(float x, float x2) {
     float e, gate;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * fmaf(x2, -0.10294324f, -2.3022082f)));
@@ -117,7 +143,7 @@ __device__ __forceinline__ float2 load_bias(const float *bias, u32 col, u32 cols
     return bias && col < cols ? __ldg(reinterpret_cast<const float2 *>(bias + col)) : make_float2(0.0f, 0.0f);
 }
 
-// Adds lane pairs (lane ^ 2 HALF) and leaves each lane half of its sums: the upper lane keeps the upper half.
+// Adds the sums of the lanes `lane` and `lane ^ 2 HALF`; each keeps half of them, the upper lane the upper half.
 template <u32 HALF> __device__ __forceinline__ void fold(float (&s)[16], u32 lane) {
 #pragma unroll
     for (u32 c = 0; c < HALF; ++c) {
@@ -131,7 +157,8 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #if CLUSTER > 1
     __cluster_dims__(CLUSTER, 1, 1)
 #endif
-gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const __grid_constant__ TensorMap map_out,
+gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
+     const __grid_constant__ TensorMap map_out,
 #if EPILOGUE >= 1 && EPILOGUE <= 3
      const __grid_constant__ TensorMap map_extra,
 #endif
@@ -159,7 +186,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
         tma_prefetch(map_b);
         for (u32 i = 0; i < STAGES; ++i) {
             barrier_init(base + FULL + 8 * i, 1);
-            barrier_init(base + EMPTY + 8 * i, (PINGPONG ? 4 : 8) * CLUSTER);
+            barrier_init(base + EMPTY + 8 * i, 4 * CLUSTER);
         }
         for (u32 i = 0; i < 2 * BOXES; ++i) {
             barrier_init(base + BOX_FULL + 8 * i, 1);
@@ -173,7 +200,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
     if (warpgroup == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (warp == 8 && lane == 0) {
-            // Operand tiles, in the order in which the warpgroups use them.
+            // Fills the ring with the operands of one tile after the other.
             Cursor<STAGES> stage;
             for (u32 unit = first; unit < schedule.count; unit += stride) {
                 const Tile t = schedule.tile(unit, rank);
@@ -196,63 +223,47 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
         }
 #if EPILOGUE == 2 || EPILOGUE == 3
         if ((warp == 9 || warp == 10) && lane == 0) {
-            // The extra operand of the epilogue, box by box, for warpgroup `of`.
+            // Fills the boxes of warpgroup `of` with the extra operand of its tiles.
             const u32 of = warp - 9;
             tma_prefetch(map_extra);
             Cursor<BOXES> box;
             for (u32 unit = first, i = 0; unit < schedule.count; unit += stride, ++i) {
-                if (PINGPONG && i % 2 != of) continue;
+                if (i % 2 != of) continue;
                 const Tile t = schedule.tile(unit, rank);
-                const u32 row = t.row + (PINGPONG ? 0 : of * BLOCKS_M * 64);
-                if (PREFETCH) for (u32 step = 0; step < STEPS; ++step)
-                    tma_prefetch_box(map_extra, t.col + step / BLOCKS_M * BOX_COLS, row + step % BLOCKS_M * 64);
                 for (u32 step = 0; step < STEPS; ++step, box.next()) {
                     const u32 at = of * BOXES + box.slot, full = base + BOX_FULL + 8 * at;
                     barrier_wait(base + BOX_EMPTY + 8 * at, box.phase ^ 1);
                     barrier_expect(full, BOX_BYTES);
-                    tma_load(base + SHARED_BOXES + at * BOX_BYTES, map_extra, full, t.col + step / BLOCKS_M * BOX_COLS,
-                             row + step % BLOCKS_M * 64);
+                    tma_load(base + SHARED_BOXES + at * BOX_BYTES, map_extra, full, t.col + step / 2 * BOX_COLS,
+                             t.row + step % 2 * 64);
                 }
             }
         }
 #endif
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        // The two warpgroups take the tiles in turn: one multiplies while the other finishes its tile.
         const bool leader = threadIdx.x % 128 == 0;
         const u32 warp_row = warp % 4 * 16;
-        float acc[BLOCKS_M][TILE_N / 2];
+        float acc[2][TILE_N / 2]; // two blocks of 64 rows
 #ifdef COLUMN_SUMS
         float2 sum;
         const u32 sums = base + SHARED_SUMS + warpgroup * 2048;
 #endif
         Cursor<STAGES> stage;
         Cursor<RING> ring;
-        // K-major: 16 k are 32 bytes further on. MN-major: 16 rows further on; B's two halves are 32 k each.
-        const u64 a_descriptor = wgmma_descriptor(base, 1024, 0) + (PINGPONG ? 0 : warpgroup * BLOCKS_M * (8192 / 16));
+        // K-major: 16 k are 32 bytes further on. MN-major: 16 rows; B comes in two halves of 32 k each.
+        const u64 a_descriptor = wgmma_descriptor(base, 1024, 0);
         const u64 b_descriptor = wgmma_descriptor(base + A_BYTES, 1024, B_MAJOR_N ? 32 * 128 : 16);
 
         for (u32 unit = first, turn = 0; unit < schedule.count; unit += stride, ++turn) {
             const Tile t = schedule.tile(unit, rank);
-            if (PINGPONG && turn % 2 != warpgroup) {
+            if (turn % 2 != warpgroup) {
                 stage.skip(t.k_end - t.k_begin);
                 continue;
             }
-            // The accumulators start from the bias: its loads pass while the other warpgroup multiplies.
-#pragma unroll
-            for (u32 j = 0; j < TILE_N / 8; ++j) {
-#if EPILOGUE < 3
-                const float2 v = load_bias(args.accumulate ? bias : 0, t.col + j * 8 + lane % 4 * 2, u32(args.n));
-#else
-                const float2 v = make_float2(0.0f, 0.0f);
-#endif
-#pragma unroll
-                for (u32 block = 0; block < BLOCKS_M; ++block) {
-                    float *d = acc[block] + j * 4;
-                    d[0] = d[2] = v.x, d[1] = d[3] = v.y;
-                }
-            }
-            // A full barrier tells only one phase from the next, so a warpgroup waits on it after the other is done waiting.
-            if (PINGPONG && turn > 0) named_barrier(3 + warpgroup, 256);
+            // A wait tells only odd passes over the ring from even ones, so it starts when the other warpgroup's waits are over.
+            if (turn > 0) named_barrier(3 + warpgroup, 256);
             u32 last = 0;
             for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
                 barrier_wait(base + FULL + 8 * stage.slot, stage.phase);
@@ -261,88 +272,97 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
 #pragma unroll
                 for (u32 kk = 0; kk < TILE_K / 16; ++kk)
 #pragma unroll
-                    for (u32 block = 0; block < BLOCKS_M; ++block)
+                    for (u32 block = 0; block < 2; ++block)
                         wgmma<A_MAJOR_M, B_MAJOR_N>(acc[block], a + (A_MAJOR_M ? kk * 128 : kk * 2) + block * (8192 / 16),
-                                                    b + (B_MAJOR_N ? kk / 2 * (B_BYTES / 32) + kk % 2 * 128 : kk * 2));
+                                                    b + (B_MAJOR_N ? kk / 2 * (B_BYTES / 32) + kk % 2 * 128 : kk * 2),
+                                                    kk > 0 || k > t.k_begin);
                 wgmma_commit();
                 wgmma_wait<1>();
                 if (k > t.k_begin && lane < CLUSTER) barrier_arrive_cluster(base + EMPTY + 8 * last, lane);
                 last = stage.slot;
             }
-            if (PINGPONG && !HANDOVER && unit + stride < schedule.count) named_barrier_arrive(4 - warpgroup, 256);
+            if (unit + stride < schedule.count) named_barrier_arrive(4 - warpgroup, 256);
             wgmma_wait<0>();
-            if (PINGPONG && HANDOVER && unit + stride < schedule.count) named_barrier_arrive(4 - warpgroup, 256);
             if (lane < CLUSTER) barrier_arrive_cluster(base + EMPTY + 8 * last, lane);
-#pragma unroll
-            for (u32 block = 0; block < BLOCKS_M; ++block) wgmma_pin(acc[block]);
+            wgmma_pin(acc[0]);
+            wgmma_pin(acc[1]);
 
 #pragma unroll
             for (u32 step = 0; step < STEPS; ++step) {
-                const u32 block = step % BLOCKS_M, chunk = step / BLOCKS_M;
-                const u32 col = t.col + chunk * BOX_COLS, row = t.row + (PINGPONG ? block : warpgroup * BLOCKS_M + block) * 64;
+                const u32 block = step % 2, chunk = step / 2;
+                const u32 col = t.col + chunk * BOX_COLS, row = t.row + block * 64;
                 const u32 slot = warpgroup * BOXES + ring.slot * STEP_BOXES;
                 const u32 box = base + SHARED_BOXES + slot * BOX_BYTES;
                 if (READS_EXTRA) barrier_wait(base + BOX_FULL + 8 * slot, ring.phase);
 
-                const float *d = acc[block] + chunk * (BOX_COLS / 2);
 #if EPILOGUE == 2 || EPILOGUE == 4
-                const u32 r = warp_row + lane / 4;
+                {
+                    const u32 quad = lane % 4, r = warp_row + lane / 4;
 #pragma unroll
-                for (u32 j = 0; j < 4; ++j) {
-                    float2 low = make_float2(d[j * 4], d[j * 4 + 1]), high = make_float2(d[j * 4 + 2], d[j * 4 + 3]);
-                    const u32 at_low = box + swizzle_128(r, j * 2 + lane % 4 / 2) + lane % 2 * 8, at_high = at_low + 8 * 128;
-                    if (RESIDUAL) {
+                    for (u32 j = 0; j < BOX_COLS / 8; ++j) {
+                        const float *d = acc[block] + chunk * (BOX_COLS / 2) + j * 4;
+                        float2 low = make_float2(d[0], d[1]), high = make_float2(d[2], d[3]);
+                        const u32 at_low = box + swizzle_128(r, j * 2 + quad / 2) + quad % 2 * 8, at_high = at_low + 8 * 128;
+#if EPILOGUE == 2
+                        const float2 v = load_bias(args.flag ? bias : 0, col + j * 8 + quad * 2, u32(args.n));
                         const float2 e = load_shared(at_low), f = load_shared(at_high);
-                        low.x += e.x, low.y += e.y, high.x += f.x, high.y += f.y;
+                        low.x += e.x + v.x, low.y += e.y + v.y, high.x += f.x + v.x, high.y += f.y + v.y;
+#endif
+                        store_shared(at_low, low);
+                        store_shared(at_high, high);
                     }
-                    store_shared(at_low, low);
-                    store_shared(at_high, high);
                 }
 #else
-                // Word 2j: columns 8j + 2 (lane % 4) and the next, of row lane / 4; word 2j + 1: eight rows below.
-                u32 out[4][4];
-#if EPILOGUE == 3
-                u32 h[4][4];
-#pragma unroll
-                for (u32 q = 0; q < 4; ++q) load_matrices(box + swizzle_128(warp_row + lane % 16, q * 2 + lane / 16), h[q]);
-#endif
-#pragma unroll
-                for (u32 i = 0; i < 16; ++i) {
-                    float low = d[i * 2], high = d[i * 2 + 1];
-#if EPILOGUE == 3
-                    low *= gelu_grad(bf16_low(h[i / 4][i % 4]));
-                    high *= gelu_grad(bf16_high(h[i / 4][i % 4]));
-#endif
-                    out[i / 4][i % 4] = bf16_pack(low, high);
-                }
-#pragma unroll
-                for (u32 q = 0; q < 4; ++q) store_matrices(box + swizzle_128(warp_row + lane % 16, q * 2 + lane / 16), out[q]);
-                if (GELU) {
-#pragma unroll
-                    for (u32 i = 0; i < 16; ++i) {
-                        u32 &word = out[i / 4][i % 4];
-                        word = bf16_pack(gelu(bf16_low(word)), gelu(bf16_high(word)));
-                    }
-#pragma unroll
-                    for (u32 q = 0; q < 4; ++q)
-                        store_matrices(box + BOX_BYTES + swizzle_128(warp_row + lane % 16, q * 2 + lane / 16), out[q]);
-                }
+                {
+                    const u32 r = warp_row + lane % 16;
 #ifdef COLUMN_SUMS
-                float s[16];
-#pragma unroll
-                for (u32 j = 0; j < 8; ++j) {
-                    const u32 upper = out[j / 2][j % 2 * 2], lower = out[j / 2][j % 2 * 2 + 1];
-                    s[j * 2] = bf16_low(upper) + bf16_low(lower);
-                    s[j * 2 + 1] = bf16_high(upper) + bf16_high(lower);
-                }
-                // Eight lanes hold each column's rows: halve the columns at each exchange until lane l has columns 2l and 2l + 1.
-                fold<8>(s, lane);
-                fold<4>(s, lane);
-                fold<2>(s, lane);
-                if (block == 0) sum = make_float2(s[0], s[1]);
-                else sum.x += s[0], sum.y += s[1];
-                if (block == BLOCKS_M - 1) store_shared(sums + chunk % 2 * 1024 + warp % 4 * 256 + lane * 8, sum);
+                    float s[16];
 #endif
+#pragma unroll
+                    for (u32 j = 0; j < BOX_COLS / 8; j += 2) {
+                        const float *d = acc[block] + chunk * (BOX_COLS / 2) + j * 4;
+                        const u32 at = box + swizzle_128(r, j + lane / 16);
+                        u32 out[4];
+#if EPILOGUE == 3
+                        u32 h[4];
+                        load_matrices(at, h);
+#pragma unroll
+                        for (u32 q = 0; q < 4; ++q)
+                            out[q] = bf16_pack(d[q * 2] * gelu_grad(bf16_low(h[q])), d[q * 2 + 1] * gelu_grad(bf16_high(h[q])));
+#else
+                        const u32 c = col + j * 8 + lane % 4 * 2;
+                        const float2 v = load_bias(args.flag ? bias : 0, c, u32(args.n));
+                        const float2 w = load_bias(args.flag ? bias : 0, c + 8, u32(args.n));
+                        out[0] = bf16_pack(d[0] + v.x, d[1] + v.y);
+                        out[1] = bf16_pack(d[2] + v.x, d[3] + v.y);
+                        out[2] = bf16_pack(d[4] + w.x, d[5] + w.y);
+                        out[3] = bf16_pack(d[6] + w.x, d[7] + w.y);
+#endif
+                        store_matrices(at, out);
+#ifdef COLUMN_SUMS
+                        s[j * 2] = bf16_low(out[0]) + bf16_low(out[1]);
+                        s[j * 2 + 1] = bf16_high(out[0]) + bf16_high(out[1]);
+                        s[j * 2 + 2] = bf16_low(out[2]) + bf16_low(out[3]);
+                        s[j * 2 + 3] = bf16_high(out[2]) + bf16_high(out[3]);
+#endif
+                        if (GELU) {
+                            u32 g[4];
+#pragma unroll
+                            for (u32 q = 0; q < 4; ++q) g[q] = bf16_pack(gelu(bf16_low(out[q])), gelu(bf16_high(out[q])));
+                            store_matrices(at + BOX_BYTES, g);
+                        }
+                    }
+#ifdef COLUMN_SUMS
+                    // Eight lanes hold each column's rows: halve the columns at each exchange until lane l has columns 2l and 2l + 1.
+                    fold<8>(s, lane);
+                    fold<4>(s, lane);
+                    fold<2>(s, lane);
+                    if (block == 0) sum = make_float2(s[0], s[1]);
+                    else sum.x += s[0], sum.y += s[1];
+                    if (block == 1)
+                        store_shared(sums + chunk % 2 * 1024 + warp % 4 * 256 + lane * 8, sum);
+#endif
+                }
 #endif
                 async_proxy_fence();
                 // The slot of the next step must be free once all warps are past the barrier.
@@ -350,7 +370,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                 named_barrier(1 + warpgroup, 128);
                 if (leader) {
 #if EPILOGUE == 4
-                    if (args.accumulate) tma_add(box, map_out, col, row, t.split);
+                    if (args.flag) tma_add(box, map_out, col, row, t.split);
                     else tma_store(box, map_out, col, row, t.split);
 #else
                     tma_store(box, map_out, col, row);
@@ -361,19 +381,20 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                     tma_commit();
                     if (READS_EXTRA) {
                         tma_wait_read<1>();
-                        if (turn >= (PINGPONG ? 2 : 1) || step > 0) barrier_arrive(base + BOX_EMPTY + 8 * (warpgroup * BOXES + (ring.slot + BOXES - 1) % BOXES));
+                        if (turn >= 2 || step > 0)
+                            barrier_arrive(base + BOX_EMPTY + 8 * (warpgroup * BOXES + (ring.slot + BOXES - 1) % BOXES));
                     }
                 }
 #ifdef COLUMN_SUMS
                 const u32 pair = threadIdx.x % 128;
-                if (block == BLOCKS_M - 1 && pair < 32 && t.row + (PINGPONG ? 0 : warpgroup * 64) < u32(args.m) && col + pair * 2 < u32(args.n)) {
+                if (block == 1 && pair < 32 && t.row < u32(args.m) && col + pair * 2 < u32(args.n)) {
                     float2 total = make_float2(0.0f, 0.0f);
 #pragma unroll
                     for (u32 w = 0; w < 4; ++w) {
                         const float2 v = load_shared(sums + chunk % 2 * 1024 + w * 256 + pair * 8);
                         total.x += v.x, total.y += v.y;
                     }
-                    float *to = column_sums + u64(t.row / (64 * BLOCKS_M) + (PINGPONG ? 0 : warpgroup)) * args.n + col + pair * 2;
+                    float *to = column_sums + u64(t.row / TILE_M) * args.n + col + pair * 2;
                     *reinterpret_cast<float2 *>(to) = total;
                 }
 #endif

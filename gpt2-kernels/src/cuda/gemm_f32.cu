@@ -11,14 +11,15 @@
 //   EPILOGUE 4  out = acc * gelu'(extra)                    (extra is the input of the GELU)
 //   EPILOGUE 5  out = out + acc
 //
-// Defines: LAYOUT, EPILOGUE; THREAD_N (8, 12 or 16 columns per thread); TILE_M a multiple of 64, TILE_N of 4 * THREAD_N.
+// Defines: LAYOUT, EPILOGUE; THREAD_N (8, 12 or 16 columns per thread); TILE_M a multiple of 64, TILE_N of 4 * THREAD_N;
+//          BLOCKS per multiprocessor, if the default does not suit. Checked: TILE_M 128 with TILE_N / THREAD_N 128/16, 96/12, 64/8.
 //
 // Kernel gemm_f32 (REDUCE undefined)
 //   parameters  const float *a, const float *b, float *out, const float *bias, float *extra, Args {m, n, k, k_split}
 //               (bias and extra: any valid pointer where the epilogue has none)
 //   grid        (ceil(m / TILE_M) * ceil(n / TILE_N), splits, 1), splits = ceil(k / k_split)
 //   block       THREADS = TILE_M * TILE_N / (8 * THREAD_N)
-//   shared      static
+//   shared      static, 34 KiB at most
 //   One split: k_split >= k. Several: EPILOGUE 0, k_split a multiple of 8, and out is a scratch buffer [splits, M, N].
 //
 // Kernel gemm_f32_reduce (REDUCE defined): adds the partials up in split order and applies EPILOGUE.
@@ -122,67 +123,56 @@ constexpr int THREADS = 32 * (TILE_M / WARP_M) * WARPS_N;
 // Tiles of the output are visited in bands of this many tiles of rows, so that neighbours share operands in L2.
 constexpr u64 BAND = 16;
 
-// Brings an operand's tiles from global to shared memory, where they lie as [TILE_K][TILE] with rows of PITCH.
-// ALONG_K: the operand's rows in memory run along k; the tile is transposed on the way, through registers, and the
-// padding keeps the 16 rows and two groups of four k of a warp's store in different banks. Otherwise it is copied as it is.
+// Copies an operand's tiles from global to shared memory, where they lie as [TILE_K][TILE] with rows of PITCH.
+// ALONG_K: the operand's rows in memory run along k; the tile is transposed on the way, one float at a time, and the
+// padding keeps the eight k and four rows of a warp's copy in different banks. Otherwise floats go by fours.
 template <int TILE, bool ALONG_K>
 struct Operand {
     static constexpr int PITCH = ALONG_K ? TILE + 4 : TILE;
-    static constexpr int GROUPS = THREADS / TILE_K;  // of four floats: next to each other in a row, if not ALONG_K
-    static constexpr int APART = ALONG_K ? THREADS / (TILE_K / 4) : 4 * GROUPS;  // between this thread's, along the side
+    static constexpr int WIDTH = ALONG_K ? 1 : 4;
+    static constexpr int APART = THREADS / TILE_K * WIDTH;  // between this thread's copies
     static constexpr int COUNT = (TILE + APART - 1) / APART;
 
     const float *source;
-    u64 step, advance;    // in memory: between this thread's fours, between tiles
-    int k, side, limit;   // this thread's k and its place along the output's side, which ends at limit
-    float4 held[ALONG_K ? COUNT : 1];
+    u64 step, advance;  // in memory: between this thread's copies, between tiles
+    int k, side, limit; // this thread's k and its place along the output's side, which ends at limit
+    unsigned target;    // of this thread's first copy, in bytes within the tile
 
     // `first`: where the tile starts along the output's side, of `size`; `k0`: where the product starts.
     __device__ Operand(const float *matrix, u64 first, u64 size, u64 k0, u64 pitch) {
-        k = ALONG_K ? threadIdx.x % (TILE_K / 4) * 4 : threadIdx.x / GROUPS;
-        side = ALONG_K ? threadIdx.x / (TILE_K / 4) : threadIdx.x % GROUPS * 4;
+        k = ALONG_K ? threadIdx.x % TILE_K : threadIdx.x / (THREADS / TILE_K);
+        side = ALONG_K ? threadIdx.x / TILE_K : threadIdx.x % (THREADS / TILE_K) * WIDTH;
         limit = (int)min(size - first, (u64)TILE);
         source = matrix + (ALONG_K ? (first + side) * pitch + k0 + k : (k0 + k) * pitch + first + side);
         step = ALONG_K ? APART * pitch : APART;
         advance = ALONG_K ? TILE_K : TILE_K * pitch;
+        target = 4 * (k * PITCH + side);
     }
 
-    // ALONG_K: reads the next tile into registers; k_left elements of k remain, from this tile's start. The rest is zero.
-    __device__ void read(int k_left) {
+    // Starts copying the next tile; k_left elements of k remain, from this tile's start. The rest becomes zeros.
+    __device__ void fetch(float *tile, int k_left) {
+        unsigned to = (unsigned)__cvta_generic_to_shared(tile) + target;
+        bool whole = limit == TILE && k_left >= TILE_K;
+        const float *from = source;
 #pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            held[i] = k < k_left && side + i * APART < limit ? load4(source + i * step) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        source += advance;
-    }
-
-    // ALONG_K: writes it to shared memory.
-    __device__ void write(float *tile) const {
-        tile += k * PITCH + side;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
+        for (int i = 0; i < COUNT; i++) {
             if (TILE % APART == 0 || side + i * APART < TILE) {
-                tile[i * APART] = held[i].x;
-                tile[i * APART + PITCH] = held[i].y;
-                tile[i * APART + PITCH * 2] = held[i].z;
-                tile[i * APART + PITCH * 3] = held[i].w;
+                if (whole) {
+                    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to + 4 * i * APART), "l"(from), "n"(4 * WIDTH) : "memory");
+                } else {
+                    bool inside = k < k_left && side + i * APART < limit;
+                    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to + 4 * i * APART), "l"(from),
+                                 "n"(4 * WIDTH), "r"(inside ? 4 * WIDTH : 0) : "memory");
+                }
             }
-    }
-
-    // Not ALONG_K: starts copying the next tile.
-    __device__ void copy(float *tile, int k_left) {
-        unsigned to = (unsigned)__cvta_generic_to_shared(tile + k * PITCH + side);
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            if (TILE % APART == 0 || side + i * APART < TILE)
-                asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + 4 * i * APART), "l"(source + i * step),
-                             "r"(k < k_left && side + i * APART < limit ? 16 : 0) : "memory");
+            from += step;
+        }
         source += advance;
     }
 };
 
-constexpr bool A_ALONG_K = LAYOUT != 2, B_ALONG_K = LAYOUT == 1;
-typedef Operand<TILE_M, A_ALONG_K> OperandA;
-typedef Operand<TILE_N, B_ALONG_K> OperandB;
+typedef Operand<TILE_M, LAYOUT != 2> OperandA;
+typedef Operand<TILE_N, LAYOUT == 1> OperandB;
 
 // COUNT floats, in fours that lie APART floats from each other.
 template <int COUNT, int APART>
@@ -214,30 +204,19 @@ gemm_f32(const float *a, const float *b, float *out, const float *bias, float *e
     int row = warp / WARPS_N * WARP_M + ((lane >> 1 & 3) | (lane >> 4 << 2)) * 4;
     int column = warp % WARPS_N * WARP_N + ((lane & 1) | (lane >> 3 & 1) << 1) * 4;
 
-    // Tiles go round the stages. Every tile, there or not, commits one group of copies, so that the count of groups in
-    // flight is constant; tiles that pass through registers are read one tile ahead of their writing.
-    auto copy = [&](int tile) {
-        int stage = tile % STAGES, k_left = k_size - tile * TILE_K;
-        if (!A_ALONG_K) operand_a.copy(tiles_a[stage], k_left);
-        if (!B_ALONG_K) operand_b.copy(tiles_b[stage], k_left);
+    // Every tile, there or not, commits one group of copies, so that the count of groups in flight is constant.
+    auto fetch = [&](int k, int stage) {
+        if (k < k_size) {
+            operand_a.fetch(tiles_a[stage], k_size - k);
+            operand_b.fetch(tiles_b[stage], k_size - k);
+        }
         asm volatile("cp.async.commit_group;" ::: "memory");
-    };
-    auto read_next = [&](int tile) {
-        if (A_ALONG_K) operand_a.read(k_size - tile * TILE_K);
-        if (B_ALONG_K) operand_b.read(k_size - tile * TILE_K);
-    };
-    auto write = [&](int tile) {
-        if (A_ALONG_K) operand_a.write(tiles_a[tile % STAGES]);
-        if (B_ALONG_K) operand_b.write(tiles_b[tile % STAGES]);
     };
     auto wait = [] {
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
         __syncthreads();
     };
-    for (int tile = 0; tile < STAGES - 1; tile++) copy(tile);
-    read_next(0);
-    write(0);
-    read_next(1);
+    for (int stage = 0; stage < STAGES - 1; stage++) fetch(stage * TILE_K, stage);
     wait();
 
     float sum[THREAD_M][THREAD_N] = {};
@@ -245,20 +224,18 @@ gemm_f32(const float *a, const float *b, float *out, const float *bias, float *e
     const float *from_a = tiles_a[0] + row, *from_b = tiles_b[0] + column;
     read<THREAD_M, 32>(part_a[0], from_a);
     read<THREAD_N, 16>(part_b[0], from_b);
-    int tiles = (k_size + TILE_K - 1) / TILE_K;
-    for (int tile = 0; tile < tiles; tile++) {
-        copy(tile + STAGES - 1);
+    int stage = 0, ahead = STAGES - 1;
+    for (int k0 = 0; k0 < k_size; k0 += TILE_K) {
+        fetch(k0 + (STAGES - 1) * TILE_K, ahead);
+        ahead = stage;
+        stage = stage + 1 == STAGES ? 0 : stage + 1;
 #pragma unroll
         for (int k = 0; k < TILE_K; k++) {
-            if (k == TILE_K / 2) {
-                write(tile + 1);
-                read_next(tile + 2);
-            }
             // The next k is read while this one is multiplied; the last of a tile reads the first of the next tile.
             int next = (k + 1) % TILE_K;
             if (next == 0) {
                 wait();
-                from_a = tiles_a[(tile + 1) % STAGES] + row, from_b = tiles_b[(tile + 1) % STAGES] + column;
+                from_a = tiles_a[stage] + row, from_b = tiles_b[stage] + column;
             }
             read<THREAD_M, 32>(part_a[(k + 1) % 2], from_a + next * OperandA::PITCH);
             read<THREAD_N, 16>(part_b[(k + 1) % 2], from_b + next * OperandB::PITCH);

@@ -15,6 +15,7 @@
 //   EPILOGUE 6  f32 out = acc                                  (also the partials of a split product)
 //
 // Defines: LAYOUT, EPILOGUE, TF32; TILE_M, TILE_N (multiples of 64), WARP_N (32 or 64 columns per warp), STAGES.
+//          Checked: 128 x 128 with WARP_N 64 and 32, 128 x 256 with WARP_N 64, three stages.
 //
 // Kernel gemm_portable (REDUCE undefined)
 //   parameters  const T *a, const T *b, void *out, const float *bias, void *extra, Args {m, n, k, k_split}
@@ -274,9 +275,9 @@ __device__ __forceinline__ void read_across(u32 (&to)[4], u32 tile, int side, in
 
 __device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 #ifdef TF32
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
 #else
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
 #endif
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -318,37 +319,28 @@ gemm_portable(const Element *a, const Element *b, void *out, const float *bias, 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int row = warp / WARPS_N * WARP_M, column = warp % WARPS_N * WARP_N;
 
-    // A tile's copies start in two parts. Every tile, there or not, commits one group of copies, so that the count of
-    // groups in flight is constant.
-    auto fetch_a = [&](int tile) {
-        if (tile < tiles) operand_a.fetch(stages + tile % STAGES * STAGE_BYTES, k_size - tile * TILE_K);
-    };
-    auto fetch_b = [&](int tile) {
-        if (tile < tiles) operand_b.fetch(stages + tile % STAGES * STAGE_BYTES + TILE_M * 128, k_size - tile * TILE_K);
+    // Every tile, there or not, commits one group of copies, so that the count of groups in flight is constant.
+    auto fetch = [&](int tile) {
+        if (tile < tiles) {
+            u32 stage = stages + tile % STAGES * STAGE_BYTES;
+            operand_a.fetch(stage, k_size - tile * TILE_K);
+            operand_b.fetch(stage + TILE_M * 128, k_size - tile * TILE_K);
+        }
         asm volatile("cp.async.commit_group;" ::: "memory");
     };
-    auto wait = [] {
-        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
-        __syncthreads();
-    };
-    for (int tile = 0; tile < STAGES - 1; tile++) fetch_a(tile), fetch_b(tile);
-    wait();
+    for (int tile = 0; tile < STAGES - 1; tile++) fetch(tile);
 
     float sum[MM][NN][4] = {};
-    u32 stage = stages;
-    Fragments part[2];
-    part[0].read(stage, row, column, 0);
     for (int tile = 0; tile < tiles; tile++) {
+        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+        __syncthreads();
+        u32 stage = stages + tile % STAGES * STAGE_BYTES;
+        Fragments part[2];
+        part[0].read(stage, row, column, 0);
+        fetch(tile + STAGES - 1);
 #pragma unroll
         for (int step = 0; step < 4; step++) {
-            // The next fragments are read while these are multiplied; the last of a tile reads the first of the next tile.
-            if (step == 3) {
-                wait();
-                stage = stages + (tile + 1) % STAGES * STAGE_BYTES;
-            }
-            part[(step + 1) % 2].read(stage, row, column, (step + 1) % 4);
-            if (step == 0) fetch_a(tile + STAGES - 1);
-            if (step == 1) fetch_b(tile + STAGES - 1);
+            if (step < 3) part[(step + 1) % 2].read(stage, row, column, step + 1);
             const Fragments &now = part[step % 2];
 #pragma unroll
             for (int i = 0; i < MM; i++)
@@ -356,7 +348,6 @@ gemm_portable(const Element *a, const Element *b, void *out, const float *bias, 
                 for (int j = 0; j < NN; j++) mma(sum[i][j], now.a[i], now.b[j / 2][j % 2 * 2], now.b[j / 2][j % 2 * 2 + 1]);
         }
     }
-    asm volatile("cp.async.wait_all;" ::: "memory");
     __syncthreads();
 
     // Through shared memory, 16 rows of a warp at a time, so that a lane holds eight neighbouring elements.

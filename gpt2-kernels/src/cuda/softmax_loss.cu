@@ -3,19 +3,17 @@
 // Defines: LOSS_ONLY   the logits are only read
 //
 // softmax_loss(logits, targets, losses, {rows, columns, vocabulary, scale})
-//     logits bf16 [rows, columns], targets i32 [rows] in 0..vocabulary, scale an f64 -> losses f32 [rows], each
-//     -log softmax(row)[target], and the logits become (softmax(row) - onehot(target)) * scale. Only the first
+//     logits bf16 [rows, columns], targets i32 [rows] in 0..vocabulary (not checked), scale an f64 -> losses f32 [rows],
+//     each -log softmax(row)[target], and the logits become (softmax(row) - onehot(target)) * scale. Only the first
 //     `vocabulary` columns take part; the derivative of the others is 0. columns is a multiple of 8, at most 112 K.
-//     grid rows, block SOFTMAX_THREADS, dynamic shared memory 2 * columns bytes: a block holds its row there, so that two
-//     blocks a multiprocessor overlap one's arithmetic with the other's loads and stores.
+//     grid rows, block SOFTMAX_THREADS = 512, dynamic shared memory 2 * columns bytes: a block holds its row there, so that
+//     two blocks a multiprocessor overlap one's arithmetic with the other's loads and stores.
 // softmax_loss_f32(logits, targets, losses, {rows, columns, vocabulary, scale})
 //     the same for logits in f32, which are read three times, mostly from the cache. grid rows, block SOFTMAX_THREADS.
 // mean_loss(losses, mean, {count, scale})
 //     sum of f32 [count] * scale -> f32 [1]. grid 1, block 1024.
 
-#ifndef SOFTMAX_THREADS
-#define SOFTMAX_THREADS 512
-#endif
+constexpr int SOFTMAX_THREADS = 512;
 constexpr int WARPS = SOFTMAX_THREADS / 32;
 constexpr float LOG2_E = 1.4426950408889634f;
 
@@ -66,7 +64,7 @@ __device__ __forceinline__ void load_row(void *shared, const void *global, unsig
 #endif
 }
 
-extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2048 / SOFTMAX_THREADS / 2)
+extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
     softmax_loss(bf16 *logits, const int *__restrict__ targets, float *__restrict__ losses,
                  const __grid_constant__ SoftmaxArgs args) {
     extern __shared__ __align__(128) uint4 row[]; // eight logits each

@@ -6,49 +6,72 @@ use crate::launch::{Kernel, Launch, empty, multiprocessors};
 use burn::tensor::DType;
 
 const SOURCES: &[&str] = &[include_str!("../cuda/common.cuh"), include_str!("../cuda/gemm.cu")];
+/// Widths that the kernels take are multiples of this: a row of 128 bytes.
+pub(super) const PANEL: usize = 64;
+
 const SPLIT_SUM: &[&str] = &[include_str!("../cuda/gemm_split_sum.cu")];
 
 /// Rows of a tile, and what it sums over at a time.
 const TILE_M: usize = 128;
 const TILE_K: usize = 64;
 
-/// Blocks that share operands.
-const CLUSTER: usize = 2;
-
-/// Rows of tiles that are done together, so that their operands stay in the cache.
-const GROUP: usize = 8;
+/// Boxes of 64 rows of 128 bytes through which a warpgroup stores its part of the result, with and without sums of its
+/// columns, which take memory too.
+const BOXES: usize = 4;
+const BOXES_WITH_SUMS: usize = 3;
 
 /// How a product is cut up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Plan {
     /// Columns of a tile.
     tile_n: usize,
+    /// Tiles of operands that are on their way at once.
+    stages: usize,
     /// Parts of the sum, each added up by itself.
     splits: usize,
 }
 
 impl Plan {
-    fn of(layout: Layout, sizes: Sizes, multiprocessors: usize, accumulates: bool) -> Self {
-        let tile_n = 192;
-        let tiles = sizes.m.div_ceil(TILE_M * CLUSTER) * sizes.n.div_ceil(tile_n);
-        let clusters = multiprocessors / CLUSTER;
-        let splits = if layout == Layout::Tn && !accumulates {
-            (clusters / tiles).clamp(1, sizes.k.div_ceil(8 * TILE_K))
-        } else {
-            1
+    /// The plan that should take the least time. What a multiprocessor does a second was measured on an H100.
+    fn of(sizes: Sizes, multiprocessors: usize, may_split: bool) -> Self {
+        const SHAPES: [(usize, usize, f64); 2] = [(192, 4, 5.3e12), (128, 5, 4.9e12)];
+        const BYTES_PER_SECOND: f64 = 2.5e12;
+        const LAUNCH_SECONDS: f64 = 4e-6;
+        let Sizes { m, n, k } = sizes;
+        let most_splits = if may_split { (k / 512).clamp(1, 8) } else { 1 };
+        let plans = SHAPES
+            .iter()
+            .flat_map(|shape| (1..=most_splits).map(move |splits| (shape, splits)));
+        let cost = |&(tile_n, _, rate): &(usize, usize, f64), splits: usize| {
+            let waves = (m.div_ceil(TILE_M) * n.div_ceil(tile_n) * splits).div_ceil(multiprocessors);
+            let product = (waves * 2 * TILE_M * tile_n * k.div_ceil(splits)) as f64 / rate;
+            if splits == 1 {
+                return product;
+            }
+            // Each part is written and read, and their sum written.
+            product + ((2 * splits + 1) * m * n * 4) as f64 / BYTES_PER_SECOND + LAUNCH_SECONDS
         };
-        Self { tile_n, splits }
+        let best = plans.min_by(|a, b| cost(a.0, a.1).total_cmp(&cost(b.0, b.1)));
+        let (&(tile_n, stages, _), splits) = best.expect("there is a shape");
+        Self { tile_n, stages, splits }
     }
 
     fn tiles(&self, sizes: Sizes) -> usize {
-        sizes.m.div_ceil(TILE_M * CLUSTER) * sizes.n.div_ceil(self.tile_n) * self.splits
+        sizes.m.div_ceil(TILE_M) * sizes.n.div_ceil(self.tile_n) * self.splits
+    }
+
+    /// Of a block, in bytes: the operands' tiles, the boxes, and barriers.
+    fn shared_memory(&self, with_sums: bool) -> usize {
+        let operands = self.stages * (TILE_M + self.tile_n) * TILE_K * 2;
+        let (boxes, sums) = if with_sums { (BOXES_WITH_SUMS, 4096) } else { (BOXES, 0) };
+        1024 + operands + 16 * self.stages + boxes * (2 * 8192 + 32) + sums
     }
 }
 
 pub(super) fn run(layout: Layout, sizes: Sizes, operands: [&Tensor; 2], out: &Tensor, epilogue: &Epilogue) {
-    let accumulates = matches!(epilogue, Epilogue::Single { accumulate: true });
     let multiprocessors = multiprocessors(out);
-    let plan = Plan::of(layout, sizes, multiprocessors, accumulates);
+    let may_split = matches!(epilogue, Epilogue::Single { accumulate: false });
+    let plan = Plan::of(sizes, multiprocessors, may_split);
     if plan.splits == 1 {
         launch(layout, sizes, operands, out, epilogue, plan, multiprocessors);
         return;
@@ -56,13 +79,16 @@ pub(super) fn run(layout: Layout, sizes: Sizes, operands: [&Tensor; 2], out: &Te
     let Sizes { m, n, .. } = sizes;
     let parts = empty(out, &[plan.splits, m, n], DType::F32);
     launch(layout, sizes, operands, &parts, epilogue, plan, multiprocessors);
+    let kernel = Kernel::new(SPLIT_SUM, "gemm_split_sum", 256);
     Launch::on(out)
         .buffers([&parts, out])
         .words([m * n, plan.splits, 0])
-        .run(
-            Kernel::new(SPLIT_SUM, "gemm_split_sum", 256),
-            [(m * n).div_ceil(1024), 1, 1],
-        );
+        .run(kernel, [(m * n).div_ceil(1024), 1, 1]);
+}
+
+/// Rows of partial sums of columns that [`Epilogue::GeluGradient`] writes for a result of `rows` rows.
+pub(super) fn sum_rows(rows: usize) -> usize {
+    rows.div_ceil(TILE_M)
 }
 
 fn launch(
@@ -75,22 +101,24 @@ fn launch(
     multiprocessors: usize,
 ) {
     let Sizes { m, n, k } = sizes;
-    let (code, stages) = match epilogue {
-        Epilogue::Plain | Epilogue::Bias(_) => (0, 4),
-        Epilogue::Gelu { .. } => (1, 4),
-        Epilogue::Onto { .. } => (2, 4),
-        Epilogue::GeluGradient { .. } => (3, 4),
-        Epilogue::Single { .. } => (4, 4),
+    let code = match epilogue {
+        Epilogue::Plain | Epilogue::Bias(_) => 0,
+        Epilogue::Gelu { .. } => 1,
+        Epilogue::Onto { .. } => 2,
+        Epilogue::GeluGradient { .. } => 3,
+        Epilogue::Single { .. } => 4,
     };
-    let shared_memory = 1024 + stages * (TILE_M * TILE_K * 2 + plan.tile_n * TILE_K * 2) + 8 * 8192 + 16 * stages + 128;
-    let kernel = Kernel::new(SOURCES, "gemm", 384)
+    let with_sums = matches!(epilogue, Epilogue::GeluGradient { .. });
+    let mut kernel = Kernel::new(SOURCES, "gemm", 384)
         .define("LAYOUT", layout.code())
         .define("EPILOGUE", code)
         .define("TILE_N", plan.tile_n)
-        .define("CLUSTER", CLUSTER)
-        .define("PINGPONG", 1)
-        .define("STAGES", stages)
-        .shared_memory(shared_memory);
+        .define("CLUSTER", 1)
+        .define("STAGES", plan.stages)
+        .shared_memory(plan.shared_memory(with_sums));
+    if with_sums {
+        kernel = kernel.define("COLUMN_SUMS", 1);
+    }
 
     let mut launch = Launch::on(out);
     launch = match layout {
@@ -104,7 +132,7 @@ fn launch(
     launch = match epilogue {
         Epilogue::Single { .. } => launch.map(out, &[plan.splits, m, n], &[1, 64, 32]),
         Epilogue::Onto { residual, .. } => launch.map(out, &[m, n], &[64, 32]).map(residual, &[m, n], &[64, 32]),
-        Epilogue::Gelu { activated: extra, .. } | Epilogue::GeluGradient { inner: extra } => {
+        Epilogue::Gelu { activated: extra, .. } | Epilogue::GeluGradient { inner: extra, .. } => {
             launch.map(out, &[m, n], &[64, 64]).map(extra, &[m, n], &[64, 64])
         }
         Epilogue::Plain | Epilogue::Bias(_) => launch.map(out, &[m, n], &[64, 64]),
@@ -118,13 +146,17 @@ fn launch(
             launch = launch.buffer(a);
             false
         }
-        Epilogue::GeluGradient { .. } => false,
+        Epilogue::GeluGradient { column_sums, .. } => {
+            launch = launch.buffer(column_sums);
+            false
+        }
         Epilogue::Single { accumulate } => *accumulate,
     };
-    let clusters = plan.tiles(sizes).min(multiprocessors / CLUSTER);
+    // Rows of tiles that are done together, so that their operands stay in the cache.
+    let group = if n > 8192 { 32 } else { 8 };
     launch
-        .words([m, n, k.div_ceil(TILE_K), plan.splits, GROUP, flag.into()])
-        .run(kernel, [CLUSTER * clusters, 1, 1]);
+        .words([m, n, k.div_ceil(TILE_K), plan.splits, group, flag.into()])
+        .run(kernel, [plan.tiles(sizes).min(multiprocessors), 1, 1]);
 }
 
 /// Passes a matrix in panels of 64 columns, which are 128 bytes, some panels and rows at a time.

@@ -7,8 +7,8 @@ mod hopper;
 mod portable;
 mod single;
 
-use crate::Tensor;
 use crate::launch::{compute_capability, empty};
+use crate::{Tensor, columns};
 use burn::tensor::{DType, TensorMetadata};
 
 /// `x·w + bias`: `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]` in `f32`; the result `[N, out]`, in the type of `x`.
@@ -53,11 +53,21 @@ pub fn transposed(a: &Tensor, b: &Tensor) -> Tensor {
     out
 }
 
-/// `a·bᵀ` times GELU's derivative at `inner`, `[M, N]`, in the type of `a`.
-pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> Tensor {
-    let out = empty(a, &[a.shape()[0], b.shape()[0]], a.dtype);
-    run(Layout::Nt, a, b, &out, &Epilogue::GeluGradient { inner });
-    out
+/// `a·bᵀ` times GELU's derivative at `inner`, `[M, N]`, in the type of `a`, and the sums of its columns, `[N]` in `f32`.
+pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> (Tensor, Tensor) {
+    let ([m, _], [n, _]): ([usize; 2], [usize; 2]) = (a.shape().dims(), b.shape().dims());
+    let out = empty(a, &[m, n], a.dtype);
+    let partial = empty(a, &[hopper::sum_rows(m), n], DType::F32);
+    let epilogue = Epilogue::GeluGradient {
+        inner,
+        column_sums: &partial,
+    };
+    if run(Layout::Nt, a, b, &out, &epilogue) == Path::Hopper {
+        let [sums] = columns::sum_rows([columns::Sum::new(partial)]);
+        return (out, sums);
+    }
+    let (_, sums) = columns::operand_with_sums(&out, out.dtype);
+    (out, sums)
 }
 
 /// `aᵀ·b`: `[K, M]` times `[K, N]`, in `f32`.
@@ -106,6 +116,8 @@ enum Epilogue<'a> {
     },
     GeluGradient {
         inner: &'a Tensor,
+        /// Written on Hopper alone: of each block of rows, `[blocks, N]`.
+        column_sums: &'a Tensor,
     },
     /// Stored in `f32`.
     Single {
@@ -131,13 +143,31 @@ impl Sizes {
     }
 }
 
-fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue) {
+/// Which kernel a product takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Hopper,
+    Portable,
+    Single,
+}
+
+fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue) -> Path {
     let sizes = Sizes::of(layout, a, b);
-    match a.dtype {
-        DType::F32 => single::run(layout, sizes, [a, b], out, epilogue),
-        _ if compute_capability(a) == (9, 0) => hopper::run(layout, sizes, [a, b], out, epilogue),
-        _ => portable::run(layout, sizes, [a, b], out, epilogue),
-    }
+    // What is summed over in TN are rows, of which there may be any number.
+    let widths = [sizes.n, if layout == Layout::Tn { sizes.m } else { sizes.k }];
+    let in_panels = widths.iter().all(|width| width % hopper::PANEL == 0);
+    let path = match a.dtype {
+        DType::F32 => Path::Single,
+        _ if in_panels && compute_capability(a) == (9, 0) => Path::Hopper,
+        _ => Path::Portable,
+    };
+    let kernel = match path {
+        Path::Hopper => hopper::run,
+        Path::Portable => portable::run,
+        Path::Single => single::run,
+    };
+    kernel(layout, sizes, [a, b], out, epilogue);
+    path
 }
 
 fn outer(x: &Tensor, w: &Tensor) -> [usize; 2] {

@@ -29,7 +29,7 @@ pub(super) fn run(layout: Layout, sizes: Sizes, [a, b]: [&Tensor; 2], out: &Tens
         Epilogue::Bias(bias) => (1, *bias, out),
         Epilogue::Gelu { bias, activated } => (2, *bias, *activated),
         Epilogue::Onto { bias, residual } => (3, *bias, *residual),
-        Epilogue::GeluGradient { inner } => (4, out, *inner),
+        Epilogue::GeluGradient { inner, .. } => (4, out, *inner),
         Epilogue::Single { accumulate: true } => (5, out, out),
         Epilogue::Single { accumulate: false } => (6, out, out),
     };

@@ -5,6 +5,7 @@ use super::{
     Normalised,
 };
 use crate::precision::Precision;
+use crate::recompute::Recompute;
 use burn::backend::Autodiff;
 use burn::tensor::TensorMetadata;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -269,6 +270,7 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         residual: FloatTensor<Self>,
         x: FloatTensor<Self>,
         weights: FeedForwardWeights<FloatTensor<Self>>,
+        recompute: Recompute,
     ) -> FedForward<FloatTensor<Self>> {
         let FeedForwardWeights {
             w_in,
@@ -292,9 +294,9 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
             bias_out: bias_out.primitive,
         };
         let products = [weights.w_in.clone(), weights.w_out.clone()];
-        let fed = B::feed_forward(residual.primitive, x.clone(), weights);
+        let fed = B::feed_forward(residual.primitive, x.clone(), weights, recompute);
         let inner = Self::from_inner(fed.inner.clone());
-        let activated = Self::from_inner(fed.activated.clone());
+        let activated = fed.activated.clone().map(Self::from_inner);
         let out = match FeedForwardBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let out = fed.out.clone();

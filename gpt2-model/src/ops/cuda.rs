@@ -8,6 +8,7 @@ use super::{
     LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
 };
 use crate::precision::Precision;
+use crate::recompute::Recompute;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
 use burn_cubecl::CubeBackend;
@@ -83,6 +84,16 @@ impl Gpt2Backend for Cuda {
         [by_wte, by_wpe]
     }
 
+    fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        if tensor.shape().num_elements() % 4 != 0 {
+            return super::scaled::<Self>(tensor, factor);
+        }
+        let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
+        let tensor = contiguous(tensor);
+        kernels::scale::in_place(&tensor, &contiguous(factor));
+        tensor
+    }
+
     fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
         match dtype {
             FloatDType::BF16 if w.shape().num_elements() % 4 == 0 => kernels::columns::round(&contiguous(w)),
@@ -134,9 +145,10 @@ impl Gpt2Backend for Cuda {
         residual: FloatTensor<Self>,
         x: FloatTensor<Self>,
         weights: FeedForwardWeights<FloatTensor<Self>>,
+        recompute: Recompute,
     ) -> FedForward<FloatTensor<Self>> {
         if !multiplies(&weights.w_in) {
-            return feed_forward::value::<Self>(residual, x, weights);
+            return feed_forward::value::<Self>(residual, x, weights, recompute);
         }
         let (w_in, w_out) = (operand(weights.w_in, &x), operand(weights.w_out, &x));
         let (inner, activated) = kernels::product::affine_gelu(&contiguous(x), &w_in, &contiguous(weights.bias_in));
@@ -144,7 +156,7 @@ impl Gpt2Backend for Cuda {
         FedForward {
             out: kernels::product::affine_onto(&contiguous(residual), &activated, &w_out, &bias),
             inner,
-            activated,
+            activated: (recompute == Recompute::None).then_some(activated),
         }
     }
 
@@ -154,18 +166,18 @@ impl Gpt2Backend for Cuda {
         fed: FedForward<FloatTensor<Self>>,
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardWeights<FloatTensor<Self>>) {
-        let FedForward { inner, activated, .. } = fed;
         if !multiplies(&weights[0]) {
-            return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
+            return feed_forward::derivatives::<Self>(x, weights, fed, upstream);
         }
+        let FedForward { inner, activated, .. } = fed;
+        let activated = activated.unwrap_or_else(|| kernels::gelu::forward(&inner));
         let [w_in, w_out] = weights.map(|w| operand(w, &x));
         let x = contiguous(x);
         let (upstream, bias_out) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
         let by_w_out = kernels::product::by_rows(&activated, &upstream);
         drop(activated);
-        let by_inner = kernels::product::transposed_by_gelu(&upstream, &w_out, &inner);
+        let (by_inner, bias_in) = kernels::product::transposed_by_gelu(&upstream, &w_out, &inner);
         drop((upstream, inner));
-        let (by_inner, bias_in) = kernels::columns::operand_with_sums(&by_inner, x.dtype);
         let by = FeedForwardWeights {
             w_in: kernels::product::by_rows(&x, &by_inner),
             bias_in,

@@ -25,6 +25,7 @@ pub use cuda::Cuda;
 pub use host::HostTensor;
 
 use crate::precision::Precision;
+use crate::recompute::Recompute;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
 use burn::tensor::{FloatDType, Int, Tensor, TensorMetadata, TensorPrimitive};
@@ -110,8 +111,8 @@ pub struct FedForward<T> {
     pub out: T,
     /// GELU's input, `[N, 4C]`, for the derivative.
     pub inner: T,
-    /// GELU's output, `[N, 4C]`, for the derivative.
-    pub activated: T,
+    /// GELU's output, `[N, 4C]`, for a derivative that does not compute it anew.
+    pub activated: Option<T>,
 }
 
 /// A backend that can train a GPT-2.
@@ -178,7 +179,7 @@ pub trait Gpt2Backend: Backend {
         Self::float_cast(w, dtype)
     }
 
-    /// `tensor` times `factor`, which has one element.
+    /// `tensor` times `factor`, which has one element, in the type of `tensor`.
     fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         scaled::<Self>(tensor, factor)
     }
@@ -226,8 +227,9 @@ pub trait Gpt2Backend: Backend {
         residual: FloatTensor<Self>,
         x: FloatTensor<Self>,
         weights: FeedForwardWeights<FloatTensor<Self>>,
+        recompute: Recompute,
     ) -> FedForward<FloatTensor<Self>> {
-        feed_forward::value::<Self>(residual, x, weights)
+        feed_forward::value::<Self>(residual, x, weights, recompute)
     }
 
     /// The derivatives of [`Gpt2Backend::feed_forward`] by `x` and by the weights, times `upstream`.
@@ -240,7 +242,7 @@ pub trait Gpt2Backend: Backend {
         fed: FedForward<FloatTensor<Self>>,
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardWeights<FloatTensor<Self>>) {
-        feed_forward::derivatives::<Self>(x, weights, fed.inner, fed.activated, upstream)
+        feed_forward::derivatives::<Self>(x, weights, fed, upstream)
     }
 
     /// Each row normalised to mean 0 and variance 1, times `weight`, plus `bias`, rounded to `precision`.
@@ -306,6 +308,7 @@ pub trait Gpt2Backend: Backend {
 
 fn scaled<B: Backend>(tensor: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
     let ones = vec![1; tensor.shape().num_dims()];
+    let factor = B::float_cast(factor, tensor.dtype().into());
     B::float_mul(tensor, B::float_reshape(factor, ones.into()))
 }
 
@@ -368,6 +371,7 @@ pub fn feed_forward<B: Gpt2Backend>(
     x: Tensor<B, 2>,
     [w_in, w_out]: [Tensor<B, 2>; 2],
     [bias_in, bias_out]: [Tensor<B, 1>; 2],
+    recompute: Recompute,
 ) -> Tensor<B, 2> {
     let weights = FeedForwardWeights {
         w_in: primitive(w_in),
@@ -375,7 +379,7 @@ pub fn feed_forward<B: Gpt2Backend>(
         w_out: primitive(w_out),
         bias_out: primitive(bias_out),
     };
-    tensor(B::feed_forward(primitive(residual), primitive(x), weights).out)
+    tensor(B::feed_forward(primitive(residual), primitive(x), weights, recompute).out)
 }
 
 /// [`Gpt2Backend::embed`] on tensors.

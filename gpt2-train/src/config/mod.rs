@@ -8,7 +8,7 @@ mod file;
 
 pub use choices::{BackendChoice, ScheduleKind};
 
-use gpt2_model::Precision;
+use gpt2_model::{Precision, Recompute};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -58,6 +58,9 @@ pub struct RunConfig {
     /// Type of the operands of matrix products [default: f32].
     #[cfg_attr(feature = "clap", arg(long, value_name = "TYPE", help_heading = "Machine", value_parser = precision_parser()))]
     pub precision: Option<Precision>,
+    /// What the backward pass computes anew instead of keeping it [default: gelu on CUDA, else none].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser()))]
+    pub recompute: Option<Recompute>,
     /// CPU threads [default: as many as there are cores].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
     pub threads: Option<usize>,
@@ -163,7 +166,7 @@ impl RunConfig {
         flags_or_self! {
             run data seed
             model n_layer n_head n_embd block_size dropout init
-            backend device precision threads
+            backend device precision recompute threads
             steps max_tokens max_minutes
             batch seq grad_accum global_batch prefetch
             lr min_lr warmup schedule decay_steps decay_fraction
@@ -182,6 +185,19 @@ fn precision_parser() -> impl clap::builder::TypedValueParser<Value = Precision>
             Precision::Bf16
         } else {
             Precision::F32
+        }
+    })
+}
+
+/// The words of [`Recompute`], likewise.
+#[cfg(feature = "clap")]
+fn recompute_parser() -> impl clap::builder::TypedValueParser<Value = Recompute> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(["none", "gelu"]).map(|word| {
+        if word == "gelu" {
+            Recompute::Gelu
+        } else {
+            Recompute::None
         }
     })
 }

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Distribution, FloatDType, Int, Tensor};
 use gpt2_model::ops::{AffineGradients, Attended, ClassifierShape, FeedForwardWeights};
-use gpt2_model::{Gpt2Config, Precision, cost};
+use gpt2_model::{Gpt2Config, Precision, Recompute, cost};
 use std::time::Instant;
 
 /// Side of the square matrices whose product is the ceiling of arithmetic.
@@ -213,8 +213,8 @@ impl<B: TrainingBackend> Bench<'_, B> {
             w_out: self.product([4 * c, c]),
             bias_out: self.float([c]),
         };
-        let forward = self.time(|| B::feed_forward(residual.clone(), x.clone(), weights.clone()));
-        let fed = B::feed_forward(residual.clone(), x.clone(), weights.clone());
+        let forward = self.time(|| B::feed_forward(residual.clone(), x.clone(), weights.clone(), Recompute::None));
+        let fed = B::feed_forward(residual.clone(), x.clone(), weights.clone(), Recompute::None);
         let products = [weights.w_in, weights.w_out];
         let backward =
             self.time(|| B::feed_forward_backward(x.clone(), products.clone(), fed.clone(), residual.clone()));

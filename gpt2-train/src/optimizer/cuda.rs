@@ -3,6 +3,9 @@
 use super::update::{Pending, TrainingBackend, UpdateRule, Updated};
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
+use cubecl::cuda::CudaRuntime;
+use cubecl::{MemoryAllocationMode, Runtime};
+
 use gpt2_kernels::adamw::{Rule, Slot, squared_norm, update};
 use gpt2_kernels::contiguous;
 use gpt2_model::ops::Cuda;
@@ -29,6 +32,20 @@ impl TrainingBackend for Cuda {
             square: slot.square,
         };
         slots.into_iter().map(updated).collect()
+    }
+
+    fn keep_memory_by_size(device: &Self::Device, on: bool) {
+        let client = CudaRuntime::client(device);
+        let mode = if on {
+            MemoryAllocationMode::Persistent
+        } else {
+            MemoryAllocationMode::Auto
+        };
+        // SAFETY: the mode decides from which pool later allocations come; those made so far stay valid.
+        unsafe { client.allocation_mode(mode) };
+        if on {
+            client.memory_cleanup();
+        }
     }
 
     fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {

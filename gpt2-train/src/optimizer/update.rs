@@ -78,6 +78,10 @@ pub trait TrainingBackend: Gpt2Backend {
         pending.into_iter().map(update).collect()
     }
 
+    /// Whether memory is from now on taken in pieces of exactly the sizes that are asked for, and each kept for the next of
+    /// its size. A training step asks for the same sizes each time; generation for ever new ones.
+    fn keep_memory_by_size(_device: &Self::Device, _on: bool) {}
+
     /// The sum of the squares of all elements of `tensors`.
     ///
     /// # Shapes

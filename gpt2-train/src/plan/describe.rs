@@ -23,8 +23,8 @@ impl RunPlan {
             (
                 "on",
                 format!(
-                    "{} device {}, {}, {} threads",
-                    self.backend, self.device, self.precision, self.threads
+                    "{} device {}, {}, recomputing {}, {} threads",
+                    self.backend, self.device, self.precision, self.recompute, self.threads
                 ),
             ),
             ("run", self.run.display().to_string()),

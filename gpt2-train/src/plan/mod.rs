@@ -16,7 +16,7 @@ use crate::atomic_file::write_atomic;
 use crate::config::{BackendChoice, RunConfig, ScheduleKind};
 use crate::error::TrainError;
 use crate::schedule::LrSchedule;
-use gpt2_model::{Gpt2Config, Precision, cost};
+use gpt2_model::{Gpt2Config, Precision, Recompute, cost};
 use std::path::{Path, PathBuf};
 
 /// What a run does.
@@ -59,6 +59,8 @@ pub struct RunPlan {
     pub device: usize,
     /// Operands of matrix products.
     pub precision: Precision,
+    /// What the backward pass computes anew.
+    pub recompute: Recompute,
     /// CPU threads.
     pub threads: usize,
     /// Limit in optimizer steps.
@@ -146,7 +148,17 @@ impl RunPlan {
 
     /// The device memory that a step needs, as predicted.
     pub fn memory(&self) -> cost::Memory {
-        cost::training_memory(&self.model, self.batch, self.seq, self.precision)
+        cost::training_memory(&self.model, self.batch, self.seq, self.kept())
+    }
+
+    /// How the forward pass is kept for the backward pass.
+    fn kept(&self) -> cost::Kept {
+        cost::Kept {
+            precision: self.precision,
+            recompute: self.recompute,
+            // Only wgpu takes the reference.
+            scores: self.backend == BackendChoice::Wgpu,
+        }
     }
 
     /// Compares the predicted memory with what there is.
@@ -158,7 +170,7 @@ impl RunPlan {
         if needed <= available_bytes {
             return Ok(());
         }
-        let largest = cost::largest_batch(&self.model, self.seq, self.precision, available_bytes);
+        let largest = cost::largest_batch(&self.model, self.seq, self.kept(), available_bytes);
         Err(TrainError::OutOfMemory {
             batch: self.batch as u64,
             seq: self.seq as u64,
@@ -184,6 +196,7 @@ impl RunPlan {
             backend: Some(self.backend),
             device: Some(self.device),
             precision: Some(self.precision),
+            recompute: Some(self.recompute),
             threads: Some(self.threads),
             steps: Some(self.steps),
             max_tokens: self.max_tokens,

@@ -3,7 +3,7 @@
 use super::{Environment, RunPlan, defaults, validate};
 use crate::config::{BackendChoice, RunConfig};
 use crate::error::TrainError;
-use gpt2_model::Gpt2Config;
+use gpt2_model::{Gpt2Config, Recompute};
 
 impl RunPlan {
     /// Fills in every setting and judges the result.
@@ -31,18 +31,24 @@ impl RunPlan {
             ""
         };
 
+        let backend = match config.backend.unwrap_or_default() {
+            BackendChoice::Auto => environment.auto_backend,
+            chosen => chosen,
+        };
         let mut plan = Self {
             run: config.run.unwrap_or_else(|| environment.default_run.clone()),
             seed: config.seed.unwrap_or(defaults::SEED),
             preset,
             model,
             init: config.init,
-            backend: match config.backend.unwrap_or_default() {
-                BackendChoice::Auto => environment.auto_backend,
-                chosen => chosen,
-            },
+            backend,
             device: config.device.unwrap_or(0),
             precision: config.precision.unwrap_or_default(),
+            recompute: config.recompute.unwrap_or(if backend == BackendChoice::Cuda {
+                Recompute::Gelu
+            } else {
+                Recompute::None
+            }),
             threads: config.threads.unwrap_or(environment.cores),
             steps,
             max_tokens: config.max_tokens,
