@@ -1,10 +1,10 @@
 //! AdamW over many tensors, and the norm of their gradients.
 
 use crate::Tensor;
-use crate::launch::{Kernel, Launch, empty, first_blocks};
+use crate::launch::{Kernel, Launch, Sources, empty, first_blocks};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/adamw.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/adamw.cu")]);
 
 const THREADS: usize = 256;
 

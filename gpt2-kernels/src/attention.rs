@@ -3,14 +3,14 @@
 //! `bf16` on Hopper goes through warpgroup products and the tensor memory accelerator, on other GPUs through the products of a
 //! warp; `f32` through the CUDA cores, in single precision throughout.
 
-use crate::launch::{Kernel, Launch, compute_capability, empty, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, compute_capability, empty, multiprocessors};
 use crate::{HEAD_SIZE, Tensor};
 use burn::tensor::{DType, TensorMetadata};
 
-const DELTA: &[&str] = &[include_str!("cuda/attention_delta.cu")];
-const HOPPER: &[&str] = &[include_str!("cuda/attention_hopper.cu")];
-const PORTABLE: &[&str] = &[include_str!("cuda/attention.cu")];
-const SINGLE: &[&str] = &[include_str!("cuda/attention_f32.cu")];
+const DELTA: Sources = Sources::new(&[include_str!("cuda/attention_delta.cu")]);
+const HOPPER: Sources = Sources::new(&[include_str!("cuda/attention_hopper.cu")]);
+const PORTABLE: Sources = Sources::new(&[include_str!("cuda/attention.cu")]);
+const SINGLE: Sources = Sources::new(&[include_str!("cuda/attention_f32.cu")]);
 
 /// Queries of a block of the forward kernels.
 const BLOCK_ROWS: usize = 128;

@@ -1,13 +1,13 @@
 //! The classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
 
-use crate::launch::{Kernel, Launch, empty};
+use crate::launch::{Kernel, Launch, Sources, empty};
 use crate::{Tensor, product};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: &[&str] = &[
+const SOURCES: Sources = Sources::new(&[
     include_str!("cuda/elementwise.cuh"),
     include_str!("cuda/softmax_loss.cu"),
-];
+]);
 
 const THREADS: usize = 512;
 

@@ -1,10 +1,10 @@
 //! Sums of columns, which are the derivatives of biases, and casts to `bf16`.
 
 use crate::Tensor;
-use crate::launch::{Kernel, Launch, empty, first_blocks, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, empty, first_blocks, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/columns.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/columns.cu")]);
 
 /// Tensors of a launch that takes several.
 const SLOTS: usize = 16;

@@ -1,10 +1,10 @@
 //! The sum of token and position embeddings.
 
 use crate::Tensor;
-use crate::launch::{Kernel, Launch, empty};
+use crate::launch::{Kernel, Launch, Sources, empty};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/embedding.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/embedding.cu")]);
 
 /// Rows of a block of the forward kernel.
 const FORWARD_ROWS: usize = 4;

@@ -1,10 +1,10 @@
 //! GELU by itself, where no product is beside it.
 
 use crate::Tensor;
-use crate::launch::{Kernel, Launch, empty};
+use crate::launch::{Kernel, Launch, Sources, empty};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/gelu.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/gelu.cu")]);
 
 const THREADS: usize = 256;
 

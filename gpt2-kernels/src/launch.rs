@@ -15,11 +15,37 @@ use cudarc::driver::sys::CUdevice_attribute;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+/// Files that are compiled one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sources {
+    files: &'static [&'static str],
+    /// Of their text, so that a kernel is known by it without reading it again.
+    digest: u64,
+}
+
+impl Sources {
+    pub(crate) const fn new(files: &'static [&'static str]) -> Self {
+        // FNV-1a (Fowler, Noll and Vo).
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        let mut file = 0;
+        while file < files.len() {
+            let text = files[file].as_bytes();
+            let mut at = 0;
+            while at < text.len() {
+                digest = (digest ^ text[at] as u64).wrapping_mul(0x0100_0000_01b3);
+                at += 1;
+            }
+            file += 1;
+        }
+        Self { files, digest }
+    }
+}
+
 /// A kernel as it is compiled: `#define` lines, then the sources.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
     entry: &'static str,
-    sources: &'static [&'static str],
+    sources: Sources,
     defines: Vec<(&'static str, usize)>,
     threads: u32,
     /// Dynamic shared memory in bytes.
@@ -27,7 +53,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn new(sources: &'static [&'static str], entry: &'static str, threads: usize) -> Self {
+    pub(crate) fn new(sources: Sources, entry: &'static str, threads: usize) -> Self {
         Self {
             entry,
             sources,
@@ -60,9 +86,9 @@ impl KernelMetadata for Kernel {
     }
 
     fn id(&self) -> KernelId {
-        let source = self.sources.as_ptr() as usize;
+        let source = (self.sources.digest, self.defines.clone());
         KernelId::new::<Self>()
-            .info((self.entry, source, self.defines.clone(), self.shared_memory))
+            .info((self.entry, source, self.shared_memory))
             .cube_dim(self.cube_dim())
     }
 
@@ -99,13 +125,13 @@ impl CubeTask<CudaCompiler> for Kernel {
                 offset: 0,
             });
         }
-        let mut source = String::new();
-        for (name, value) in &self.defines {
-            source.push_str(&format!("#define {name} {value}\n"));
-        }
-        for part in self.sources {
-            source.push_str(part);
-        }
+        let defines = self
+            .defines
+            .iter()
+            .map(|(name, value)| format!("#define {name} {value}\n"));
+        let source = defines
+            .chain(self.sources.files.iter().map(ToString::to_string))
+            .collect();
         Ok(CompiledKernel {
             entrypoint_name: self.entry.to_owned(),
             debug_name: Some(self.entry),
@@ -263,4 +289,23 @@ pub(crate) fn compute_capability(at: &Tensor) -> (i32, i32) {
         .map(|part| attribute(part).expect("the driver knows its devices"));
         (major, minor)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_slots_begin_after_all_blocks() {
+        assert_eq!(first_blocks(&[3, 1, 5], 5), (vec![0, 3, 4, 9, 9], 9));
+    }
+
+    #[test]
+    fn a_kernel_is_known_by_its_text_and_constants() {
+        let [one, other] = [Sources::new(&["a", "b"]), Sources::new(&["a", "c"])];
+        let id = |sources, width| Kernel::new(sources, "entry", 32).define("WIDTH", width).id();
+        assert_eq!(id(one, 64), id(one, 64));
+        assert_ne!(id(one, 64), id(other, 64));
+        assert_ne!(id(one, 64), id(one, 128));
+    }
 }

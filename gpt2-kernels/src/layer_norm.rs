@@ -2,10 +2,10 @@
 
 use crate::Tensor;
 use crate::columns::{Sum, sum_rows};
-use crate::launch::{Kernel, Launch, empty, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/layer_norm.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/layer_norm.cu")]);
 
 /// Rows that a block of the forward kernel normalises, one a warp.
 const FORWARD_ROWS: usize = 4;

@@ -1,10 +1,10 @@
 //! Multiplication by a number that is on the device.
 
 use crate::Tensor;
-use crate::launch::{Kernel, Launch};
+use crate::launch::{Kernel, Launch, Sources};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: &[&str] = &[include_str!("cuda/elementwise.cuh"), include_str!("cuda/scale.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/scale.cu")]);
 
 const THREADS: usize = 256;
 

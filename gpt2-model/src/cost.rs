@@ -68,6 +68,8 @@ pub struct Kept {
     pub recompute: Recompute,
     /// Whether attention's scores stand in memory, as in the reference.
     pub scores: bool,
+    /// Bytes of logits, and of what is made of them, that stand in memory at the most.
+    pub logits_bytes: u64,
 }
 
 /// The largest micro-batch whose predicted memory is within `available` bytes; 0 if not even one sequence fits.
@@ -113,9 +115,9 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     } else {
         0
     };
-    // A chunk of logits, three times over in plain tensors, and the embedding's gradient once more.
+    // The logits, and the embedding's gradient once more.
     let vocab = config.padded_vocab_size() as u64;
-    let classifier = (3 * (tokens * vocab).min(1 << 25) + vocab * c) * F32_BYTES;
+    let classifier = (tokens * vocab * product_bytes).min(kept.logits_bytes) + vocab * c * F32_BYTES;
     layers * block + passing + scores + classifier
 }
 

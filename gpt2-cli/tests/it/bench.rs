@@ -50,7 +50,7 @@ fn operations_are_listed_beside_what_the_device_reaches() -> Result<(), Box<dyn 
         "LayerNorm",
         "qkv backward",
         "attention",
-        "GELU",
+        "feed-forward backward",
         "classifier",
         "AdamW",
         "at most",

@@ -2,14 +2,14 @@
 
 use super::{Epilogue, Layout, Sizes};
 use crate::Tensor;
-use crate::launch::{Kernel, Launch, empty, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::DType;
 
-const SOURCES: &[&str] = &[include_str!("../cuda/common.cuh"), include_str!("../cuda/gemm.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("../cuda/common.cuh"), include_str!("../cuda/gemm.cu")]);
+const SPLIT_SUM: Sources = Sources::new(&[include_str!("../cuda/gemm_split_sum.cu")]);
+
 /// Widths that the kernels take are multiples of this: a row of 128 bytes.
 pub(super) const PANEL: usize = 64;
-
-const SPLIT_SUM: &[&str] = &[include_str!("../cuda/gemm_split_sum.cu")];
 
 /// Rows of a tile, and what it sums over at a time.
 const TILE_M: usize = 128;
@@ -172,4 +172,41 @@ fn panels<'a>(
         &[64, columns, 1],
         &[panels_at_once, rows_at_once, 64],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H100: usize = 132;
+
+    #[test]
+    fn the_fastest_plans_that_were_measured_are_chosen() {
+        // docs/lab-notes.md; the derivatives by the weights, for 8,192 tokens.
+        for (m, n, tile_n, splits) in [
+            (768, 2304, 128, 1),
+            (768, 768, 128, 3),
+            (768, 3072, 192, 1),
+            (3072, 768, 192, 1),
+        ] {
+            let plan = Plan::of(Sizes { m, n, k: 8192 }, H100, true);
+            assert_eq!((plan.tile_n, plan.splits), (tile_n, splits), "{m} by {n}");
+        }
+        for n in [768, 2304, 3072, 50_304] {
+            let plan = Plan::of(Sizes { m: 8192, n, k: 768 }, H100, false);
+            assert_eq!((plan.tile_n, plan.splits), (192, 1), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_block_has_the_memory_of_a_multiprocessor_at_most() {
+        for (tile_n, stages) in [(192, 4), (128, 5)] {
+            let plan = Plan {
+                tile_n,
+                stages,
+                splits: 1,
+            };
+            assert!(plan.shared_memory(false).max(plan.shared_memory(true)) <= 227 * 1024);
+        }
+    }
 }

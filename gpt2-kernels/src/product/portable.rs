@@ -2,10 +2,10 @@
 
 use super::{Epilogue, Layout, Sizes};
 use crate::Tensor;
-use crate::launch::{Kernel, Launch, empty, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::DType;
 
-const SOURCES: &[&str] = &[include_str!("../cuda/gemm_portable.cu")];
+const SOURCES: Sources = Sources::new(&[include_str!("../cuda/gemm_portable.cu")]);
 
 /// Rows and columns of a tile, and columns of a warp.
 const TILE: usize = 128;

@@ -196,7 +196,7 @@ mod tests {
             "compute    44.3 MFLOP a token, 11.8 TFLOP in all (6·N + 12·n_layer·n_embd·T)",
             "schedule   26 steps of warm-up to 4e-3, then cosine to 4e-4 at step 520",
             "every      104 steps evaluation, 104 steps samples, 260 steps checkpoints",
-            "on         ndarray device 0, f32, 2 threads",
+            "on         ndarray device 0, f32, recomputing none, 2 threads",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         }

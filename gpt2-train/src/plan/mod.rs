@@ -158,6 +158,14 @@ impl RunPlan {
             recompute: self.recompute,
             // Only wgpu takes the reference.
             scores: self.backend == BackendChoice::Wgpu,
+            logits_bytes: match self.backend {
+                // 512 rows in f32, in place.
+                BackendChoice::Ndarray | BackendChoice::Flex => 512 * 50_304 * 4,
+                // 64 MiB three times over.
+                BackendChoice::Wgpu => 3 << 26,
+                // 4,096 rows in bf16, in place.
+                BackendChoice::Cuda | BackendChoice::Auto => 4096 * 50_304 * 2,
+            },
         }
     }
 
