@@ -17,41 +17,20 @@ const SUM_COLUMNS: usize = 32;
 /// Elements that a block casts.
 const CAST_CHUNK: usize = 8192;
 
-/// A matrix whose rows are to be added up.
-#[derive(Debug)]
-pub(crate) struct Sum(Tensor);
-
-impl Sum {
-    pub(crate) fn new(matrix: Tensor) -> Self {
-        Self(matrix)
-    }
-
-    fn dims(&self) -> [usize; 2] {
-        self.0.shape().dims()
-    }
-}
-
 /// The sums of the rows of up to 16 `f32` matrices, `[columns]` each.
-pub(crate) fn sum_rows<const N: usize>(matrices: [Sum; N]) -> [Tensor; N] {
+pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
     const { assert!(N > 0 && N <= SLOTS) };
-    let first = &matrices[0].0;
-    let sums = std::array::from_fn(|i| empty(first, &[matrices[i].dims()[1]], DType::F32));
-    let mut launch = Launch::on(first);
-    for slot in 0..SLOTS {
-        launch = launch.buffer(&matrices[slot.min(N - 1)].0);
-    }
-    for slot in 0..SLOTS {
-        launch = launch.buffer(&sums[slot.min(N - 1)]);
-    }
-    for axis in 0..2 {
-        launch = launch.words((0..SLOTS).map(|slot| matrices.get(slot).map_or(0, |matrix| matrix.dims()[axis])));
-    }
-    let blocks: Vec<_> = matrices
-        .iter()
-        .map(|matrix| matrix.dims()[1].div_ceil(SUM_COLUMNS))
-        .collect();
+    let dims = matrices.map(|matrix| matrix.shape().dims::<2>());
+    let sums = std::array::from_fn(|i| empty(matrices[0], &[dims[i][1]], DType::F32));
+    let slot = |i: usize| i.min(N - 1);
+    let blocks = dims.map(|[_, columns]| columns.div_ceil(SUM_COLUMNS));
     let (first, grid) = first_blocks(&blocks, SLOTS);
-    launch
+    let side = |axis: usize| (0..SLOTS).map(move |i| if i < N { dims[i][axis] } else { 0 });
+    Launch::on(matrices[0])
+        .buffers((0..SLOTS).map(|i| matrices[slot(i)]))
+        .buffers((0..SLOTS).map(|i| &sums[slot(i)]))
+        .words(side(0))
+        .words(side(1))
         .words(first)
         .run(Kernel::new(SOURCES, "sum_rows", THREADS), [grid, 1, 1]);
     sums
@@ -82,7 +61,7 @@ pub fn operand_with_sums(matrix: &Tensor, dtype: DType) -> (Tensor, Tensor) {
         .buffer(&partials)
         .words([rows, columns, rows_per_block])
         .run(kernel, grid);
-    let [sums] = sum_rows([Sum(partials)]);
+    let [sums] = sum_rows([&partials]);
     (operand, sums)
 }
 
@@ -106,16 +85,11 @@ fn stages(matrix: &Tensor, width: usize) -> (Tensor, usize, [usize; 3]) {
 pub fn round(tensor: &Tensor) -> Tensor {
     let shape = tensor.shape();
     let copy = empty(tensor, shape.as_slice(), DType::BF16);
-    let mut launch = Launch::on(tensor);
-    for _ in 0..SLOTS {
-        launch = launch.buffer(tensor);
-    }
-    for _ in 0..SLOTS {
-        launch = launch.buffer(&copy);
-    }
     let count = shape.num_elements();
     let (first, grid) = first_blocks(&[count.div_ceil(CAST_CHUNK)], SLOTS);
-    launch
+    Launch::on(tensor)
+        .buffers([tensor; SLOTS])
+        .buffers([&copy; SLOTS])
         .words((0..SLOTS).map(|slot| if slot == 0 { count } else { 0 }))
         .words(first)
         .run(Kernel::new(SOURCES, "cast_bf16", THREADS), [grid, 1, 1]);

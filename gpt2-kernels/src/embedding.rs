@@ -43,8 +43,8 @@ pub fn backward(tokens: &Tensor, upstream: &Tensor, by_wte: &Tensor, positions: 
             [sort_blocks + sum_blocks, 1, 1],
         );
     let span = match rows {
-        ..=4096 => 8,
-        ..=16384 => 16,
+        0..=4096 => 8,
+        4097..=16384 => 16,
         _ => 32,
     };
     let spans = rows.div_ceil(span);

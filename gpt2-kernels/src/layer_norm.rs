@@ -1,7 +1,7 @@
 //! LayerNorm.
 
 use crate::Tensor;
-use crate::columns::{Sum, sum_rows};
+use crate::columns::sum_rows;
 use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 
@@ -71,19 +71,20 @@ pub fn backward(
     }
     // As many blocks as the multiprocessors hold at once.
     let grid = multiprocessors(x) * if channels <= 512 { 3 } else { 2 };
-    let by_x = match &sum {
-        Some(sum) if sum.can_mut() => sum.clone(),
-        _ => empty(x, &[rows, channels], DType::F32),
+    let fresh = || empty(x, &[rows, channels], DType::F32);
+    let (residual, by_x) = match sum {
+        Some(sum) if sum.can_mut() => (sum.clone(), sum),
+        Some(sum) => (sum, fresh()),
+        None => (x.clone(), fresh()),
     };
     let [by_gain, by_offset] = [(); 2].map(|()| empty(x, &[grid, channels], DType::F32));
-    let residual = sum.as_ref().unwrap_or(x);
     // The last two stand for a copy that is not made.
     Launch::on(x)
         .buffers([
-            upstream, x, gain, mean, rstd, residual, &by_x, x, &by_gain, &by_offset, x,
+            upstream, x, gain, mean, rstd, &residual, &by_x, x, &by_gain, &by_offset, x,
         ])
         .word(rows)
         .run(kernel, [grid, 1, 1]);
-    let [gain, offset] = sum_rows([Sum::new(by_gain), Sum::new(by_offset)]);
+    let [gain, offset] = sum_rows([&by_gain, &by_offset]);
     Gradients { x: by_x, gain, offset }
 }

@@ -63,7 +63,7 @@ pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> (Tensor, Te
         column_sums: &partial,
     };
     if run(Layout::Nt, a, b, &out, &epilogue) == Path::Hopper {
-        let [sums] = columns::sum_rows([columns::Sum::new(partial)]);
+        let [sums] = columns::sum_rows([&partial]);
         return (out, sums);
     }
     let (_, sums) = columns::operand_with_sums(&out, out.dtype);

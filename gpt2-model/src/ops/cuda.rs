@@ -71,7 +71,7 @@ impl Gpt2Backend for Cuda {
         sum: Option<FloatTensor<Self>>,
     ) -> [FloatTensor<Self>; 2] {
         if past > 0 || !has_wide_rows(&wte) {
-            let by_wpe = embedding::by_positions::<Self>(wpe, upstream.clone(), past);
+            let by_wpe = embedding::by_positions::<Self>(&wpe, upstream.clone(), past);
             return [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe];
         }
         let by_wte = match sum {
@@ -85,7 +85,7 @@ impl Gpt2Backend for Cuda {
     }
 
     fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
-        if tensor.shape().num_elements() % 4 != 0 {
+        if !in_fours(&tensor) {
             return super::scaled::<Self>(tensor, factor);
         }
         let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
@@ -96,7 +96,7 @@ impl Gpt2Backend for Cuda {
 
     fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
         match dtype {
-            FloatDType::BF16 if w.shape().num_elements() % 4 == 0 => kernels::columns::round(&contiguous(w)),
+            FloatDType::BF16 if in_fours(&w) => kernels::columns::round(&contiguous(w)),
             _ => Self::float_cast(w, dtype),
         }
     }
@@ -259,14 +259,14 @@ impl Gpt2Backend for Cuda {
     }
 
     fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.shape().num_elements() % 4 != 0 {
+        if !in_fours(&x) {
             return gelu::value::<Self>(x);
         }
         kernels::gelu::forward(&contiguous(x))
     }
 
     fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.shape().num_elements() % 4 != 0 {
+        if !in_fours(&x) {
             return gelu::derivative::<Self>(x, upstream);
         }
         kernels::gelu::backward(&contiguous(x), &contiguous(upstream))
@@ -287,9 +287,15 @@ fn multiplies(w: &Tensor) -> bool {
     w.shape().iter().all(|side| side % 8 == 0)
 }
 
+/// Whether the kernels that read four elements at once take a tensor of this size.
+fn in_fours(x: &Tensor) -> bool {
+    x.shape().num_elements().is_multiple_of(4)
+}
+
+/// Whether the kernels that take whole rows take these.
 fn has_wide_rows(x: &Tensor) -> bool {
     let shape = x.shape();
-    shape[shape.num_dims() - 1] % 64 == 0
+    shape[shape.num_dims() - 1].is_multiple_of(64)
 }
 
 fn attends(qkv: &Tensor, n_head: usize) -> bool {

@@ -30,7 +30,7 @@ pub(super) fn by_tokens<B: Backend>(
     }
 }
 
-pub(super) fn by_positions<B: Backend>(wpe: FloatTensor<B>, upstream: FloatTensor<B>, past: usize) -> FloatTensor<B> {
+pub(super) fn by_positions<B: Backend>(wpe: &FloatTensor<B>, upstream: FloatTensor<B>, past: usize) -> FloatTensor<B> {
     let [rows, width] = wpe.shape().dims();
     let used = tensor::<B, 3>(upstream).sum_dim(0).squeeze_dim::<2>(0);
     let seq = used.dims()[0];

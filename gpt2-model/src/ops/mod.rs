@@ -170,7 +170,7 @@ pub trait Gpt2Backend: Backend {
         sum: Option<FloatTensor<Self>>,
     ) -> [FloatTensor<Self>; 2] {
         let [wte, wpe] = tables;
-        let by_wpe = embedding::by_positions::<Self>(wpe, upstream.clone(), past);
+        let by_wpe = embedding::by_positions::<Self>(&wpe, upstream.clone(), past);
         [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe]
     }
 

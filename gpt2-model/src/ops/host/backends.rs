@@ -50,7 +50,7 @@ macro_rules! host_operations {
             sum: Option<FloatTensor<Self>>,
         ) -> [FloatTensor<Self>; 2] {
             let [wte, wpe] = tables;
-            let by_wpe = embedding::by_positions::<Self>(wpe, upstream.clone(), past);
+            let by_wpe = embedding::by_positions::<Self>(&wpe, upstream.clone(), past);
             let by_wte = host::embed_backward(&wte, &tokens, &upstream, sum)
                 .unwrap_or_else(|sum| embedding::by_tokens::<Self>(wte, tokens, upstream, sum));
             [by_wte, by_wpe]
