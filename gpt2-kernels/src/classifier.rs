@@ -88,7 +88,9 @@ impl<'a> Classifier<'a> {
 
     /// Chunks of about the same size.
     fn chunks(&self) -> impl Iterator<Item = Chunk> {
-        let chunks = (self.rows * self.padded * self.hidden.dtype.size()).div_ceil(CHUNK_BYTES);
+        let bytes = self.rows * self.padded * self.hidden.dtype.size();
+        // From 4,096 rows on at least two: half the memory, for one more pass over the embedding's derivative.
+        let chunks = bytes.div_ceil(CHUNK_BYTES).max((self.rows / 2048).clamp(1, 2));
         let size = self.rows.div_ceil(chunks).next_multiple_of(128);
         (0..self.rows).step_by(size).map(move |start| {
             let len = size.min(self.rows - start);

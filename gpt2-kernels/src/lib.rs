@@ -5,8 +5,8 @@
 //!
 //! Everything here is deterministic: sums are taken in an order that follows from the shapes and the device.
 //!
-//! Tensors must be contiguous ([`contiguous`]), widths multiples of 8 (64 for [`layer_norm`] and [`embedding`]), and heads of 64
-//! channels; [`supports`] tells.
+//! Tensors must be contiguous ([`contiguous`]). Products take widths that are multiples of 8, [`layer_norm`] and [`embedding`]
+//! multiples of 64, and [`attention`] heads of [`HEAD_SIZE`] channels.
 
 pub mod adamw;
 pub mod attention;
