@@ -1,7 +1,7 @@
 //! A plan in words and figures, for `--dry-run` and the head of `plan.toml`.
 
 use super::{DataSummary, RunPlan};
-use crate::config::ScheduleKind;
+use crate::config::{BackendChoice, ScheduleKind};
 use crate::quantity::{bytes, flops, grouped};
 use gpt2_model::cost;
 use std::fmt::Write;
@@ -20,19 +20,26 @@ impl RunPlan {
             ("schedule", self.schedule_line()),
             ("optimizer", self.optimizer_line()),
             ("every", self.intervals_line()),
-            (
-                "on",
-                format!(
-                    "{} device {}, {}, recomputing {}, {} threads",
-                    self.backend, self.device, self.precision, self.recompute, self.threads
-                ),
-            ),
+            ("on", self.machine_line()),
             ("run", self.run.display().to_string()),
         ] {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{label:<10} {line}");
         }
         text
+    }
+
+    fn machine_line(&self) -> String {
+        let mut line = format!(
+            "{} device {}, {}, recomputing {}, {} threads",
+            self.backend, self.device, self.precision, self.recompute, self.threads
+        );
+        // No kernel steps aside in silence.
+        let (width, head) = (self.model.n_embd, self.model.n_embd / self.model.n_head);
+        if self.backend == BackendChoice::Cuda && (head != 64 || width % 64 != 0) {
+            line += &format!("; slower, in plain tensors: no kernel takes {head} channels a head, {width} wide");
+        }
+        line
     }
 
     fn model_line(&self) -> String {
@@ -200,6 +207,23 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_shape_without_kernels_is_told() {
+        let line = |backend, n_head| {
+            let config = RunConfig {
+                backend: Some(backend),
+                n_head: Some(n_head),
+                ..RunConfig::default()
+            };
+            RunPlan::resolve(&config, &Environment::sample())
+                .unwrap()
+                .machine_line()
+        };
+        assert!(line(BackendChoice::Cuda, 4).contains("32 channels a head"));
+        assert!(!line(BackendChoice::Cuda, 2).contains("channels"));
+        assert!(!line(BackendChoice::Ndarray, 4).contains("channels"));
     }
 
     #[test]
