@@ -37,7 +37,10 @@ impl RunPlan {
         // No kernel steps aside in silence.
         let (width, head) = (self.model.n_embd, self.model.n_embd / self.model.n_head);
         if self.backend == BackendChoice::Cuda && (head != 64 || width % 64 != 0) {
-            line += &format!("; slower, in plain tensors: no kernel takes {head} channels a head, {width} wide");
+            let _ = write!(
+                line,
+                "; slower, in plain tensors: no kernel takes {head} channels a head, {width} wide"
+            );
         }
         line
     }
