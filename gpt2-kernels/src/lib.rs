@@ -33,3 +33,8 @@ pub const HEAD_SIZE: usize = 64;
 pub fn contiguous(tensor: Tensor) -> Tensor {
     into_contiguous(tensor)
 }
+
+/// `tensor`, contiguous and nobody else's, to be written to: itself where it is that, else a copy.
+pub fn owned(tensor: Tensor) -> Tensor {
+    contiguous(if tensor.can_mut() { tensor } else { tensor.copy() })
+}

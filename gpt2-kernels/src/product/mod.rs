@@ -4,8 +4,7 @@
 //! other GPUs through those of a warp; `f32` on the CUDA cores, in single precision throughout.
 
 mod hopper;
-mod portable;
-mod single;
+mod tiled;
 
 use crate::launch::{compute_capability, empty};
 use crate::{Tensor, columns};
@@ -161,12 +160,11 @@ fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue
         _ if in_panels && compute_capability(a) == (9, 0) => Path::Hopper,
         _ => Path::Portable,
     };
-    let kernel = match path {
-        Path::Hopper => hopper::run,
-        Path::Portable => portable::run,
-        Path::Single => single::run,
-    };
-    kernel(layout, sizes, [a, b], out, epilogue);
+    match path {
+        Path::Hopper => hopper::run(layout, sizes, [a, b], out, epilogue),
+        Path::Portable => tiled::BF16.run(layout, sizes, [a, b], out, epilogue),
+        Path::Single => tiled::F32.run(layout, sizes, [a, b], out, epilogue),
+    }
     path
 }
 

@@ -14,7 +14,7 @@ use burn::tensor::{DType, FloatDType, TensorMetadata};
 use burn_cubecl::CubeBackend;
 use cubecl::cuda::CudaRuntime;
 use gpt2_kernels as kernels;
-use gpt2_kernels::{Tensor, contiguous};
+use gpt2_kernels::{Tensor, contiguous, owned};
 
 /// Burn's CUDA backend without its kernel fusion.
 pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
@@ -75,8 +75,7 @@ impl Gpt2Backend for Cuda {
             return [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe];
         }
         let by_wte = match sum {
-            Some(sum) if sum.can_mut() => contiguous(sum),
-            Some(sum) => contiguous(sum.copy()),
+            Some(sum) => owned(sum),
             None => contiguous(Self::float_zeros(wte.shape(), &wte.device, FloatDType::F32)),
         };
         let positions = wpe.shape()[0];
@@ -88,8 +87,7 @@ impl Gpt2Backend for Cuda {
         if !in_fours(&tensor) {
             return super::scaled::<Self>(tensor, factor);
         }
-        let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
-        let tensor = contiguous(tensor);
+        let tensor = owned(tensor);
         kernels::scale::in_place(&tensor, &contiguous(factor));
         tensor
     }

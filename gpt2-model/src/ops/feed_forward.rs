@@ -4,13 +4,6 @@ use super::{AffineGradients, FedForward, FeedForwardWeights, Gpt2Backend};
 use crate::recompute::Recompute;
 use burn::tensor::ops::FloatTensor;
 
-/// All derivatives of an affine map.
-const ALL: AffineGradients<bool> = AffineGradients {
-    x: true,
-    w: true,
-    bias: true,
-};
-
 pub(super) fn value<B: Gpt2Backend>(
     residual: FloatTensor<B>,
     x: FloatTensor<B>,
@@ -42,9 +35,9 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     };
     let FedForward { inner, activated, .. } = fed;
     let activated = activated.unwrap_or_else(|| B::tanh_gelu(inner.clone()));
-    let (by_activated, w_out, bias_out) = all(B::affine_backward(activated, w_out, upstream, ALL));
+    let (by_activated, w_out, bias_out) = all(B::affine_backward(activated, w_out, upstream, AffineGradients::ALL));
     let by_inner = B::tanh_gelu_backward(inner, by_activated);
-    let (by_x, w_in, bias_in) = all(B::affine_backward(x, w_in, by_inner, ALL));
+    let (by_x, w_in, bias_in) = all(B::affine_backward(x, w_in, by_inner, AffineGradients::ALL));
     let weights = FeedForwardWeights {
         w_in,
         bias_in,

@@ -61,6 +61,15 @@ pub struct AffineGradients<T> {
     pub bias: T,
 }
 
+impl AffineGradients<bool> {
+    /// All derivatives.
+    pub const ALL: Self = Self {
+        x: true,
+        w: true,
+        bias: true,
+    };
+}
+
 /// What LayerNorm gives.
 #[derive(Debug, Clone, Copy)]
 pub struct Normalised<T> {

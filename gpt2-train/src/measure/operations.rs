@@ -182,12 +182,7 @@ impl<B: TrainingBackend> Bench<'_, B> {
             let forward = self.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
             (self.product([rows, outer]), forward)
         };
-        let wanted = AffineGradients {
-            x: true,
-            w: true,
-            bias: true,
-        };
-        let backward = self.time(|| B::affine_backward(x.clone(), w.clone(), upstream.clone(), wanted));
+        let backward = self.time(|| B::affine_backward(x.clone(), w.clone(), upstream.clone(), AffineGradients::ALL));
         let flop = 2.0 * (rows * inner * outer) as f64;
         let (read, written) = ((rows * inner + inner * outer) as f64, (rows * outer) as f64);
         let result = if onto { 8.0 } else { self.size() };

@@ -7,7 +7,7 @@ use cubecl::cuda::CudaRuntime;
 use cubecl::{MemoryAllocationMode, Runtime};
 
 use gpt2_kernels::adamw::{Rule, Slot, squared_norm, update};
-use gpt2_kernels::contiguous;
+use gpt2_kernels::{contiguous, owned};
 use gpt2_model::ops::Cuda;
 
 impl TrainingBackend for Cuda {
@@ -56,15 +56,11 @@ impl TrainingBackend for Cuda {
 
 /// The tensors that are written must be nobody else's.
 fn slot(pending: Pending<FloatTensor<Cuda>>) -> Slot {
-    let own = |tensor: FloatTensor<Cuda>| {
-        let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
-        contiguous(tensor)
-    };
     Slot {
-        parameter: own(pending.parameter),
+        parameter: owned(pending.parameter),
         gradient: contiguous(pending.gradient),
-        mean: own(pending.mean),
-        square: own(pending.square),
+        mean: owned(pending.mean),
+        square: owned(pending.square),
         decays: pending.decays,
     }
 }
