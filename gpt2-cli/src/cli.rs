@@ -5,7 +5,7 @@ use crate::printer;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gpt2_model::{Precision, Recompute};
-use gpt2_train::config::{BackendChoice, RunConfig};
+use gpt2_train::config::{BackendChoice, RunConfig, precision_parser, recompute_parser};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -167,8 +167,8 @@ pub(crate) struct BenchWork {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
     /// What the backward pass computes anew instead of keeping it [default: gelu on CUDA, else none].
-    #[arg(long, value_name = "WHAT", help_heading = "Machine")]
-    pub(crate) recompute: Option<RecomputeArg>,
+    #[arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser())]
+    pub(crate) recompute: Option<Recompute>,
     /// CPU threads; all cores without.
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,
@@ -184,8 +184,8 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Machine")]
     pub(crate) device: usize,
     /// Type of the operands of matrix products.
-    #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine")]
-    pub(crate) precision: PrecisionArg,
+    #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine", value_parser = precision_parser())]
+    pub(crate) precision: Precision,
 }
 
 /// Where the weights come from.
@@ -198,38 +198,6 @@ pub(crate) struct WeightsArgs {
     /// A Hugging Face GPT-2: a directory with config.json and model.safetensors.
     #[arg(long, value_name = "PATH")]
     pub(crate) init: Option<PathBuf>,
-}
-
-/// [`Precision`], which belongs to a crate that knows no command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum PrecisionArg {
-    F32,
-    Bf16,
-}
-
-impl From<PrecisionArg> for Precision {
-    fn from(arg: PrecisionArg) -> Self {
-        match arg {
-            PrecisionArg::F32 => Self::F32,
-            PrecisionArg::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-/// [`Recompute`], likewise.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum RecomputeArg {
-    None,
-    Gelu,
-}
-
-impl From<RecomputeArg> for Recompute {
-    fn from(arg: RecomputeArg) -> Self {
-        match arg {
-            RecomputeArg::None => Self::None,
-            RecomputeArg::Gelu => Self::Gelu,
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -387,18 +355,6 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn words_are_spelt_as_in_run_files() {
-        for arg in PrecisionArg::value_variants() {
-            let word = arg.to_possible_value().map(|value| value.get_name().to_owned());
-            assert_eq!(word, Some(Precision::from(*arg).to_string()));
-        }
-        for arg in RecomputeArg::value_variants() {
-            let word = arg.to_possible_value().map(|value| value.get_name().to_owned());
-            assert_eq!(word, Some(Recompute::from(*arg).to_string()));
-        }
     }
 
     fn message_and_hint(line: &str) -> (String, String) {

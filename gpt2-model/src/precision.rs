@@ -17,11 +17,21 @@ pub enum Precision {
     Bf16,
 }
 
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Precision {
+    /// Every choice.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// Its word in run files and flags.
+    pub const fn word(self) -> &'static str {
+        match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }

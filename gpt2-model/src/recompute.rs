@@ -14,11 +14,21 @@ pub enum Recompute {
     Gelu,
 }
 
-impl fmt::Display for Recompute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Recompute {
+    /// Every choice.
+    pub const ALL: [Self; 2] = [Self::None, Self::Gelu];
+
+    /// Its word in run files and flags.
+    pub const fn word(self) -> &'static str {
+        match self {
             Self::None => "none",
             Self::Gelu => "gelu",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Recompute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }

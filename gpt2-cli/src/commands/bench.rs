@@ -145,8 +145,8 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
     let run = scratch.path().join("run");
     let config = RunConfig {
         model: Some(args.model.clone()),
-        precision: Some(args.machine.precision.into()),
-        recompute: args.recompute.map(Into::into),
+        precision: Some(args.machine.precision),
+        recompute: args.recompute,
         threads: args.threads,
         seed: Some(args.seed),
         steps: Some(steps),

@@ -12,7 +12,7 @@ use burn::tensor::backend::AutodiffBackend;
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2, Precision, weights};
+use gpt2_model::{Generator, Gpt2, weights};
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_train::hardware::HostFacts;
 use gpt2_train::optimizer::TrainingBackend;
@@ -52,7 +52,7 @@ impl Job for SampleJob<'_> {
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let precision = Precision::from(self.args.machine.precision);
+        let precision = self.args.machine.precision;
         check_precision::<B>(precision, &device, chosen)?;
         let model = weights::load_hf::<B::InnerBackend>(self.dir, &device)?.with_precision(precision);
         sample(self.args, &model)

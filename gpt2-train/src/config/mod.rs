@@ -176,35 +176,58 @@ impl RunConfig {
     }
 }
 
-/// The words of [`Precision`], which belongs to a crate that knows no command line.
+/// Reads a word as [`Precision`], which belongs to a crate that knows no command line.
 #[cfg(feature = "clap")]
-fn precision_parser() -> impl clap::builder::TypedValueParser<Value = Precision> {
-    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-    PossibleValuesParser::new(["f32", "bf16"]).map(|word| {
-        if word == "bf16" {
-            Precision::Bf16
-        } else {
-            Precision::F32
-        }
-    })
+pub fn precision_parser() -> impl clap::builder::TypedValueParser<Value = Precision> {
+    word_parser(&Precision::ALL, Precision::word)
 }
 
-/// The words of [`Recompute`], likewise.
+/// Reads a word as [`Recompute`], likewise.
 #[cfg(feature = "clap")]
-fn recompute_parser() -> impl clap::builder::TypedValueParser<Value = Recompute> {
+pub fn recompute_parser() -> impl clap::builder::TypedValueParser<Value = Recompute> {
+    word_parser(&Recompute::ALL, Recompute::word)
+}
+
+#[cfg(feature = "clap")]
+fn word_parser<T: Copy + Send + Sync + 'static>(
+    choices: &'static [T],
+    word: fn(T) -> &'static str,
+) -> impl clap::builder::TypedValueParser<Value = T> {
     use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-    PossibleValuesParser::new(["none", "gelu"]).map(|word| {
-        if word == "gelu" {
-            Recompute::Gelu
-        } else {
-            Recompute::None
-        }
+    PossibleValuesParser::new(choices.iter().map(|&choice| word(choice))).map(move |given| {
+        let chosen = choices.iter().find(|&&choice| word(choice) == given);
+        *chosen.expect("a word of the list")
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "clap")]
+    #[test]
+    fn words_are_spelt_as_in_run_files() {
+        use clap::{Args as _, Command, FromArgMatches as _};
+        let read = |flag: String| {
+            let command = RunConfig::augment_args(Command::new("train"));
+            let matches = command.try_get_matches_from(["train".to_owned(), flag]).unwrap();
+            RunConfig::from_arg_matches(&matches).unwrap()
+        };
+        for precision in Precision::ALL {
+            assert_eq!(read(format!("--precision={precision}")).precision, Some(precision));
+            assert_eq!(
+                toml::Value::try_from(precision).unwrap().as_str(),
+                Some(precision.word())
+            );
+        }
+        for recompute in Recompute::ALL {
+            assert_eq!(read(format!("--recompute={recompute}")).recompute, Some(recompute));
+            assert_eq!(
+                toml::Value::try_from(recompute).unwrap().as_str(),
+                Some(recompute.word())
+            );
+        }
+    }
 
     #[test]
     fn flags_win_over_the_file() {
