@@ -3,7 +3,7 @@
 
     loss_curve.py init WEIGHTS [n_layer n_head n_embd]      a GPT-2 of random weights, for `gpt2 train --init WEIGHTS`
     gpt2 train --init WEIGHTS --data DATA --run RUN ...     any model, precision and schedule
-    loss_curve.py follow WEIGHTS DATA RUN                   prints both curves and how far apart they are
+    loss_curve.py follow WEIGHTS DATA RUN                   prints both curves, and how far apart they are
 
 The batches follow from the run's seed (gpt2-data/src/order.rs says how), the learning rates are read from its metrics.
 """
@@ -48,16 +48,21 @@ def init(weights, *shape):
     GPT2LMHeadModel(GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd, **quiet)).save_pretrained(weights)
 
 
+def tokens_of(data, split):
+    shards = sorted(path for path in Path(data).glob("*.bin") if split in path.stem)
+    return np.concatenate([np.fromfile(path, dtype=np.uint16, offset=1024) for path in shards])
+
+
 def follow(weights, data, run):
     config = tomllib.loads((Path(run) / "plan.toml").read_text())
     records = [json.loads(line) for line in open(Path(run) / "metrics.jsonl")]
-    records = [record for record in records if record.get("loss") is not None]
     batch, seq, seed = config["batch"], config["seq"], config["seed"]
-    shards = sorted(path for path in Path(data).glob("*.bin") if "train" in path.stem)
-    tokens = np.concatenate([np.fromfile(path, dtype=np.uint16, offset=1024) for path in shards])
-    windows = -(-(len(tokens) - 1) // seq)
+    training, validation = tokens_of(data, "train"), tokens_of(data, "val")
+    windows = -(-(len(training) - 1) // seq)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = config["precision"] == "tf32"
+    narrow = torch.autocast(device, dtype=torch.bfloat16, enabled=config["precision"] == "bf16")
     model = GPT2LMHeadModel.from_pretrained(weights, attn_implementation="sdpa").to(device)
     groups = [
         {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": config["weight-decay"]},
@@ -65,35 +70,51 @@ def follow(weights, data, run):
     ]
     betas, eps = (config["beta1"], config["beta2"]), config["eps"]
     optimizer = torch.optim.AdamW(groups, lr=1.0, betas=betas, eps=eps, fused=device == "cuda")
-    narrow = config["precision"] == "bf16"
-    losses = []
-    for step, record in enumerate(records):
+
+    def loss_of(tokens, starts):
+        rows = torch.tensor(np.stack([tokens[s : s + seq + 1] for s in starts]).astype(np.int64), device=device)
+        with narrow:
+            logits = model(rows[:, :-1]).logits
+        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+
+    def train_step(step, lr):
         total = 0.0
         for micro_step in range(config["grad-accum"]):
             first = (step * config["grad-accum"] + micro_step) * batch
-            starts = [min(window(windows, seed, first + row) * seq, len(tokens) - 1 - seq) for row in range(batch)]
-            rows = torch.tensor(np.stack([tokens[s : s + seq + 1] for s in starts]).astype(np.int64), device=device)
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=narrow):
-                logits = model(rows[:, :-1]).logits
-            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+            starts = [window(windows, seed, first + row) * seq for row in range(batch)]
+            loss = loss_of(training, [min(start, len(training) - 1 - seq) for start in starts])
             (loss / config["grad-accum"]).backward()
             total += loss.item() / config["grad-accum"]
         if config["grad-clip"] > 0:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config["grad-clip"])
         for group in optimizer.param_groups:
-            group["lr"] = record["lr"]
+            group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(total)
+        return total
 
-    ours, theirs = np.array([record["loss"] for record in records]), np.array(losses)
+    @torch.no_grad()
+    def evaluate():
+        starts = range(0, (len(validation) - 1) // seq * seq, seq)[: batch * config["eval-batches"]]
+        batches = [starts[first : first + batch] for first in range(0, len(starts), batch)]
+        return sum(loss_of(validation, some).item() * len(some) for some in batches) / len(starts)
+
+    ours, theirs = [], []
+    for record in records:
+        if record.get("loss") is not None:
+            ours.append(record["loss"])
+            theirs.append(train_step(len(theirs), record["lr"]))
+        if record.get("val_loss") is not None:
+            print(f"step {len(theirs)}: validation loss {record['val_loss']:.4f} against {evaluate():.4f}")
+
     width = min(20, len(ours))
     smooth = lambda curve: np.convolve(curve, np.ones(width) / width, mode="valid")
     apart = np.abs(smooth(ours) - smooth(theirs))
-    for step in range(0, len(ours), max(1, len(ours) // 10)):
+    for step in sorted({*range(0, len(ours), max(1, len(ours) // 10)), len(ours) - 1}):
         print(f"step {step + 1}: {ours[step]:.4f} against {theirs[step]:.4f}")
-    print(f"step {len(ours)}: {ours[-1]:.4f} against {theirs[-1]:.4f}")
-    print(f"means over {width} steps: at most {apart.max():.4f} nat apart, at the end {apart[-1]:.4f}")
+    for end in sorted({min(200, len(ours)), len(ours)}):
+        found = apart[: end - width + 1]
+        print(f"means over {width} steps, until step {end}: at most {found.max():.4f} nat apart, at the end {found[-1]:.4f}")
 
 
 if __name__ == "__main__":

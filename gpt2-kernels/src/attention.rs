@@ -3,7 +3,7 @@
 //! `bf16` on Hopper goes through warpgroup products and the tensor memory accelerator, on other GPUs through the products of a
 //! warp; `f32` through the CUDA cores, in single precision throughout.
 
-use crate::launch::{Kernel, Launch, Sources, compute_capability, empty, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, compute_capability, empty, is_wide, multiprocessors};
 use crate::{HEAD_SIZE, Tensor};
 use burn::tensor::{DType, TensorMetadata};
 
@@ -47,7 +47,7 @@ pub fn forward(qkv: &Tensor, heads: usize) -> Attended {
     };
     let Attended { out, log_sum } = &attended;
     let blocks = seq.div_ceil(BLOCK_ROWS);
-    if qkv.dtype == DType::F32 {
+    if is_wide(qkv.dtype) {
         Launch::on(qkv)
             .buffers([qkv, out, log_sum])
             .words([batch, heads, seq])
@@ -74,7 +74,7 @@ pub fn forward(qkv: &Tensor, heads: usize) -> Attended {
 pub fn backward(qkv: &Tensor, attended: &Attended, upstream: &Tensor, heads: usize) -> Tensor {
     let [batch, seq, width] = qkv.shape().dims();
     let by_qkv = empty(qkv, &[batch, seq, width], qkv.dtype);
-    if qkv.dtype == DType::F32 {
+    if is_wide(qkv.dtype) {
         backward_single(qkv, attended, upstream, &by_qkv, heads);
         return by_qkv;
     }

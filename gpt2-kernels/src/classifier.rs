@@ -1,6 +1,6 @@
 //! The classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
 
-use crate::launch::{Kernel, Launch, Sources, empty};
+use crate::launch::{Kernel, Launch, Sources, empty, is_wide};
 use crate::{Tensor, product};
 use burn::tensor::{DType, TensorMetadata};
 
@@ -104,7 +104,7 @@ impl<'a> Classifier<'a> {
 
     /// Writes the losses of a chunk's rows and, unless only they are wanted, the derivative over the logits.
     fn softmax(&self, chunk: &Chunk, logits: &Tensor, loss_only: bool) {
-        let mut kernel = if logits.dtype == DType::F32 {
+        let mut kernel = if is_wide(logits.dtype) {
             Kernel::new(SOURCES, "softmax_loss_f32", THREADS)
         } else {
             Kernel::new(SOURCES, "softmax_loss", THREADS).shared_memory(2 * self.padded)

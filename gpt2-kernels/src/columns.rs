@@ -54,6 +54,7 @@ pub fn operand_with_sums(matrix: &Tensor, dtype: DType) -> (Tensor, Tensor) {
             operand = empty(matrix, &[rows, columns], DType::BF16);
         } else {
             kernel = kernel.define("SUMS_ONLY", 1);
+            operand.dtype = dtype;
         }
         launch = launch.buffer(&operand);
     }

@@ -1,8 +1,8 @@
 //! GELU by itself, where no product is beside it.
 
 use crate::Tensor;
-use crate::launch::{Kernel, Launch, Sources, empty};
-use burn::tensor::{DType, TensorMetadata};
+use crate::launch::{Kernel, Launch, Sources, empty, is_wide};
+use burn::tensor::TensorMetadata;
 
 const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/gelu.cu")]);
 
@@ -28,7 +28,7 @@ pub fn backward(x: &Tensor, upstream: &Tensor) -> Tensor {
 fn launch(entry: &'static str, tensors: &[&Tensor]) {
     let x = tensors[0];
     let mut kernel = Kernel::new(SOURCES, entry, THREADS);
-    if x.dtype == DType::F32 {
+    if is_wide(x.dtype) {
         kernel = kernel.define("ELEMENT_F32", 1);
     }
     let count = x.shape().num_elements();

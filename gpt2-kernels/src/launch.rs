@@ -227,7 +227,7 @@ impl<'a> Launch<'a> {
 fn tensor_map(tensor: &Tensor, shape: &[usize], strides: &[usize], boxes: &[usize]) -> TensorMapBinding {
     let element = match tensor.dtype {
         DType::BF16 => FloatKind::BF16,
-        DType::F32 => FloatKind::F32,
+        DType::F32 | DType::Flex32 => FloatKind::F32,
         other => unreachable!("no kernel reads {other:?} by boxes"),
     };
     let rank = boxes.len();
@@ -246,6 +246,11 @@ fn tensor_map(tensor: &Tensor, shape: &[usize], strides: &[usize], boxes: &[usiz
             storage_ty: StorageType::Scalar(ElemType::Float(element)),
         },
     }
+}
+
+/// Whether elements are `f32` in memory; as operands of products in TF32 they have a type of their own.
+pub(crate) fn is_wide(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::Flex32)
 }
 
 /// A tensor on the device of `at`, whose elements are whatever was there.

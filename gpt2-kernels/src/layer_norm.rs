@@ -2,7 +2,7 @@
 
 use crate::Tensor;
 use crate::columns::sum_rows;
-use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, empty, is_wide, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 
 const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/layer_norm.cu")]);
@@ -41,7 +41,7 @@ pub fn forward(x: &Tensor, gain: &Tensor, offset: &Tensor, dtype: DType) -> Norm
         rstd: empty(x, &[rows], DType::F32),
     };
     let mut kernel = Kernel::new(SOURCES, "layer_norm_forward", 32 * FORWARD_ROWS).define("CHANNELS", channels);
-    if dtype == DType::F32 {
+    if is_wide(dtype) {
         kernel = kernel.define("OUTPUT_F32", 1);
     }
     Launch::on(x)
@@ -63,7 +63,7 @@ pub fn backward(
     let [rows, channels] = x.shape().dims();
     let threads = (channels / 4).next_multiple_of(32);
     let mut kernel = Kernel::new(SOURCES, "layer_norm_backward", threads).define("CHANNELS", channels);
-    if upstream.dtype == DType::F32 {
+    if is_wide(upstream.dtype) {
         kernel = kernel.define("UPSTREAM_F32", 1);
     }
     if sum.is_some() {

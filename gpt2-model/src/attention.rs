@@ -24,12 +24,12 @@ pub struct CausalSelfAttention<B: Backend> {
 }
 
 impl<B: Gpt2Backend> CausalSelfAttention<B> {
-    /// Attends every position to itself and those before it, and mixes the heads' values; [`Self::c_proj`] comes after it.
-    /// With a `cache`, `x` continues the sequence that the cache holds.
+    /// Attends every position to itself and those before it, mixes the heads' values and projects them. With a `cache`, `x`
+    /// continues the sequence that the cache holds.
     ///
     /// # Shapes
     /// `x` and the result are `[B · T, C]`; `seq` is T.
-    pub fn mix(
+    pub fn forward(
         &self,
         x: Tensor<B, 2>,
         seq: usize,
@@ -44,11 +44,12 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
         } else {
             attention(qkv, self.n_head)
         };
-        mixed.reshape([tokens, width / 3])
+        self.c_proj.forward(mixed.reshape([tokens, width / 3]))
     }
 
     /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.
     fn attend(&self, qkv: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
+        let qkv = round(qkv, precision);
         let [batch, seq, width] = qkv.dims();
         let (width, head_dim) = (width / 3, width / (3 * self.n_head));
         let [query, key, value]: [Tensor<B, 4>; 3] = {

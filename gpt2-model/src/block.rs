@@ -4,7 +4,7 @@ use crate::attention::CausalSelfAttention;
 use crate::kv_cache::LayerCache;
 use crate::layers::{LayerNorm, acts, widen};
 use crate::mlp::Mlp;
-use crate::ops::Gpt2Backend;
+use crate::ops::{BlockShape, BlockWeights, Gpt2Backend, block};
 use crate::precision::Precision;
 use crate::recompute::Recompute;
 use burn::module::Module;
@@ -28,6 +28,9 @@ pub struct Block<B: Backend> {
 }
 
 impl<B: Gpt2Backend> Block<B> {
+    /// With a `cache`, `x` continues the sequence that the cache holds. Dropout and the cache go operation by operation, and keep
+    /// all activations.
+    ///
     /// # Shapes
     /// `x` and the result are `[B · T, C]`, in `f32`; `seq` is T.
     pub fn forward(
@@ -38,16 +41,28 @@ impl<B: Gpt2Backend> Block<B> {
         recompute: Recompute,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
-        let normal = self.ln_1.forward(x.clone(), precision);
-        let mixed = self.attn.mix(normal, seq, precision, cache);
-        if acts(&self.resid_dropout, &x) {
-            let x = x + self.resid_dropout.forward(widen(self.attn.c_proj.forward(mixed)));
+        if cache.is_some() || acts(&self.resid_dropout, &x) || acts(&self.attn.attn_dropout, &x) {
+            let mixed = self
+                .attn
+                .forward(self.ln_1.forward(x.clone(), precision), seq, precision, cache);
+            let x = x + self.resid_dropout.forward(widen(mixed));
             let fed = self.mlp.forward(self.ln_2.forward(x.clone(), precision));
-            x + self.resid_dropout.forward(widen(fed))
-        } else {
-            let x = self.attn.c_proj.forward_onto(x, mixed);
-            let normal = self.ln_2.forward(x.clone(), precision);
-            self.mlp.forward_onto(x, normal, recompute)
+            return x + self.resid_dropout.forward(widen(fed));
         }
+        let weights = BlockWeights {
+            ln_1: self.ln_1.primitives(),
+            qkv: self.attn.c_attn.primitives(),
+            attention_out: self.attn.c_proj.primitives(),
+            ln_2: self.ln_2.primitives(),
+            feed_in: self.mlp.c_fc.primitives(),
+            feed_out: self.mlp.c_proj.primitives(),
+        };
+        let shape = BlockShape {
+            seq,
+            n_head: self.attn.n_head,
+            precision,
+            recompute,
+        };
+        block(x, weights, shape)
     }
 }

@@ -96,20 +96,22 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     let tokens = batch.saturating_mul(seq);
     let (c, heads, layers) = (config.n_embd as u64, config.n_head as u64, config.n_layer as u64);
     let (product_bytes, weight_copy) = match kept.precision {
-        Precision::F32 => (F32_BYTES, 0),
+        Precision::F32 | Precision::Tf32 => (F32_BYTES, 0),
         Precision::Bf16 => (2, 12 * c * c * 2),
     };
-    // In the type of the products what the two LayerNorms give, the packed qkv and the mixed values (6 of [N, C]), and GELU's
-    // input and output ([N, 4C] each).
-    let products = match kept.recompute {
-        Recompute::None => 14,
-        Recompute::Gelu => 10,
+    // Kept for each block: the inputs of its LayerNorms in f32; in the type of the products what they give, the packed qkv and
+    // the mixed values (6 of [N, C]), and GELU's input and output ([N, 4C] each).
+    let activations = |streams, products| tokens * c * (streams * F32_BYTES + products * product_bytes);
+    let (kept_of_block, anew) = match kept.recompute {
+        Recompute::None => (activations(2, 14), 0),
+        Recompute::Gelu => (activations(2, 10), activations(0, 4)),
+        Recompute::GeluLn => (activations(2, 8), activations(0, 4)),
+        Recompute::Block => (activations(1, 0), activations(1, 14)),
     };
-    // Kept for each block, with the inputs of its LayerNorms in f32.
-    let block = tokens * c * (2 * F32_BYTES + products * product_bytes) + weight_copy;
+    let block = kept_of_block + weight_copy;
     // Of one block at a time: what passes through it backward, and where they stand in memory the scores, the weights and
     // their derivatives, [B, H, T, T].
-    let passing = tokens * c * (4 * F32_BYTES + 8 * product_bytes);
+    let passing = activations(4, 8) + anew;
     let scores = if kept.scores {
         5 * batch * heads * seq * seq * F32_BYTES
     } else {

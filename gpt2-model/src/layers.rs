@@ -1,10 +1,11 @@
 //! The three parametrised layers that GPT-2 is made of, holding Hugging Face's names and layouts.
 
-use crate::ops::{Gpt2Backend, affine, affine_onto, layer_norm};
+use crate::ops::{Gpt2Backend, affine, layer_norm};
 use crate::precision::Precision;
 use burn::module::{Module, Param};
 use burn::nn::Dropout;
 use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 
 /// A table of vectors: token or position embedding.
@@ -32,12 +33,9 @@ impl<B: Gpt2Backend> Linear<B> {
         affine(x, self.weight.val(), self.bias.val())
     }
 
-    /// The same on top of `residual`, in its type.
-    ///
-    /// # Shapes
-    /// `x` is `[N, in]`; `residual` and the result `[N, out]`.
-    pub fn forward_onto(&self, residual: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        affine_onto(residual, x, self.weight.val(), self.bias.val())
+    /// Weights and bias, for a block that is computed as one.
+    pub(crate) fn primitives(&self) -> [FloatTensor<B>; 2] {
+        primitives(self.weight.val(), self.bias.val())
     }
 }
 
@@ -58,12 +56,21 @@ impl<B: Gpt2Backend> LayerNorm<B> {
     pub fn forward(&self, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
         layer_norm(x, self.weight.val(), self.bias.val(), precision)
     }
+
+    /// Gain and offset, for a block that is computed as one.
+    pub(crate) fn primitives(&self) -> [FloatTensor<B>; 2] {
+        primitives(self.weight.val(), self.bias.val())
+    }
 }
 
-/// `x` in the type of the products.
+fn primitives<B: Backend, const D: usize>(weight: Tensor<B, D>, bias: Tensor<B, 1>) -> [FloatTensor<B>; 2] {
+    [weight.into_primitive().tensor(), bias.into_primitive().tensor()]
+}
+
+/// `x` as Burn's own products take it in `precision`; they know no TF32 that could be asked for.
 pub(crate) fn round<B: Backend, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {
     match precision {
-        Precision::F32 => x,
+        Precision::F32 | Precision::Tf32 => widen(x),
         Precision::Bf16 if x.dtype() == DType::BF16 => x,
         Precision::Bf16 => x.cast(FloatDType::BF16),
     }
@@ -89,10 +96,10 @@ pub(crate) fn rows<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
 
 /// `x` in `f32`, the type of the residual stream.
 pub(crate) fn widen<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    if x.dtype() == DType::BF16 {
-        x.cast(FloatDType::F32)
-    } else {
+    if x.dtype() == DType::F32 {
         x
+    } else {
+        x.cast(FloatDType::F32)
     }
 }
 

@@ -102,7 +102,8 @@ impl<B: Gpt2Backend> Gpt2<B> {
         let [batch, seq, _] = hidden.dims();
         let wte = round(self.wte.weight.val(), self.precision);
         // The small operand is the one that is transposed: CPU backends copy what is.
-        let logits = wte.matmul(rows(hidden).transpose()).transpose(); // [B·T, Vp]
+        let hidden = round(rows(hidden), self.precision);
+        let logits = wte.matmul(hidden.transpose()).transpose(); // [B·T, Vp]
         widen(logits)
             .narrow(1, 0, self.config.vocab_size)
             .reshape([batch, seq, self.config.vocab_size])

@@ -10,19 +10,26 @@ pub enum Recompute {
     /// All are kept.
     #[default]
     None,
-    /// GELU's outputs, a fifth of all activations, are computed from its inputs once more.
+    /// GELU's outputs are computed from its inputs once more.
     Gelu,
+    /// And what the LayerNorms before attention and feed-forward gave, from the residual stream.
+    #[serde(rename = "gelu,ln")]
+    GeluLn,
+    /// Of each block only its input is kept: its forward pass, without the last product, is done twice.
+    Block,
 }
 
 impl Recompute {
     /// Every choice.
-    pub const ALL: [Self; 2] = [Self::None, Self::Gelu];
+    pub const ALL: [Self; 4] = [Self::None, Self::Gelu, Self::GeluLn, Self::Block];
 
     /// Its word in run files and flags.
     pub const fn word(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Gelu => "gelu",
+            Self::GeluLn => "gelu,ln",
+            Self::Block => "block",
         }
     }
 }

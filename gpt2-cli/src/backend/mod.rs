@@ -134,6 +134,7 @@ impl Chosen {
     pub(crate) fn peak_flops(&self, precision: Precision) -> Option<f64> {
         let arithmetic = match precision {
             Precision::Bf16 => Arithmetic::Bf16,
+            Precision::Tf32 => Arithmetic::Tf32,
             Precision::F32 => Arithmetic::F32,
         };
         peak_flops(&self.device.name, arithmetic)

@@ -48,6 +48,7 @@ fn operations(args: &BenchOperationsArgs) -> Result<(), CliError> {
     let Operations {
         operations,
         product_ceiling,
+        ceiling_side,
         memory_ceiling,
     } = dispatch(&chosen, job)?;
     let total: f64 = operations.iter().map(Operation::ms_per_step).sum();
@@ -97,7 +98,7 @@ fn operations(args: &BenchOperationsArgs) -> Result<(), CliError> {
     let step = timing.step_ms_median;
     print(format!(
         "\noperations {total:.1} ms, whole step {step:.1} ms (median of {}): {:.1} GFLOP/s, {:.0} % of the most\n\
-         at most {:.1} GFLOP/s (product of 2,048 by 2,048) and {:.1} GB/s (read and written)\n",
+         at most {:.1} GFLOP/s (product of {ceiling_side} by {ceiling_side}) and {:.1} GB/s (read and written)\n",
         timing.steps,
         flop / step / 1e6,
         100.0 * flop / step * 1e3 / product_ceiling,

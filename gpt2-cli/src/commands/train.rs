@@ -293,15 +293,19 @@ pub(crate) fn check_precision<B: Backend>(
     device: &B::Device,
     chosen: &Chosen,
 ) -> Result<(), CliError> {
-    let computes = chosen.backend != BackendChoice::Ndarray && B::supports_dtype(device, DType::BF16);
-    if precision == Precision::Bf16 && !computes {
-        return Err(TrainError::InvalidValue {
-            key: "precision",
-            value: precision.to_string(),
-            expected: format!("f32 on {} ({})", chosen.backend, chosen.device.name),
-            mend: "this device does not compute in bf16; drop the flag or choose another `--backend`".to_owned(),
-        }
-        .into());
+    let computes = match precision {
+        Precision::F32 => true,
+        Precision::Tf32 => chosen.backend == BackendChoice::Cuda,
+        Precision::Bf16 => chosen.backend != BackendChoice::Ndarray && B::supports_dtype(device, DType::BF16),
+    };
+    if computes {
+        return Ok(());
     }
-    Ok(())
+    Err(TrainError::InvalidValue {
+        key: "precision",
+        value: precision.to_string(),
+        expected: format!("f32 on {} ({})", chosen.backend, chosen.device.name),
+        mend: format!("this device does not compute in {precision}; drop the flag or choose another `--backend`"),
+    }
+    .into())
 }

@@ -3,7 +3,7 @@
 use crate::{floats, relative_error};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::Precision;
 use gpt2_model::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
 use gpt2_train::optimizer::TrainingBackend;
@@ -62,10 +62,7 @@ where
         vocab_size: vocab,
         precision,
     };
-    let operand = match precision {
-        Precision::F32 => hidden_1.clone(),
-        Precision::Bf16 => hidden_1.clone().cast(FloatDType::BF16),
-    };
+    let operand = hidden_1.clone().cast(precision.operands());
     // The factor shows whether the upstream gradient is used.
     let loss_1 = classifier_loss(operand, wte_1.clone(), targets_1, shape) * 3.0;
 
@@ -87,10 +84,10 @@ where
 
 crate::on_every_backend!(check);
 
-/// Two chunks of `bf16` logits of GPT-2's vocabulary.
+/// The kernels, with two chunks of logits of GPT-2's vocabulary.
 #[cfg(feature = "cuda")]
 #[test]
-fn bf16() {
+fn kernels() {
     if crate::present("cuda", "no CUDA device") {
         let shape = Shape {
             rows: 4_200,
@@ -99,6 +96,12 @@ fn bf16() {
             padded: 50_304,
         };
         let device = burn_cuda::CudaDevice::default();
-        check_in::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(&device, 1e-2, shape, Precision::Bf16);
+        for (precision, tolerance) in [
+            (Precision::F32, 5e-3), // of the expected values, whose products are TF32 in Burn
+            (Precision::Tf32, 5e-3),
+            (Precision::Bf16, 1e-2),
+        ] {
+            check_in::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(&device, tolerance, shape, precision);
+        }
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
-use gpt2_model::ops::{self, Gpt2Backend};
+use gpt2_model::ops::{self, BlockShape, BlockWeights, Gpt2Backend};
 use gpt2_model::{Precision, Recompute};
 use gpt2_train::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
 use rand::{RngExt, SeedableRng};
@@ -61,9 +61,12 @@ fn evaluate<B: AutodiffBackend>(
 /// Fails where the two disagree: first the value, then the derivative by each input.
 fn compare(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = relative_error(found, expected);
-        println!("output {i}: relative error {error:.1e}");
+    let errors: Vec<f64> = found.iter().zip(expected).map(|(a, b)| relative_error(a, b)).collect();
+    // `cargo test operations -- --nocapture` prints the table of errors.
+    let thread = std::thread::current();
+    let words: Vec<String> = errors.iter().map(|error| format!("{error:.1e}")).collect();
+    println!("{}: {}", thread.name().unwrap_or_default(), words.join(" "));
+    for (i, error) in errors.into_iter().enumerate() {
         assert!(error < tolerance, "output {i}: relative error {error:.2e}");
     }
 }
@@ -95,6 +98,79 @@ fn exact_attention(qkv: &Tensor<Exact, 2>, [batch, seq, head_dim]: [usize; 3]) -
     weights.matmul(part(2)).swap_dims(1, 2).reshape([batch * seq, width])
 }
 
+/// A block's input and parameters, in the order of [`BlockWeights`], where GELU and softmax are neither straight nor flat.
+fn block_inputs(rows: usize, width: usize) -> Vec<Matrix> {
+    let norm = [[1, width], [1, width]];
+    let product = |inner: usize, outer: usize| [[inner, outer], [1, outer]];
+    let parameters = [
+        norm,
+        product(width, 3 * width),
+        product(width, width),
+        norm,
+        product(width, 4 * width),
+        product(4 * width, width),
+    ];
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let shapes = std::iter::once([rows, width]).chain(parameters.into_iter().flatten());
+    let spread = 1.0 / (width as f64).sqrt();
+    let scaled = |mut matrix: Matrix| {
+        let is_weight = matrix.shape[0] > 1 && matrix.shape[0] != rows;
+        for value in &mut matrix.values {
+            *value *= if is_weight { spread } else { 1.0 };
+        }
+        matrix
+    };
+    shapes.map(|shape| scaled(Matrix::random(&mut rng, shape))).collect()
+}
+
+fn block_of<B: Gpt2Backend>(inputs: Vec<Tensor<B, 2>>, shape: BlockShape) -> Tensor<B, 2> {
+    let mut inputs = inputs.into_iter();
+    let mut next = || inputs.next().unwrap();
+    let x = next();
+    let vector = |tensor: Tensor<B, 2>| tensor.squeeze_dim::<1>(0).into_primitive().tensor();
+    let mut weights = |is_norm: bool| {
+        let (weight, bias) = (next(), next());
+        let weight = if is_norm {
+            vector(weight)
+        } else {
+            weight.into_primitive().tensor()
+        };
+        [weight, vector(bias)]
+    };
+    let weights = BlockWeights {
+        ln_1: weights(true),
+        qkv: weights(false),
+        attention_out: weights(false),
+        ln_2: weights(true),
+        feed_in: weights(false),
+        feed_out: weights(false),
+    };
+    ops::block(x, weights, shape)
+}
+
+/// Of `[batch * seq, width]` and heads of `head_dim`.
+fn exact_block(inputs: Vec<Tensor<Exact, 2>>, [batch, seq, head_dim]: [usize; 3]) -> Tensor<Exact, 2> {
+    let [
+        x,
+        g_1,
+        b_1,
+        w_qkv,
+        b_qkv,
+        w_out,
+        b_out,
+        g_2,
+        b_2,
+        w_in,
+        b_in,
+        w_fed,
+        b_fed,
+    ] = inputs.try_into().unwrap();
+    let qkv = exact_layer_norm(x.clone(), g_1, b_1).matmul(w_qkv) + b_qkv;
+    let x = x + exact_attention(&qkv, [batch, seq, head_dim]).matmul(w_out) + b_out;
+    let inner = exact_layer_norm(x.clone(), g_2, b_2).matmul(w_in) + b_in;
+    x + exact_gelu(inner).matmul(w_fed) + b_fed
+}
+
 mod affine {
     use super::*;
 
@@ -116,18 +192,6 @@ mod affine {
             let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
                 let [x, w, bias] = inputs.try_into().unwrap();
                 x.matmul(w) + bias
-            });
-            compare(&found, &expected, tolerance);
-
-            let [x, w, bias] = inputs;
-            let inputs = [x, w, bias, Matrix::random(&mut rng, [rows, columns])];
-            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
-                let [x, w, bias, residual] = inputs.try_into().unwrap();
-                ops::affine_onto(residual, x, w, bias.squeeze_dim(0))
-            });
-            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
-                let [x, w, bias, residual] = inputs.try_into().unwrap();
-                residual + x.matmul(w) + bias
             });
             compare(&found, &expected, tolerance);
         }
@@ -188,43 +252,32 @@ mod embed {
     crate::on_every_backend!(check);
 }
 
-mod feed_forward {
+mod block {
     use super::*;
 
-    const ROWS: usize = 133;
-    const WIDTH: usize = 64;
+    /// Batch, length and width.
+    const SHAPES: [[usize; 3]; 2] = [[2, 3, 12], [2, 70, 128]];
 
     fn check<B>(device: &B::Device, tolerance: f64)
     where
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let mut rng = ChaCha8Rng::seed_from_u64(9);
-        let stream = [ROWS, WIDTH];
-        let shapes = [
-            stream,
-            stream,
-            [WIDTH, 4 * WIDTH],
-            [1, 4 * WIDTH],
-            [4 * WIDTH, WIDTH],
-            [1, WIDTH],
-        ];
-        let mut inputs = shapes.map(|shape| Matrix::random(&mut rng, shape));
-        for value in &mut inputs[2].values {
-            // Where GELU is neither straight nor flat.
-            *value *= 0.2;
-        }
-        let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
-            let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
-            residual + exact_gelu(x.matmul(w_in) + bias_in).matmul(w_out) + bias_out
-        });
-        for recompute in [Recompute::None, Recompute::Gelu] {
-            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
-                let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
-                let biases = [bias_in.squeeze_dim(0), bias_out.squeeze_dim(0)];
-                ops::feed_forward(residual, x, [w_in, w_out], biases, recompute)
+        for [batch, seq, width] in SHAPES {
+            let inputs = block_inputs(batch * seq, width);
+            let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
+                exact_block(inputs, [batch, seq, width / HEADS])
             });
-            compare(&found, &expected, tolerance);
+            for recompute in Recompute::ALL {
+                let shape = BlockShape {
+                    seq,
+                    n_head: HEADS,
+                    precision: Precision::F32,
+                    recompute,
+                };
+                let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| block_of(inputs, shape));
+                compare(&found, &expected, tolerance);
+            }
         }
     }
 
@@ -346,45 +399,48 @@ mod attention {
     crate::on_every_backend!(check);
 }
 
-/// Operands of products in `bf16`, against the formula in `f64` on the same rounded numbers.
+/// The kernels for CUDA in every precision, against the formula in `f64` on numbers that all precisions hold.
 #[cfg(feature = "cuda")]
-mod bf16 {
+mod kernels {
     use super::*;
 
-    type Narrow = Autodiff<ops::Cuda>;
+    type Kernels = Autodiff<ops::Cuda>;
 
-    /// Rounding to eight bits, of the operands' products and of the derivatives between them.
-    const TOLERANCE: f64 = 1e-2;
+    /// What rounding the operands of products and the derivatives between them may cost.
+    const TOLERANCES: [(Precision, f64); 3] =
+        [(Precision::F32, 1e-5), (Precision::Tf32, 2e-3), (Precision::Bf16, 1e-2)];
 
     fn evaluate_both(
         shapes: &[[usize; 2]],
-        narrow: impl Fn(Vec<Tensor<Narrow, 2>>) -> Tensor<Narrow, 2>,
+        operation: impl Fn(Vec<Tensor<Kernels, 2>>, Precision) -> Tensor<Kernels, 2>,
+        exact: impl Fn(Vec<Tensor<Exact, 2>>) -> Tensor<Exact, 2>,
+    ) {
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let inputs = shapes.iter().map(|&shape| Matrix::random(&mut rng, shape));
+        check(inputs.collect(), operation, exact);
+    }
+
+    fn check(
+        mut inputs: Vec<Matrix>,
+        operation: impl Fn(Vec<Tensor<Kernels, 2>>, Precision) -> Tensor<Kernels, 2>,
         exact: impl Fn(Vec<Tensor<Exact, 2>>) -> Tensor<Exact, 2>,
     ) {
         if !crate::present("cuda", "no CUDA device") {
             return;
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(11);
-        let inputs: Vec<Matrix> = shapes
-            .iter()
-            .map(|&shape| {
-                let mut matrix = Matrix::random(&mut rng, shape);
-                for value in &mut matrix.values {
-                    // Numbers that bf16 holds: a sign, and seven bits and a place.
-                    *value = f64::from(f32::from_bits((*value as f32).to_bits() & 0xffff_0000));
-                }
-                matrix
-            })
-            .collect();
-        let found = evaluate::<Narrow>(&inputs, FloatDType::F32, &burn_cuda::CudaDevice::default(), |inputs| {
-            narrow(inputs).cast(FloatDType::F32)
-        });
+        for value in inputs.iter_mut().flat_map(|matrix| &mut matrix.values) {
+            // Numbers that bf16 holds: a sign, and seven bits and a place.
+            *value = f64::from(f32::from_bits((*value as f32).to_bits() & 0xffff_0000));
+        }
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, exact);
-        compare(&found, &expected, TOLERANCE);
-    }
-
-    fn round(x: Tensor<Narrow, 2>) -> Tensor<Narrow, 2> {
-        x.cast(FloatDType::BF16)
+        for (precision, tolerance) in TOLERANCES {
+            let device = burn_cuda::CudaDevice::default();
+            let found = evaluate::<Kernels>(&inputs, FloatDType::F32, &device, |inputs| {
+                operation(inputs, precision).cast(FloatDType::F32)
+            });
+            print!("{precision} ");
+            compare(&found, &expected, tolerance);
+        }
     }
 
     #[test]
@@ -392,53 +448,36 @@ mod bf16 {
         for [rows, inner, outer] in [[5, 64, 64], [1000, 192, 320], [300, 1024, 136]] {
             evaluate_both(
                 &[[rows, inner], [inner, outer], [1, outer]],
-                |inputs| {
+                |inputs, precision| {
                     let [x, w, bias] = inputs.try_into().unwrap();
-                    ops::affine(round(x), w, bias.squeeze_dim(0))
+                    ops::affine(x.cast(precision.operands()), w, bias.squeeze_dim(0))
                 },
                 |inputs| {
                     let [x, w, bias] = inputs.try_into().unwrap();
                     x.matmul(w) + bias
                 },
             );
-            evaluate_both(
-                &[[rows, outer], [rows, inner], [inner, outer], [1, outer]],
-                |inputs| {
-                    let [residual, x, w, bias] = inputs.try_into().unwrap();
-                    ops::affine_onto(residual, round(x), w, bias.squeeze_dim(0))
-                },
-                |inputs| {
-                    let [residual, x, w, bias] = inputs.try_into().unwrap();
-                    residual + x.matmul(w) + bias
-                },
-            );
         }
     }
 
     #[test]
-    fn feed_forward() {
-        let (rows, width) = (333, 128);
-        let shapes = [
-            [rows, width],
-            [rows, width],
-            [width, 4 * width],
-            [1, 4 * width],
-            [4 * width, width],
-            [1, width],
-        ];
-        for recompute in [Recompute::None, Recompute::Gelu] {
-            evaluate_both(
-                &shapes,
-                |inputs| {
-                    let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
-                    let biases = [bias_in.squeeze_dim(0), bias_out.squeeze_dim(0)];
-                    ops::feed_forward(residual, round(x * 0.125), [w_in, w_out], biases, recompute)
-                },
-                |inputs| {
-                    let [residual, x, w_in, bias_in, w_out, bias_out] = inputs.try_into().unwrap();
-                    residual + exact_gelu((x * 0.125).matmul(w_in) + bias_in).matmul(w_out) + bias_out
-                },
-            );
+    fn block() {
+        for [batch, seq, width] in [[2, 150, 128], [1, 40, 128]] {
+            for recompute in Recompute::ALL {
+                check(
+                    block_inputs(batch * seq, width),
+                    |inputs, precision| {
+                        let shape = BlockShape {
+                            seq,
+                            n_head: HEADS,
+                            precision,
+                            recompute,
+                        };
+                        block_of(inputs, shape)
+                    },
+                    |inputs| exact_block(inputs, [batch, seq, width / HEADS]),
+                );
+            }
         }
     }
 
@@ -448,8 +487,11 @@ mod bf16 {
             let width = HEADS * 64;
             evaluate_both(
                 &[[batch * seq, 3 * width]],
-                |inputs| {
-                    let qkv = round(inputs[0].clone()).reshape([batch, seq, 3 * width]);
+                |inputs, precision| {
+                    let qkv = inputs[0]
+                        .clone()
+                        .cast(precision.operands())
+                        .reshape([batch, seq, 3 * width]);
                     ops::attention(qkv, HEADS).reshape([batch * seq, width])
                 },
                 |inputs| exact_attention(&inputs[0], [batch, seq, 64]),
@@ -461,9 +503,9 @@ mod bf16 {
     fn layer_norm() {
         evaluate_both(
             &[[77, 192], [1, 192], [1, 192]],
-            |inputs| {
+            |inputs, precision| {
                 let [x, weight, bias] = inputs.try_into().unwrap();
-                let normal = ops::layer_norm(x.clone(), weight.squeeze_dim(0), bias.squeeze_dim(0), Precision::Bf16);
+                let normal = ops::layer_norm(x.clone(), weight.squeeze_dim(0), bias.squeeze_dim(0), precision);
                 x + normal.cast(FloatDType::F32)
             },
             |inputs| {

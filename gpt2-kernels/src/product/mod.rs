@@ -1,7 +1,8 @@
 //! Matrix products with what comes right after them.
 //!
 //! Which kernel runs follows from the operands' type and the device: `bf16` on Hopper through its warpgroup products, on
-//! other GPUs through those of a warp; `f32` on the CUDA cores, in single precision throughout.
+//! other GPUs through those of a warp; `f32` on the CUDA cores, in single precision throughout; `f32` as an operand in TF32 (Burn's
+//! `Flex32`) on the tensor cores.
 
 mod hopper;
 mod tiled;
@@ -147,6 +148,7 @@ impl Sizes {
 enum Path {
     Hopper,
     Portable,
+    Tf32,
     Single,
 }
 
@@ -157,12 +159,14 @@ fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue
     let in_panels = widths.iter().all(|width| width % hopper::PANEL == 0);
     let path = match a.dtype {
         DType::F32 => Path::Single,
+        DType::Flex32 => Path::Tf32,
         _ if in_panels && compute_capability(a) == (9, 0) => Path::Hopper,
         _ => Path::Portable,
     };
     match path {
         Path::Hopper => hopper::run(layout, sizes, [a, b], out, epilogue),
         Path::Portable => tiled::BF16.run(layout, sizes, [a, b], out, epilogue),
+        Path::Tf32 => tiled::TF32.run(layout, sizes, [a, b], out, epilogue),
         Path::Single => tiled::F32.run(layout, sizes, [a, b], out, epilogue),
     }
     path

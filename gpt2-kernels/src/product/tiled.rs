@@ -1,5 +1,5 @@
 //! Products in square tiles, by a warp's instructions: `bf16` on the tensor cores that every GPU since Ampere has, and `f32` on
-//! the CUDA cores. Both kernels take the same arguments.
+//! the CUDA cores or, rounded to TF32, on the tensor cores too. All take the same arguments.
 
 use super::{Epilogue, Layout, Sizes};
 use crate::Tensor;
@@ -45,6 +45,12 @@ pub(super) const BF16: Family = Family {
     plain_f32: 6,
 };
 
+/// `f32` operands, multiplied in TF32.
+pub(super) const TF32: Family = Family {
+    defines: &[("WARP_N", WARP_N), ("STAGES", STAGES), ("TF32", 1)],
+    ..BF16
+};
+
 /// Columns of a thread of [`F32`].
 const THREAD_N: usize = 16;
 
@@ -69,6 +75,12 @@ impl Family {
         (k.div_ceil(part), part)
     }
 
+    fn kernel(&self, entry: &'static str, threads: usize) -> Kernel {
+        let kernel = Kernel::new(self.sources, entry, threads);
+        let defines = self.defines.iter();
+        defines.fold(kernel, |kernel, &(name, value)| kernel.define(name, value))
+    }
+
     pub(super) fn run(&self, layout: Layout, sizes: Sizes, [a, b]: [&Tensor; 2], out: &Tensor, epilogue: &Epilogue) {
         let Sizes { m, n, k } = sizes;
         let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
@@ -84,15 +96,13 @@ impl Family {
             Epilogue::Single { accumulate: false } => (self.plain_f32, out, out),
         };
         let product = |code, to: &Tensor| {
-            let mut kernel = Kernel::new(self.sources, self.entries[0], self.threads)
+            let kernel = self
+                .kernel(self.entries[0], self.threads)
                 .define("LAYOUT", layout.code())
                 .define("EPILOGUE", code)
                 .define("TILE_M", TILE)
                 .define("TILE_N", TILE)
                 .shared_memory(self.shared_memory);
-            for &(name, value) in self.defines {
-                kernel = kernel.define(name, value);
-            }
             Launch::on(out)
                 .buffers([a, b, to, bias, extra])
                 .words([m, n, k, part])
@@ -104,7 +114,8 @@ impl Family {
         }
         let parts = empty(out, &[splits, m, n], DType::F32);
         product(self.plain_f32, &parts);
-        let reduce = Kernel::new(self.sources, self.entries[1], 256)
+        let reduce = self
+            .kernel(self.entries[1], 256)
             .define("REDUCE", 1)
             .define("EPILOGUE", code);
         Launch::on(out)
@@ -120,7 +131,7 @@ mod tests {
 
     #[test]
     fn parts_cover_the_sum() {
-        for family in [BF16, F32] {
+        for family in [BF16, TF32, F32] {
             for (tiles, k) in [(1, 7), (36, 8192), (36, 8200), (300, 50_304), (6, 1024)] {
                 let (splits, part) = family.splits(tiles, k, 132);
                 assert!((splits - 1) * part < k && k <= splits * part, "{tiles} tiles, {k}");

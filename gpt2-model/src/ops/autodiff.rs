@@ -1,15 +1,12 @@
 //! Derivatives of the operations, for any backend that has them.
 
-use super::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FedForward, FeedForwardWeights, Gpt2Backend,
-    Normalised,
-};
+use super::block::{self, Activations};
+use super::{Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, Gpt2Backend, Normalised};
 use crate::precision::Precision;
-use crate::recompute::Recompute;
 use burn::backend::Autodiff;
-use burn::tensor::TensorMetadata;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::{DType, TensorMetadata};
 use burn_autodiff::NodeId;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
@@ -70,38 +67,13 @@ impl<B: Gpt2Backend> Backward<B, 2> for EmbedBackward {
         // A tied classifier has its derivative there already: far larger than the few rows that are added here.
         let sum = wte.take(grads);
         let found = B::embed_backward([wte.value(), wpe], tokens, past, upstream, sum);
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
+        register::<B, 2>(ops.parents.map(|parent| parent.map(|parent| parent.id)), found, grads);
     }
 }
 
-/// The affine map's backward pass, and what was added to its result.
+/// The affine map's backward pass.
 #[derive(Debug)]
 struct AffineBackward;
-
-impl AffineBackward {
-    fn register<B: Gpt2Backend>(
-        [x, w]: [FloatTensor<B>; 2],
-        upstream: FloatTensor<B>,
-        parents: [Option<NodeId>; 3],
-        grads: &mut Gradients,
-    ) {
-        let wanted = AffineGradients {
-            x: parents[0].is_some(),
-            w: parents[1].is_some(),
-            bias: parents[2].is_some(),
-        };
-        let found = B::affine_backward(x, w, upstream, wanted);
-        for (parent, gradient) in parents.into_iter().zip([found.x, found.w, found.bias]) {
-            if let Some((parent, gradient)) = parent.zip(gradient) {
-                grads.register::<B>(parent, gradient);
-            }
-        }
-    }
-}
 
 impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
     /// Input and rounded weights.
@@ -109,47 +81,38 @@ impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
-        let parents = ops.parents.map(|parent| parent.map(|parent| parent.id));
-        Self::register::<B>(ops.state, upstream, parents, grads);
+        let [x, w] = ops.state;
+        let found = B::affine_backward(x, w, upstream);
+        register::<B, 3>(
+            ops.parents.map(|parent| parent.map(|parent| parent.id)),
+            [found.x, found.w, found.bias],
+            grads,
+        );
     }
 }
 
-impl<B: Gpt2Backend> Backward<B, 4> for AffineBackward {
-    /// Input and rounded weights.
-    type State = [FloatTensor<B>; 2];
-
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
-        let [x, w, bias, residual] = ops.parents.map(|parent| parent.map(|parent| parent.id));
-        if let Some(residual) = residual {
-            grads.register::<B>(residual, upstream.clone());
-        }
-        Self::register::<B>(ops.state, upstream, [x, w, bias], grads);
-    }
-}
-
-/// The backward pass of the feed-forward half.
+/// A block's backward pass.
 #[derive(Debug)]
-struct FeedForwardBackward;
+struct BlockBackward;
 
-impl<B: Gpt2Backend> Backward<B, 6> for FeedForwardBackward {
-    /// Input, rounded weights, and what the forward pass gave.
-    type State = (FloatTensor<B>, [FloatTensor<B>; 2], FedForward<FloatTensor<B>>);
+impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
+    /// Input, parameters with rounded weights, what is kept of the activations, and the shape.
+    type State = (
+        FloatTensor<B>,
+        BlockWeights<FloatTensor<B>>,
+        Option<Activations<FloatTensor<B>>>,
+        BlockShape,
+    );
 
-    fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 13>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
-        let [residual, parents @ ..] = ops.parents;
-        if let Some(residual) = residual {
-            grads.register::<B>(residual.id, upstream.clone());
-        }
-        let (x, weights, fed) = ops.state;
-        let (by_x, by) = B::feed_forward_backward(x, weights, fed, upstream);
-        let found = [by_x, by.w_in, by.bias_in, by.w_out, by.bias_out];
-        for (parent, gradient) in parents.into_iter().zip(found) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
+        let (x, weights, kept, shape) = ops.state;
+        let (by_x, by) = block::derivatives::<B>(x, weights, kept, shape, upstream);
+        register::<B, 13>(
+            ops.parents.map(|parent| parent.map(|parent| parent.id)),
+            std::iter::once(by_x).chain(by.into_iter()),
+            grads,
+        );
     }
 }
 
@@ -169,24 +132,23 @@ impl<B: Gpt2Backend> Backward<B, 1> for GeluBackward {
     }
 }
 
-/// LayerNorm's backward pass adds to the gradient that came around it, along the residual stream.
+/// LayerNorm's backward pass.
 #[derive(Debug)]
 struct LayerNormBackward;
 
 impl<B: Gpt2Backend> Backward<B, 3> for LayerNormBackward {
     /// Input, gain and the rows' statistics.
-    type State = (SoFar<B>, FloatTensor<B>, Option<[FloatTensor<B>; 2]>);
+    type State = (FloatTensor<B>, FloatTensor<B>, Option<[FloatTensor<B>; 2]>);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
         let (x, weight, statistics) = ops.state;
-        let sum = x.take(grads);
-        let found = B::normalise_rows_backward(x.value(), weight, statistics, upstream, sum);
-        for (parent, gradient) in ops.parents.into_iter().zip([found.x, found.weight, found.bias]) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
+        let found = B::normalise_rows_backward(x, weight, statistics, upstream, None);
+        register::<B, 3>(
+            ops.parents.map(|parent| parent.map(|parent| parent.id)),
+            [found.x, found.weight, found.bias],
+            grads,
+        );
     }
 }
 
@@ -208,12 +170,25 @@ impl<B: Gpt2Backend> Backward<B, 1> for AttentionBackward {
     }
 }
 
-/// `w` in the type of `x`.
-fn rounded<B: Gpt2Backend>(w: FloatTensor<B>, x: &FloatTensor<B>) -> FloatTensor<B> {
-    if w.dtype() == x.dtype() {
+/// Registers each derivative that somebody asks for.
+fn register<B: Backend, const N: usize>(
+    parents: [Option<NodeId>; N],
+    derivatives: impl IntoIterator<Item = FloatTensor<B>>,
+    grads: &mut Gradients,
+) {
+    for (parent, derivative) in parents.into_iter().zip(derivatives) {
+        if let Some(parent) = parent {
+            grads.register::<B>(parent, derivative);
+        }
+    }
+}
+
+/// `w` as an operand of products of `dtype`.
+fn rounded<B: Gpt2Backend>(w: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if w.dtype() == dtype {
         w
     } else {
-        B::round_weights(w, x.dtype().into())
+        B::round_weights(w, dtype.into())
     }
 }
 
@@ -237,74 +212,36 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
 
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [x.node.clone(), w.node.clone(), bias.node.clone()];
-        let (x, w) = (x.primitive.clone(), rounded::<B>(w.primitive, &x.primitive));
+        let (x, w) = (x.primitive.clone(), rounded::<B>(w.primitive, x.primitive.dtype()));
         let value = B::affine(x.clone(), w.clone(), bias.primitive);
-        match Backward::<B, 3>::prepare::<C>(AffineBackward, nodes)
-            .compute_bound()
-            .stateful()
-        {
+        match AffineBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish([x, w], value),
             OpsKind::UnTracked(prepared) => prepared.finish(value),
         }
     }
 
-    fn affine_onto(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let nodes = [x.node, w.node, bias.node, residual.node];
-        let (x, w) = (x.primitive.clone(), rounded::<B>(w.primitive, &x.primitive));
-        let value = B::affine_onto(residual.primitive, x.clone(), w.clone(), bias.primitive);
-        match Backward::<B, 4>::prepare::<C>(AffineBackward, nodes)
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prepared) => prepared.finish([x, w], value),
-            OpsKind::UnTracked(prepared) => prepared.finish(value),
-        }
-    }
-
-    fn feed_forward(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weights: FeedForwardWeights<FloatTensor<Self>>,
-        recompute: Recompute,
-    ) -> FedForward<FloatTensor<Self>> {
-        let FeedForwardWeights {
-            w_in,
-            bias_in,
-            w_out,
-            bias_out,
-        } = weights;
-        let nodes = [
-            residual.node,
-            x.node,
-            w_in.node,
-            bias_in.node,
-            w_out.node,
-            bias_out.node,
-        ];
-        let x = x.primitive;
-        let weights = FeedForwardWeights {
-            w_in: rounded::<B>(w_in.primitive, &x),
-            bias_in: bias_in.primitive,
-            w_out: rounded::<B>(w_out.primitive, &x),
-            bias_out: bias_out.primitive,
+    fn block(x: FloatTensor<Self>, weights: BlockWeights<FloatTensor<Self>>, shape: BlockShape) -> FloatTensor<Self> {
+        let parameters = weights.clone().into_iter().map(|parameter| parameter.node);
+        let nodes: Vec<_> = std::iter::once(x.node.clone()).chain(parameters).collect();
+        let nodes: [_; 13] = nodes.try_into().expect("an input and twelve parameters");
+        let dtype = shape.precision.operands().into();
+        let operand = |[w, bias]: [FloatTensor<B>; 2]| [rounded::<B>(w, dtype), bias];
+        let weights = weights.map(|parameter| parameter.primitive);
+        let weights = BlockWeights {
+            qkv: operand(weights.qkv),
+            attention_out: operand(weights.attention_out),
+            feed_in: operand(weights.feed_in),
+            feed_out: operand(weights.feed_out),
+            ..weights
         };
-        let products = [weights.w_in.clone(), weights.w_out.clone()];
-        let fed = B::feed_forward(residual.primitive, x.clone(), weights, recompute);
-        let inner = Self::from_inner(fed.inner.clone());
-        let activated = fed.activated.clone().map(Self::from_inner);
-        let out = match FeedForwardBackward.prepare::<C>(nodes).compute_bound().stateful() {
+        let (out, activations) = block::value::<B>(x.primitive.clone(), &weights, shape);
+        match BlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let out = fed.out.clone();
-                prepared.finish((x, products, fed), out)
+                let kept = activations.kept(shape.recompute);
+                prepared.finish((x.primitive, weights, kept, shape), out)
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(fed.out),
-        };
-        FedForward { out, inner, activated }
+            OpsKind::UnTracked(prepared) => prepared.finish(out),
+        }
     }
 
     fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -324,9 +261,7 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         let value = B::normalise_rows(x.primitive.clone(), weight.primitive.clone(), bias.primitive, precision);
         let statistics = value.statistics.clone().map(|both| both.map(Self::from_inner));
         let out = match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                prepared.finish((SoFar::of::<C>(&x), weight.primitive, value.statistics), value.out)
-            }
+            OpsKind::Tracked(prepared) => prepared.finish((x.primitive, weight.primitive, value.statistics), value.out),
             OpsKind::UnTracked(prepared) => prepared.finish(value.out),
         };
         Normalised { out, statistics }

@@ -4,11 +4,10 @@
 //! as every published GPT-2 has. Other shapes take the reference.
 
 use super::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FedForward, FeedForwardWeights, Gpt2Backend,
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, Gpt2Backend,
     LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
 };
 use crate::precision::Precision;
-use crate::recompute::Recompute;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
 use burn_cubecl::CubeBackend;
@@ -95,6 +94,11 @@ impl Gpt2Backend for Cuda {
     fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
         match dtype {
             FloatDType::BF16 if in_fours(&w) => kernels::columns::round(&contiguous(w)),
+            // The same in memory.
+            FloatDType::Flex32 => Tensor {
+                dtype: DType::Flex32,
+                ..w
+            },
             _ => Self::float_cast(w, dtype),
         }
     }
@@ -124,50 +128,39 @@ impl Gpt2Backend for Cuda {
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
         upstream: FloatTensor<Self>,
-        wanted: AffineGradients<bool>,
-    ) -> AffineGradients<Option<FloatTensor<Self>>> {
+    ) -> AffineGradients<FloatTensor<Self>> {
         if !multiplies(&w) {
-            return affine::derivatives::<Self>(x, w, upstream, wanted);
+            return affine::derivatives::<Self>(x, w, upstream);
         }
         let w = operand(w, &x);
         let x = contiguous(x);
         let (upstream, bias) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
         AffineGradients {
-            x: wanted.x.then(|| kernels::product::transposed(&upstream, &w)),
-            w: wanted.w.then(|| kernels::product::by_rows(&x, &upstream)),
-            bias: wanted.bias.then_some(bias),
+            x: kernels::product::transposed(&upstream, &w),
+            w: kernels::product::by_rows(&x, &upstream),
+            bias,
         }
     }
 
-    fn feed_forward(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weights: FeedForwardWeights<FloatTensor<Self>>,
-        recompute: Recompute,
-    ) -> FedForward<FloatTensor<Self>> {
-        if !multiplies(&weights.w_in) {
-            return feed_forward::value::<Self>(residual, x, weights, recompute);
+    fn affine_gelu(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
+        if !multiplies(&w) {
+            let inner = Self::affine(x, w, bias);
+            return [inner.clone(), Self::tanh_gelu(inner)];
         }
-        let (w_in, w_out) = (operand(weights.w_in, &x), operand(weights.w_out, &x));
-        let (inner, activated) = kernels::product::affine_gelu(&contiguous(x), &w_in, &contiguous(weights.bias_in));
-        let bias = contiguous(weights.bias_out);
-        FedForward {
-            out: kernels::product::affine_onto(&contiguous(residual), &activated, &w_out, &bias),
-            inner,
-            activated: (recompute == Recompute::None).then_some(activated),
-        }
+        let w = operand(w, &x);
+        kernels::product::affine_gelu(&contiguous(x), &w, &contiguous(bias)).into()
     }
 
     fn feed_forward_backward(
         x: FloatTensor<Self>,
         weights: [FloatTensor<Self>; 2],
-        fed: FedForward<FloatTensor<Self>>,
+        inner: FloatTensor<Self>,
+        activated: Option<FloatTensor<Self>>,
         upstream: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FeedForwardWeights<FloatTensor<Self>>) {
+    ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
         if !multiplies(&weights[0]) {
-            return feed_forward::derivatives::<Self>(x, weights, fed, upstream);
+            return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
         }
-        let FedForward { inner, activated, .. } = fed;
         let activated = activated.unwrap_or_else(|| kernels::gelu::forward(&inner));
         let [w_in, w_out] = weights.map(|w| operand(w, &x));
         let x = contiguous(x);
@@ -176,7 +169,7 @@ impl Gpt2Backend for Cuda {
         drop(activated);
         let (by_inner, bias_in) = kernels::product::transposed_by_gelu(&upstream, &w_out, &inner);
         drop((upstream, inner));
-        let by = FeedForwardWeights {
+        let by = FeedForwardGradients {
             w_in: kernels::product::by_rows(&x, &by_inner),
             bias_in,
             w_out: by_w_out,
@@ -194,10 +187,7 @@ impl Gpt2Backend for Cuda {
         if !has_wide_rows(&x) {
             return layer_norm::value::<Self>(x, weight, bias, precision);
         }
-        let dtype = match precision {
-            Precision::F32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
-        };
+        let dtype = precision.operands().into();
         let normal = kernels::layer_norm::forward(&contiguous(x), &contiguous(weight), &contiguous(bias), dtype);
         Normalised {
             out: normal.out,

@@ -6,6 +6,7 @@
 mod affine;
 mod attention;
 mod autodiff;
+mod block;
 mod classifier;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -50,24 +51,15 @@ pub struct ClassifierGradients<B: Backend> {
     pub wte: FloatTensor<B>,
 }
 
-/// Something for each operand of [`Gpt2Backend::affine`]: whether its derivative is wanted, or the derivative.
-#[derive(Debug, Clone, Copy, Default)]
+/// The derivatives of [`Gpt2Backend::affine`].
+#[derive(Debug, Clone, Copy)]
 pub struct AffineGradients<T> {
-    /// Of the input, `[N, in]`.
+    /// By the input, `[N, in]`.
     pub x: T,
-    /// Of the weights, `[in, out]`.
+    /// By the weights, `[in, out]`, in `f32`.
     pub w: T,
-    /// Of the bias, `[out]`.
+    /// By the bias, `[out]`, in `f32`.
     pub bias: T,
-}
-
-impl AffineGradients<bool> {
-    /// All derivatives.
-    pub const ALL: Self = Self {
-        x: true,
-        w: true,
-        bias: true,
-    };
 }
 
 /// What LayerNorm gives.
@@ -100,9 +92,9 @@ pub struct Attended<T> {
     pub log_sum: T,
 }
 
-/// The parameters of [`Gpt2Backend::feed_forward`], or their derivatives.
+/// The derivatives of a block's feed-forward half by its parameters.
 #[derive(Debug, Clone, Copy)]
-pub struct FeedForwardWeights<T> {
+pub struct FeedForwardGradients<T> {
     /// `[C, 4C]`.
     pub w_in: T,
     /// `[4C]`.
@@ -113,15 +105,63 @@ pub struct FeedForwardWeights<T> {
     pub bias_out: T,
 }
 
-/// What [`Gpt2Backend::feed_forward`] gives.
-#[derive(Debug, Clone, Copy)]
-pub struct FedForward<T> {
-    /// The sum with the residual stream, `[N, C]`.
-    pub out: T,
-    /// GELU's input, `[N, 4C]`, for the derivative.
-    pub inner: T,
-    /// GELU's output, `[N, 4C]`, for a derivative that does not compute it anew.
-    pub activated: Option<T>,
+/// The parameters of a block, or their derivatives: of LayerNorms gain and offset, `[C]`, of products weights and bias.
+#[derive(Debug, Clone)]
+pub struct BlockWeights<T> {
+    /// Before the attention.
+    pub ln_1: [T; 2],
+    /// Query, key and value, `[C, 3C]`.
+    pub qkv: [T; 2],
+    /// After the attention, `[C, C]`.
+    pub attention_out: [T; 2],
+    /// Before the feed-forward half.
+    pub ln_2: [T; 2],
+    /// `[C, 4C]`.
+    pub feed_in: [T; 2],
+    /// `[4C, C]`.
+    pub feed_out: [T; 2],
+}
+
+impl<T> BlockWeights<T> {
+    /// `change` of each.
+    pub(crate) fn map<U>(self, change: impl Fn(T) -> U) -> BlockWeights<U> {
+        BlockWeights {
+            ln_1: self.ln_1.map(&change),
+            qkv: self.qkv.map(&change),
+            attention_out: self.attention_out.map(&change),
+            ln_2: self.ln_2.map(&change),
+            feed_in: self.feed_in.map(&change),
+            feed_out: self.feed_out.map(&change),
+        }
+    }
+
+    /// All twelve, in the order of the fields.
+    pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
+        let Self {
+            ln_1,
+            qkv,
+            attention_out,
+            ln_2,
+            feed_in,
+            feed_out,
+        } = self;
+        [ln_1, qkv, attention_out, ln_2, feed_in, feed_out]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// What a block needs to know beside its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockShape {
+    /// T, the tokens of a sequence.
+    pub seq: usize,
+    /// Attention heads.
+    pub n_head: usize,
+    /// The type of the products.
+    pub precision: Precision,
+    /// What is not kept for the backward pass.
+    pub recompute: Recompute,
 }
 
 /// A backend that can train a GPT-2.
@@ -214,8 +254,7 @@ pub trait Gpt2Backend: Backend {
         affine::onto::<Self>(residual, x, w, bias)
     }
 
-    /// The derivatives of [`Gpt2Backend::affine`] and of [`Gpt2Backend::affine_onto`], times `upstream`: those that are
-    /// asked for.
+    /// The derivatives of [`Gpt2Backend::affine`] and of [`Gpt2Backend::affine_onto`], times `upstream`.
     ///
     /// # Shapes
     /// `upstream` is `[N, out]`, of whichever type the result had.
@@ -223,35 +262,41 @@ pub trait Gpt2Backend: Backend {
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
         upstream: FloatTensor<Self>,
-        wanted: AffineGradients<bool>,
-    ) -> AffineGradients<Option<FloatTensor<Self>>> {
-        affine::derivatives::<Self>(x, w, upstream, wanted)
+    ) -> AffineGradients<FloatTensor<Self>> {
+        affine::derivatives::<Self>(x, w, upstream)
     }
 
-    /// The feed-forward half of a block: `residual + gelu(x·w_in + bias_in)·w_out + bias_out`.
+    /// `h = x·w + bias`, and GELU of `h`.
     ///
     /// # Shapes
-    /// `x` is `[N, C]`; `residual` and the result `[N, C]`, in `f32`.
-    fn feed_forward(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weights: FeedForwardWeights<FloatTensor<Self>>,
-        recompute: Recompute,
-    ) -> FedForward<FloatTensor<Self>> {
-        feed_forward::value::<Self>(residual, x, weights, recompute)
+    /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the results `[N, out]`.
+    fn affine_gelu(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
+        let inner = Self::affine(x, w, bias);
+        [inner.clone(), Self::tanh_gelu(inner)]
     }
 
-    /// The derivatives of [`Gpt2Backend::feed_forward`] by `x` and by the weights, times `upstream`.
+    /// The derivatives of the feed-forward half of a block, `residual + gelu(x·w_in + bias_in)·w_out + bias_out`, by `x` and by
+    /// the parameters, times `upstream`. GELU's output is computed anew where it is not given.
     ///
     /// # Shapes
-    /// `weights` are `w_in` and `w_out`; `upstream` is `[N, C]`, in `f32`.
+    /// `x` and the derivative by it are `[N, C]`, `weights` `w_in` and `w_out`; `inner` is GELU's input, `[N, 4C]`, and
+    /// `activated` its output; `upstream` is `[N, C]`, in `f32`.
     fn feed_forward_backward(
         x: FloatTensor<Self>,
         weights: [FloatTensor<Self>; 2],
-        fed: FedForward<FloatTensor<Self>>,
+        inner: FloatTensor<Self>,
+        activated: Option<FloatTensor<Self>>,
         upstream: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FeedForwardWeights<FloatTensor<Self>>) {
-        feed_forward::derivatives::<Self>(x, weights, fed, upstream)
+    ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
+        feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream)
+    }
+
+    /// A transformer block: attention and the feed-forward half, each behind a LayerNorm and added to the residual stream.
+    ///
+    /// # Shapes
+    /// `x` and the result are `[N, C]`, in `f32`.
+    fn block(x: FloatTensor<Self>, weights: BlockWeights<FloatTensor<Self>>, shape: BlockShape) -> FloatTensor<Self> {
+        block::value::<Self>(x, &weights, shape).0
     }
 
     /// Each row normalised to mean 0 and variance 1, times `weight`, plus `bias`, rounded to `precision`.
@@ -352,43 +397,16 @@ pub fn affine<B: Gpt2Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>, bias: Tensor<B, 
     tensor(B::affine(primitive(x), primitive(w), primitive(bias)))
 }
 
-/// [`Gpt2Backend::affine_onto`] on tensors.
+/// [`Gpt2Backend::block`] on tensors.
 ///
 /// # Shapes
-/// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; `residual` and the result `[N, out]`.
-pub fn affine_onto<B: Gpt2Backend>(
-    residual: Tensor<B, 2>,
+/// `x` and the result are `[B · T, C]`, in `f32`.
+pub fn block<B: Gpt2Backend>(
     x: Tensor<B, 2>,
-    w: Tensor<B, 2>,
-    bias: Tensor<B, 1>,
+    weights: BlockWeights<FloatTensor<B>>,
+    shape: BlockShape,
 ) -> Tensor<B, 2> {
-    tensor(B::affine_onto(
-        primitive(residual),
-        primitive(x),
-        primitive(w),
-        primitive(bias),
-    ))
-}
-
-/// [`Gpt2Backend::feed_forward`] on tensors.
-///
-/// # Shapes
-/// `x`, `residual` and the result are `[N, C]`; `w_in` is `[C, 4C]`, `w_out` `[4C, C]`, and each bias as long as its
-/// product is wide.
-pub fn feed_forward<B: Gpt2Backend>(
-    residual: Tensor<B, 2>,
-    x: Tensor<B, 2>,
-    [w_in, w_out]: [Tensor<B, 2>; 2],
-    [bias_in, bias_out]: [Tensor<B, 1>; 2],
-    recompute: Recompute,
-) -> Tensor<B, 2> {
-    let weights = FeedForwardWeights {
-        w_in: primitive(w_in),
-        bias_in: primitive(bias_in),
-        w_out: primitive(w_out),
-        bias_out: primitive(bias_out),
-    };
-    tensor(B::feed_forward(primitive(residual), primitive(x), weights, recompute).out)
+    tensor(B::block(primitive(x), weights, shape))
 }
 
 /// [`Gpt2Backend::embed`] on tensors.

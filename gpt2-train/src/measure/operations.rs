@@ -5,13 +5,17 @@ use super::stats::median;
 use crate::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Distribution, FloatDType, Int, Tensor};
-use gpt2_model::ops::{AffineGradients, Attended, ClassifierShape, FeedForwardWeights};
-use gpt2_model::{Gpt2Config, Precision, Recompute, cost};
+use burn::tensor::{Distribution, Int, Tensor};
+use gpt2_model::ops::{Attended, ClassifierShape};
+use gpt2_model::{Gpt2Config, Precision, cost};
 use std::time::Instant;
 
-/// Side of the square matrices whose product is the ceiling of arithmetic.
-const CEILING_SIDE: usize = 2048;
+/// Sides of the square matrices whose product is the ceiling of arithmetic: the first that keeps the device busy for a
+/// millisecond, or else the last.
+const CEILING_SIDES: [usize; 3] = [2048, 4096, 8192];
+
+/// Milliseconds of work that are queued before the device is waited for.
+const QUEUED_MS: f64 = 5.0;
 
 /// Elements that are copied for the ceiling of memory: far more than any cache holds.
 const CEILING_ELEMENTS: usize = 1 << 26;
@@ -61,8 +65,10 @@ impl Operation {
 pub struct Operations {
     /// In the order of a step.
     pub operations: Vec<Operation>,
-    /// FLOP/s of a product of two matrices of 2,048 by 2,048 in the precision of the work.
+    /// FLOP/s of a product of two square matrices in the precision of the work.
     pub product_ceiling: f64,
+    /// The side of those matrices.
+    pub ceiling_side: usize,
     /// Bytes read and written a second by scaling 64 Mi elements of `f32`.
     pub memory_ceiling: f64,
 }
@@ -70,14 +76,16 @@ pub struct Operations {
 /// Times the operations of a step on `device`.
 pub fn measure<B: TrainingBackend>(work: &Work, device: &B::Device) -> Operations {
     let bench = Bench::<B> { work, device };
-    let side = CEILING_SIDE;
-    let (x, w, bias) = (
-        bench.product([side, side]),
-        bench.product([side, side]),
-        bench.float([side]),
-    );
-    let ms = bench.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
-    let product_ceiling = 2.0 * (side as f64).powi(3) / ms * 1e3;
+    let mut ceiling_side = CEILING_SIDES[0];
+    let mut ms = bench.square_product(ceiling_side);
+    for side in CEILING_SIDES.into_iter().skip(1) {
+        if ms >= 1.0 {
+            break;
+        }
+        ceiling_side = side;
+        ms = bench.square_product(side);
+    }
+    let product_ceiling = 2.0 * (ceiling_side as f64).powi(3) / ms * 1e3;
     let copied = bench.float([CEILING_ELEMENTS]);
     let ms = bench.time(|| B::float_mul_scalar(copied.clone(), 0.5.into()));
     let memory_ceiling = 8.0 * CEILING_ELEMENTS as f64 / ms * 1e3;
@@ -85,6 +93,7 @@ pub fn measure<B: TrainingBackend>(work: &Work, device: &B::Device) -> Operation
     Operations {
         operations: bench.operations(),
         product_ceiling,
+        ceiling_side,
         memory_ceiling,
     }
 }
@@ -108,6 +117,13 @@ impl<B: TrainingBackend> Bench<'_, B> {
         all.push(self.classifier());
         all.extend(self.optimizer());
         all
+    }
+
+    /// Milliseconds of a product of matrices of `side` by `side`.
+    fn square_product(&self, side: usize) -> f64 {
+        let [x, w] = [(); 2].map(|()| self.product([side, side]));
+        let bias = self.float([side]);
+        self.time(|| B::affine(x.clone(), w.clone(), bias.clone()))
     }
 
     fn embed(&self) -> Operation {
@@ -182,7 +198,7 @@ impl<B: TrainingBackend> Bench<'_, B> {
             let forward = self.time(|| B::affine(x.clone(), w.clone(), bias.clone()));
             (self.product([rows, outer]), forward)
         };
-        let backward = self.time(|| B::affine_backward(x.clone(), w.clone(), upstream.clone(), AffineGradients::ALL));
+        let backward = self.time(|| B::affine_backward(x.clone(), w.clone(), upstream.clone()));
         let flop = 2.0 * (rows * inner * outer) as f64;
         let (read, written) = ((rows * inner + inner * outer) as f64, (rows * outer) as f64);
         let result = if onto { 8.0 } else { self.size() };
@@ -202,17 +218,24 @@ impl<B: TrainingBackend> Bench<'_, B> {
     fn feed_forward(&self, count: f64) -> [Operation; 2] {
         let (rows, c) = (self.rows(), self.work.model.n_embd);
         let (x, residual) = (self.product([rows, c]), self.float([rows, c]));
-        let weights = FeedForwardWeights {
-            w_in: self.product([c, 4 * c]),
-            bias_in: self.float([4 * c]),
-            w_out: self.product([4 * c, c]),
-            bias_out: self.float([c]),
-        };
-        let forward = self.time(|| B::feed_forward(residual.clone(), x.clone(), weights.clone(), Recompute::None));
-        let fed = B::feed_forward(residual.clone(), x.clone(), weights.clone(), Recompute::None);
-        let products = [weights.w_in, weights.w_out];
-        let backward =
-            self.time(|| B::feed_forward_backward(x.clone(), products.clone(), fed.clone(), residual.clone()));
+        let [w_in, w_out] = [[c, 4 * c], [4 * c, c]].map(|shape| self.product(shape));
+        let [bias_in, bias_out] = [4 * c, c].map(|width| self.float([width]));
+        let forward = self.time(|| {
+            let [inner, activated] = B::affine_gelu(x.clone(), w_in.clone(), bias_in.clone());
+            drop(inner);
+            B::affine_onto(residual.clone(), activated, w_out.clone(), bias_out.clone())
+        });
+        let [inner, activated] = B::affine_gelu(x.clone(), w_in.clone(), bias_in);
+        let backward = self.time(|| {
+            let weights = [w_in.clone(), w_out.clone()];
+            B::feed_forward_backward(
+                x.clone(),
+                weights,
+                inner.clone(),
+                Some(activated.clone()),
+                residual.clone(),
+            )
+        });
         let flop = 16.0 * (rows * c * c) as f64;
         let weights = 8.0 * self.size() * (c * c) as f64;
         // Forward: x and the residual in, GELU's input out and its output out and in, the sum out.
@@ -316,7 +339,7 @@ impl<B: TrainingBackend> Bench<'_, B> {
     /// Bytes of an operand of a product.
     fn size(&self) -> f64 {
         match self.work.precision {
-            Precision::F32 => 4.0,
+            Precision::F32 | Precision::Tf32 => 4.0,
             Precision::Bf16 => 2.0,
         }
     }
@@ -329,11 +352,7 @@ impl<B: TrainingBackend> Bench<'_, B> {
     /// An operand of a product.
     fn product<const D: usize>(&self, shape: [usize; D]) -> FloatTensor<B> {
         let tensor = Tensor::<B, D>::random(shape, Distribution::Normal(0.0, 1.0), self.device);
-        let tensor = match self.work.precision {
-            Precision::F32 => tensor,
-            Precision::Bf16 => tensor.cast(FloatDType::BF16),
-        };
-        tensor.into_primitive().tensor()
+        tensor.cast(self.work.precision.operands()).into_primitive().tensor()
     }
 
     fn tokens(&self, shape: [usize; 2]) -> Tensor<B, 2, Int> {
@@ -341,19 +360,22 @@ impl<B: TrainingBackend> Bench<'_, B> {
         Tensor::random(shape, Distribution::Uniform(0.0, vocab), self.device)
     }
 
-    /// Median milliseconds of `operation`, after one that is not counted.
+    /// Median milliseconds of `operation`. Of short ones many are queued at a time, as in a step, so that the wait for the
+    /// device takes no part.
     fn time<T>(&self, mut operation: impl FnMut() -> T) -> f64 {
-        let mut once = || {
+        let mut queue = |count: usize| {
             self.wait();
             let began = Instant::now();
-            let result = operation();
+            for _ in 0..count {
+                drop(operation());
+            }
             self.wait();
-            let ms = began.elapsed().as_secs_f64() * 1e3;
-            drop(result);
-            ms
+            began.elapsed().as_secs_f64() * 1e3 / count as f64
         };
-        once();
-        let times: Vec<f64> = (0..self.work.repeats.max(1)).map(|_| once()).collect();
+        // The first may compile kernels.
+        queue(1);
+        let count = (QUEUED_MS / queue(1)).ceil().clamp(1.0, 100.0) as usize;
+        let times: Vec<f64> = (0..self.work.repeats.max(1)).map(|_| queue(count)).collect();
         median(&times).expect("times are finite")
     }
 

@@ -35,8 +35,8 @@ impl RunPlan {
             self.backend, self.device, self.precision, self.recompute, self.threads
         );
         // No kernel steps aside in silence.
-        let (width, head) = (self.model.n_embd, self.model.n_embd / self.model.n_head);
-        if self.backend == BackendChoice::Cuda && (head != 64 || width % 64 != 0) {
+        if self.backend == BackendChoice::Cuda && !self.has_kernels() {
+            let (width, head) = (self.model.n_embd, self.model.n_embd / self.model.n_head);
             let _ = write!(
                 line,
                 "; slower, in plain tensors: no kernel takes {head} channels a head, {width} wide"

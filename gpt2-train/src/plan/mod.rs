@@ -146,6 +146,11 @@ impl RunPlan {
         of_tokens.map_or(self.steps, |limit| limit.min(self.steps))
     }
 
+    /// Whether the kernels for CUDA take a model of this shape in all of its operations.
+    fn has_kernels(&self) -> bool {
+        self.model.n_embd == 64 * self.model.n_head
+    }
+
     /// The device memory that a step needs, as predicted.
     pub fn memory(&self) -> cost::Memory {
         cost::training_memory(&self.model, self.batch, self.seq, self.kept())

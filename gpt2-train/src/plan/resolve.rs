@@ -35,6 +35,7 @@ impl RunPlan {
             BackendChoice::Auto => environment.auto_backend,
             chosen => chosen,
         };
+        let dropout = model.dropout;
         let mut plan = Self {
             run: config.run.unwrap_or_else(|| environment.default_run.clone()),
             seed: config.seed.unwrap_or(defaults::SEED),
@@ -44,11 +45,12 @@ impl RunPlan {
             backend,
             device: config.device.unwrap_or(0),
             precision: config.precision.unwrap_or_default(),
-            recompute: config.recompute.unwrap_or(if backend == BackendChoice::Cuda {
-                Recompute::Gelu
-            } else {
-                Recompute::None
-            }),
+            // With dropout a block keeps everything.
+            recompute: match (config.recompute, backend) {
+                (Some(chosen), _) => chosen,
+                (None, BackendChoice::Cuda) if dropout == 0.0 => Recompute::Gelu,
+                (None, _) => Recompute::None,
+            },
             threads: config.threads.unwrap_or(environment.cores),
             steps,
             max_tokens: config.max_tokens,

@@ -4,7 +4,7 @@ use super::{Environment, RunPlan};
 use crate::config::BackendChoice;
 use crate::error::TrainError;
 use gpt2_data::VOCAB_SIZE;
-use gpt2_model::Precision;
+use gpt2_model::{Precision, Recompute};
 use std::fmt::Display;
 use std::path::Path;
 
@@ -202,6 +202,27 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
         format!("f32 on the {} backend", plan.backend),
         "choose another `backend` or leave `precision` out",
     )?;
+    judge(
+        plan.precision != Precision::Tf32 || plan.backend == BackendChoice::Cuda,
+        "precision",
+        plan.precision,
+        "f32 or bf16 on any backend but cuda",
+        "TF32 is an arithmetic of NVIDIA's GPUs; choose `backend` cuda or leave `precision` out",
+    )?;
+    judge(
+        plan.precision != Precision::Tf32 || plan.has_kernels(),
+        "precision",
+        plan.precision,
+        "f32 or bf16 for this shape",
+        "the TF32 kernels take heads of 64 channels; choose `n-head` as `n-embd` / 64",
+    )?;
+    judge(
+        plan.recompute == Recompute::None || plan.model.dropout == 0.0,
+        "recompute",
+        plan.recompute,
+        format!("none with a dropout of {}", plan.model.dropout),
+        "with dropout all activations are kept; leave out one of the two",
+    )?;
     if let Some(init) = &plan.init {
         let expected = "an existing directory with config.json and model.safetensors";
         judge(init.exists(), "init", init.display(), expected, "check the path")?;
@@ -294,6 +315,15 @@ mod tests {
             ("weight-decay", "-1", |c| c.weight_decay = Some(-1.0)),
             ("grad-clip", "NaN", |c| c.grad_clip = Some(f64::NAN)),
             ("precision", "bf16", |c| c.precision = Some(Precision::Bf16)),
+            ("precision", "tf32", |c| c.precision = Some(Precision::Tf32)),
+            ("precision", "tf32", |c| {
+                c.precision = Some(Precision::Tf32);
+                c.backend = Some(BackendChoice::Cuda);
+            }),
+            ("recompute", "block", |c| {
+                c.recompute = Some(Recompute::Block);
+                c.dropout = Some(0.1);
+            }),
             ("init", "no/such", |c| c.init = Some("no/such".into())),
         ];
         for (key, value, change) in cases {

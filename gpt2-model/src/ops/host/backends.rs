@@ -64,10 +64,8 @@ macro_rules! host_operations {
             x: FloatTensor<Self>,
             w: FloatTensor<Self>,
             upstream: FloatTensor<Self>,
-            wanted: AffineGradients<bool>,
-        ) -> AffineGradients<Option<FloatTensor<Self>>> {
-            host::affine_backward(&x, &w, &upstream, wanted)
-                .unwrap_or_else(|| affine::derivatives::<Self>(x, w, upstream, wanted))
+        ) -> AffineGradients<FloatTensor<Self>> {
+            host::affine_backward(&x, &w, &upstream).unwrap_or_else(|| affine::derivatives::<Self>(x, w, upstream))
         }
 
         fn normalise_rows(

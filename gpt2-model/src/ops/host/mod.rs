@@ -58,19 +58,12 @@ fn affine<T: HostTensor>(x: &T, w: &T, bias: &T) -> Option<T> {
     Some(of_matrix(product(matrix(x)?, matrix(w)?, Start::Row(&values(bias)?))))
 }
 
-fn affine_backward<T: HostTensor>(
-    x: &T,
-    w: &T,
-    upstream: &T,
-    wanted: AffineGradients<bool>,
-) -> Option<AffineGradients<Option<T>>> {
+fn affine_backward<T: HostTensor>(x: &T, w: &T, upstream: &T) -> Option<AffineGradients<T>> {
     let (x, w, upstream) = (matrix(x)?, matrix(w)?, matrix(upstream)?);
     Some(AffineGradients {
-        x: wanted.x.then(|| of_matrix(product(upstream, w.t(), Start::Nothing))),
-        w: wanted.w.then(|| of_matrix(product(x.t(), upstream, Start::Nothing))),
-        bias: wanted
-            .bias
-            .then(|| T::from_values(upstream.sum_axis(Axis(0)).to_vec(), &[upstream.ncols()])),
+        x: of_matrix(product(upstream, w.t(), Start::Nothing)),
+        w: of_matrix(product(x.t(), upstream, Start::Nothing)),
+        bias: T::from_values(upstream.sum_axis(Axis(0)).to_vec(), &[upstream.ncols()]),
     })
 }
 

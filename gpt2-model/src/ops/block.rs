@@ -1,0 +1,141 @@
+//! A transformer block as one operation, so that what its backward pass keeps is decided in one place.
+
+use super::{Attended, BlockShape, BlockWeights, Gpt2Backend, Normalised};
+use crate::recompute::Recompute;
+use burn::tensor::TensorMetadata;
+use burn::tensor::ops::FloatTensor;
+
+/// What a block's backward pass reads beside the block's input. What is absent is computed anew.
+#[derive(Debug, Clone)]
+pub(super) struct Activations<T> {
+    /// What the two LayerNorms gave, `[N, C]`, with their statistics.
+    normal: [Option<T>; 2],
+    statistics: [Option<[T; 2]>; 2],
+    /// `[B, T, 3C]`.
+    qkv: T,
+    attended: Attended<T>,
+    /// The residual stream between the halves, `[N, C]`.
+    middle: T,
+    /// GELU's input, `[N, 4C]`.
+    inner: T,
+    /// GELU's output, `[N, 4C]`.
+    activated: Option<T>,
+}
+
+impl<T> Activations<T> {
+    /// What is kept of all activations.
+    pub(super) fn kept(mut self, recompute: Recompute) -> Option<Self> {
+        match recompute {
+            Recompute::None => {}
+            Recompute::Gelu => self.activated = None,
+            Recompute::GeluLn => {
+                self.activated = None;
+                self.normal = [None, None];
+            }
+            Recompute::Block => return None,
+        }
+        Some(self)
+    }
+}
+
+/// The block's result, `[N, C]`, and all activations.
+pub(super) fn value<B: Gpt2Backend>(
+    x: FloatTensor<B>,
+    weights: &BlockWeights<FloatTensor<B>>,
+    shape: BlockShape,
+) -> (FloatTensor<B>, Activations<FloatTensor<B>>) {
+    let activations = activations::<B>(x, weights, shape);
+    let activated = activations.activated.clone().expect("all activations are there");
+    let [w, bias] = weights.feed_out.clone();
+    let out = B::affine_onto(activations.middle.clone(), activated, w, bias);
+    (out, activations)
+}
+
+/// Everything but the last product.
+fn activations<B: Gpt2Backend>(
+    x: FloatTensor<B>,
+    weights: &BlockWeights<FloatTensor<B>>,
+    shape: BlockShape,
+) -> Activations<FloatTensor<B>> {
+    let first = normalise::<B>(x.clone(), &weights.ln_1, shape);
+    let [w, bias] = weights.qkv.clone();
+    let qkv = B::affine(first.out.clone(), w, bias);
+    let [tokens, width] = qkv.shape().dims();
+    let qkv = B::float_reshape(qkv, [tokens / shape.seq, shape.seq, width].into());
+    let attended = B::causal_attention(qkv.clone(), shape.n_head);
+    let [w, bias] = weights.attention_out.clone();
+    let middle = B::affine_onto(x, rows::<B>(attended.out.clone()), w, bias);
+    let second = normalise::<B>(middle.clone(), &weights.ln_2, shape);
+    let [w, bias] = weights.feed_in.clone();
+    let [inner, activated] = B::affine_gelu(second.out.clone(), w, bias);
+    Activations {
+        normal: [first.out, second.out].map(Some),
+        statistics: [first.statistics, second.statistics],
+        qkv,
+        attended,
+        middle,
+        inner,
+        activated: Some(activated),
+    }
+}
+
+/// The derivatives by the block's input and parameters, times `upstream`, `[N, C]`.
+pub(super) fn derivatives<B: Gpt2Backend>(
+    x: FloatTensor<B>,
+    weights: BlockWeights<FloatTensor<B>>,
+    kept: Option<Activations<FloatTensor<B>>>,
+    shape: BlockShape,
+    upstream: FloatTensor<B>,
+) -> (FloatTensor<B>, BlockWeights<FloatTensor<B>>) {
+    let Activations {
+        normal: [normal_1, normal_2],
+        statistics: [statistics_1, statistics_2],
+        qkv,
+        attended,
+        middle,
+        inner,
+        activated,
+    } = kept.unwrap_or_else(|| activations::<B>(x.clone(), &weights, shape));
+
+    // The second half. Its derivative by the residual stream goes around it and is added to in place.
+    let normal = normal_2.unwrap_or_else(|| normalise::<B>(middle.clone(), &weights.ln_2, shape).out);
+    let ([w_in, _], [w_out, _]) = (weights.feed_in, weights.feed_out);
+    let (by_normal, fed) = B::feed_forward_backward(normal, [w_in, w_out], inner, activated, upstream.clone());
+    let [gain, _] = weights.ln_2;
+    let by_middle = B::normalise_rows_backward(middle, gain, statistics_2, by_normal, Some(upstream));
+
+    // The first half.
+    let [w, _] = weights.attention_out;
+    let mixed = rows::<B>(attended.out.clone());
+    let out = B::affine_backward(mixed, w, by_middle.x.clone());
+    let by_mixed = B::float_reshape(out.x, attended.out.shape());
+    let by_qkv = rows::<B>(B::causal_attention_backward(qkv, attended, by_mixed, shape.n_head));
+    let normal = normal_1.unwrap_or_else(|| normalise::<B>(x.clone(), &weights.ln_1, shape).out);
+    let [w, _] = weights.qkv;
+    let projected = B::affine_backward(normal, w, by_qkv);
+    let [gain, _] = weights.ln_1;
+    let by_x = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x));
+    let by = BlockWeights {
+        ln_1: [by_x.weight, by_x.bias],
+        qkv: [projected.w, projected.bias],
+        attention_out: [out.w, out.bias],
+        ln_2: [by_middle.weight, by_middle.bias],
+        feed_in: [fed.w_in, fed.bias_in],
+        feed_out: [fed.w_out, fed.bias_out],
+    };
+    (by_x.x, by)
+}
+
+fn normalise<B: Gpt2Backend>(
+    x: FloatTensor<B>,
+    [gain, offset]: &[FloatTensor<B>; 2],
+    shape: BlockShape,
+) -> Normalised<FloatTensor<B>> {
+    B::normalise_rows(x, gain.clone(), offset.clone(), shape.precision)
+}
+
+/// `[B, T, C]` → `[B·T, C]`.
+fn rows<B: Gpt2Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [batch, seq, width] = x.shape().dims();
+    B::float_reshape(x, [batch * seq, width].into())
+}
