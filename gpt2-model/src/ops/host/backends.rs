@@ -60,6 +60,15 @@ macro_rules! host_operations {
             host::affine(&x, &w, &bias).unwrap_or_else(|| affine::value::<Self>(x, w, bias))
         }
 
+        fn affine_onto(
+            residual: FloatTensor<Self>,
+            x: FloatTensor<Self>,
+            w: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            host::affine_onto(&residual, &x, &w, &bias).unwrap_or_else(|| affine::onto::<Self>(residual, x, w, bias))
+        }
+
         fn affine_backward(
             x: FloatTensor<Self>,
             w: FloatTensor<Self>,
@@ -90,13 +99,8 @@ macro_rules! host_operations {
             upstream: FloatTensor<Self>,
             sum: Option<FloatTensor<Self>>,
         ) -> LayerNormGradients<FloatTensor<Self>> {
-            let Some(mut found) = host::layer_norm_backward(&x, &weight, &upstream) else {
-                return layer_norm::derivatives::<Self>(x, weight, upstream, sum);
-            };
-            if let Some(sum) = sum {
-                found.x = Self::float_add(sum, found.x);
-            }
-            found
+            host::layer_norm_backward(&x, &weight, &upstream, sum.as_ref())
+                .unwrap_or_else(|| layer_norm::derivatives::<Self>(x, weight, upstream, sum))
         }
 
         fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {

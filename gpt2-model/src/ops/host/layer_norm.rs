@@ -6,11 +6,10 @@
 )]
 
 use super::math::vectorised;
-use super::memory::written;
+use super::memory::{written, written_with};
 use super::reduce::{dot, sum};
 use crate::ops::LayerNormGradients;
 use crate::ops::layer_norm::EPS;
-use rayon::prelude::*;
 
 /// Rows that one task takes. Sums over all rows are made of this many at a time, so that they do not depend on the number
 /// of threads.
@@ -37,20 +36,30 @@ pub(super) fn value(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
     })
 }
 
-/// The derivatives by `x`, gain and offset.
-pub(super) fn derivatives(x: &[f32], weight: &[f32], upstream: &[f32]) -> LayerNormGradients<Vec<f32>> {
+/// The derivatives by `x`, on top of `start` where there is one, by gain and by offset.
+pub(super) fn derivatives(
+    x: &[f32],
+    weight: &[f32],
+    upstream: &[f32],
+    start: Option<&[f32]>,
+) -> LayerNormGradients<Vec<f32>> {
     let width = weight.len();
-    let mut by_x = upstream.to_vec();
-    let parts: Vec<[Vec<f32>; 2]> = by_x
-        .par_chunks_mut(TASK_ROWS * width)
-        .zip(x.par_chunks(TASK_ROWS * width))
-        .map(|(by_x, x)| {
-            vectorised(
-                #[inline(always)]
-                || part(by_x, x, weight),
-            )
-        })
-        .collect();
+    let task = TASK_ROWS * width;
+    let (by_x, parts) = written_with(x.len(), task, |i, out| {
+        let place = i * task..i * task + out.len();
+        let out = out.write_copy_of_slice(&upstream[place.clone()]);
+        let parts = vectorised(
+            #[inline(always)]
+            || {
+                let parts = part(out, &x[place.clone()], weight);
+                if let Some(start) = start {
+                    add(out, &start[place.clone()]);
+                }
+                parts
+            },
+        );
+        (out, parts)
+    });
     let [mut by_weight, mut by_bias] = [vec![0.0; width], vec![0.0; width]];
     for [weight_part, bias_part] in parts {
         add(&mut by_weight, &weight_part);
@@ -95,6 +104,7 @@ fn statistics(x: &[f32]) -> (f32, f32) {
     (mean, 1.0 / (variance + EPS as f32).sqrt())
 }
 
+#[inline(always)]
 fn add(sum: &mut [f32], part: &[f32]) {
     for (sum, part) in sum.iter_mut().zip(part) {
         *sum += part;

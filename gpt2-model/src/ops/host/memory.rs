@@ -11,20 +11,32 @@ pub(super) fn written(
     task: usize,
     fill: impl for<'a> Fn(usize, &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] + Sync,
 ) -> Vec<f32> {
+    written_with(length, task, |i, chunk| (fill(i, chunk), ())).0
+}
+
+/// [`written`], and what `fill` returns beside each chunk.
+pub(super) fn written_with<T: Send>(
+    length: usize,
+    task: usize,
+    fill: impl for<'a> Fn(usize, &'a mut [MaybeUninit<f32>]) -> (&'a mut [f32], T) + Sync,
+) -> (Vec<f32>, Vec<T>) {
     let mut out = Vec::with_capacity(length);
     let space = &mut out.spare_capacity_mut()[..length];
-    space.par_chunks_mut(task).enumerate().for_each(|(i, chunk)| {
+    let chunks = space.par_chunks_mut(task).enumerate();
+    let beside = chunks.map(|(i, chunk)| {
         let (place, size) = (chunk.as_ptr().addr(), chunk.len());
-        let filled = fill(i, chunk);
+        let (filled, beside) = fill(i, chunk);
         assert_eq!(
             (filled.as_ptr().addr(), filled.len()),
             (place, size),
             "the chunk, all of it"
         );
+        beside
     });
+    let beside = beside.collect();
     // SAFETY: each chunk was given back as written, and together they are the first `length` elements.
     unsafe { out.set_len(length) };
-    out
+    (out, beside)
 }
 
 /// The matrix as memory that may be written to once more.

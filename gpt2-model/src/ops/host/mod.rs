@@ -16,9 +16,10 @@ pub use self::tensor::HostTensor;
 
 use self::classifier::Operands;
 use self::product::{Start, product};
+use self::reduce::sum_rows;
 use self::tensor::{heads, like, matrix, of_matrix, scalar, values};
 use super::{AffineGradients, Attended, LayerNormGradients};
-use ndarray::{ArrayView3, Axis};
+use ndarray::ArrayView3;
 
 fn classifier_loss<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: usize) -> Option<T> {
     Some(scalar(Operands::new(hidden, wte, targets)?.loss(vocab_size)))
@@ -58,12 +59,17 @@ fn affine<T: HostTensor>(x: &T, w: &T, bias: &T) -> Option<T> {
     Some(of_matrix(product(matrix(x)?, matrix(w)?, Start::Row(&values(bias)?))))
 }
 
+fn affine_onto<T: HostTensor>(residual: &T, x: &T, w: &T, bias: &T) -> Option<T> {
+    let (residual, bias) = (matrix(residual)?, values(bias)?);
+    Some(of_matrix(product(matrix(x)?, matrix(w)?, Start::Onto(residual, &bias))))
+}
+
 fn affine_backward<T: HostTensor>(x: &T, w: &T, upstream: &T) -> Option<AffineGradients<T>> {
     let (x, w, upstream) = (matrix(x)?, matrix(w)?, matrix(upstream)?);
     Some(AffineGradients {
         x: of_matrix(product(upstream, w.t(), Start::Nothing)),
         w: of_matrix(product(x.t(), upstream, Start::Nothing)),
-        bias: T::from_values(upstream.sum_axis(Axis(0)).to_vec(), &[upstream.ncols()]),
+        bias: T::from_values(sum_rows(upstream), &[upstream.ncols()]),
     })
 }
 
@@ -74,8 +80,17 @@ fn layer_norm<T: HostTensor>(x: &T, weight: &T, bias: &T) -> Option<T> {
     ))
 }
 
-fn layer_norm_backward<T: HostTensor>(x: &T, weight: &T, upstream: &T) -> Option<LayerNormGradients<T>> {
-    let found = layer_norm::derivatives(&values(x)?, &values(weight)?, &values(upstream)?);
+fn layer_norm_backward<T: HostTensor>(
+    x: &T,
+    weight: &T,
+    upstream: &T,
+    sum: Option<&T>,
+) -> Option<LayerNormGradients<T>> {
+    let sum = match sum {
+        Some(sum) => Some(values(sum)?),
+        None => None,
+    };
+    let found = layer_norm::derivatives(&values(x)?, &values(weight)?, &values(upstream)?, sum.as_deref());
     Some(LayerNormGradients {
         x: like(x, found.x),
         weight: like(weight, found.weight),

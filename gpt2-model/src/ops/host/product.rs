@@ -4,7 +4,7 @@
 //! of threads.
 
 use super::memory::initialised;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
@@ -26,6 +26,8 @@ pub(super) enum Start<'a> {
     Result,
     /// A row for every row of the result.
     Row(&'a [f32]),
+    /// A matrix of the result's shape, whose rows each lie in one piece, and a row for every row of it.
+    Onto(ArrayView2<'a, f32>, &'a [f32]),
 }
 
 impl Start<'_> {
@@ -33,6 +35,15 @@ impl Start<'_> {
     fn columns(self, first: usize) -> Self {
         match self {
             Start::Row(row) => Start::Row(&row[first..]),
+            Start::Onto(matrix, row) => Start::Onto(matrix.slice_move(s![.., first..]), &row[first..]),
+            other => other,
+        }
+    }
+
+    /// For the rows `first..` of the result.
+    fn rows(self, first: usize) -> Self {
+        match self {
+            Start::Onto(matrix, row) => Start::Onto(matrix.slice_move(s![first.., ..]), row),
             other => other,
         }
     }
@@ -89,8 +100,11 @@ pub(super) fn product_into(
         let parts: Vec<_> = out
             .axis_chunks_iter_mut(Axis(0), part)
             .zip(a.axis_chunks_iter(Axis(0), part))
+            .enumerate()
             .collect();
-        parts.into_par_iter().for_each(|(out, a)| multiply(a, b, start, out));
+        parts
+            .into_par_iter()
+            .for_each(|(i, (out, a))| multiply(a, b, start.rows(i * part), out));
     } else {
         let part = columns.div_ceil(threads).next_multiple_of(GRAIN);
         let parts: Vec<_> = out
@@ -109,7 +123,7 @@ fn multiply(a: ArrayView2<f32>, b: ArrayView2<f32>, start: Start, mut out: Array
     let beta = match start {
         Start::Nothing => 0.0,
         Start::Result => 1.0,
-        Start::Row(_) => {
+        Start::Row(_) | Start::Onto(..) => {
             begin(start, out.view_mut());
             1.0
         }
@@ -187,6 +201,13 @@ fn begin<'a>(start: Start, mut out: ArrayViewMut2<'a, MaybeUninit<f32>>) -> Arra
             for mut line in out.outer_iter_mut() {
                 for (out, &value) in line.iter_mut().zip(row) {
                     out.write(value);
+                }
+            }
+        }
+        Start::Onto(matrix, row) => {
+            for (mut line, matrix) in out.outer_iter_mut().zip(matrix.outer_iter()) {
+                for ((out, &matrix), &value) in line.iter_mut().zip(matrix).zip(row) {
+                    out.write(matrix + value);
                 }
             }
         }
