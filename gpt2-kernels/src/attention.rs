@@ -1,16 +1,15 @@
 //! Causal attention of heads of 64 channels, of which nothing as large as the matrix of scores is ever in memory.
 //!
 //! `bf16` on Hopper goes through warpgroup products and the tensor memory accelerator, on other GPUs through the products of a
-//! warp; `f32` through the CUDA cores, in single precision throughout.
+//! warp; `f32` through the CUDA cores, in single precision throughout, or, as an operand in TF32, through the products of a warp.
 
-use crate::launch::{Kernel, Launch, Sources, compute_capability, empty, is_wide, multiprocessors};
+use crate::launch::{Kernel, Launch, Sources, compute_capability, empty, multiprocessors};
 use crate::{HEAD_SIZE, Tensor};
 use burn::tensor::{DType, TensorMetadata};
 
 const DELTA: Sources = Sources::new(&[include_str!("cuda/attention_delta.cu")]);
 const HOPPER: Sources = Sources::new(&[include_str!("cuda/attention_hopper.cu")]);
 const PORTABLE: Sources = Sources::new(&[include_str!("cuda/attention.cu")]);
-const SINGLE: Sources = Sources::new(&[include_str!("cuda/attention_f32.cu")]);
 
 /// Queries of a block of the forward kernels.
 const BLOCK_ROWS: usize = 128;
@@ -25,9 +24,56 @@ const HOPPER_BACKWARD: usize = (8 + 6 * 2 + 4) * 8192 + 6 * 2 * TILE * 4 + 256 +
 const PORTABLE_FORWARD: usize = (128 + 4 * 64) * HEAD_SIZE * 2;
 const PORTABLE_QUERIES: usize = 6 * 64 * HEAD_SIZE * 2;
 const PORTABLE_KEYS: usize = PORTABLE_QUERIES + 1024;
-/// and of those in single precision.
-const SINGLE_FORWARD: usize = 4 * (256 * HEAD_SIZE + 8192);
-const SINGLE_BACKWARD: usize = 4 * (256 * HEAD_SIZE + 4096);
+
+/// Kernels whose tensors are all `f32` in memory.
+struct Wide {
+    sources: Sources,
+    /// Forward, backward to the queries, backward to the keys and values.
+    entries: [&'static str; 3],
+    /// Dynamic shared memory of each, in bytes.
+    shared_memory: [usize; 3],
+}
+
+const SINGLE: Wide = Wide {
+    sources: Sources::new(&[include_str!("cuda/attention_f32.cu")]),
+    entries: [
+        "attention_f32_forward",
+        "attention_f32_backward_query",
+        "attention_f32_backward_key",
+    ],
+    shared_memory: [
+        4 * (256 * HEAD_SIZE + 8192),
+        4 * (256 * HEAD_SIZE + 4096),
+        4 * (256 * HEAD_SIZE + 4096),
+    ],
+};
+
+const TF32: Wide = Wide {
+    sources: Sources::new(&[include_str!("cuda/attention_tf32.cu")]),
+    entries: [
+        "attention_tf32_forward",
+        "attention_tf32_backward_query",
+        "attention_tf32_backward_key",
+    ],
+    shared_memory: [6 * TILE * 256, 6 * TILE * 256 + 256, 6 * TILE * 256 + 1024],
+};
+
+impl Wide {
+    /// Those for tensors of this type.
+    fn of(dtype: DType) -> Option<Self> {
+        match dtype {
+            DType::F32 => Some(SINGLE),
+            DType::Flex32 => Some(TF32),
+            _ => None,
+        }
+    }
+
+    fn kernel(&self, pass: usize) -> Kernel {
+        Kernel::new(self.sources, self.entries[pass], 128)
+            .define("PASS", pass)
+            .shared_memory(self.shared_memory[pass])
+    }
+}
 
 /// What attention gives.
 #[derive(Debug, Clone)]
@@ -47,14 +93,11 @@ pub fn forward(qkv: &Tensor, heads: usize) -> Attended {
     };
     let Attended { out, log_sum } = &attended;
     let blocks = seq.div_ceil(BLOCK_ROWS);
-    if is_wide(qkv.dtype) {
+    if let Some(wide) = Wide::of(qkv.dtype) {
         Launch::on(qkv)
             .buffers([qkv, out, log_sum])
             .words([batch, heads, seq])
-            .run(
-                single("attention_f32_forward", 0, SINGLE_FORWARD),
-                [batch * heads, blocks, 1],
-            );
+            .run(wide.kernel(0), [batch * heads, blocks, 1]);
         return attended;
     }
     let (launch, sources, shared_memory) = if on_hopper(qkv) {
@@ -74,8 +117,8 @@ pub fn forward(qkv: &Tensor, heads: usize) -> Attended {
 pub fn backward(qkv: &Tensor, attended: &Attended, upstream: &Tensor, heads: usize) -> Tensor {
     let [batch, seq, width] = qkv.shape().dims();
     let by_qkv = empty(qkv, &[batch, seq, width], qkv.dtype);
-    if is_wide(qkv.dtype) {
-        backward_single(qkv, attended, upstream, &by_qkv, heads);
+    if let Some(wide) = Wide::of(qkv.dtype) {
+        backward_wide(&wide, qkv, attended, upstream, &by_qkv, heads);
         return by_qkv;
     }
     let padded = seq.next_multiple_of(TILE);
@@ -110,7 +153,7 @@ pub fn backward(qkv: &Tensor, attended: &Attended, upstream: &Tensor, heads: usi
     by_qkv
 }
 
-fn backward_single(qkv: &Tensor, attended: &Attended, upstream: &Tensor, by_qkv: &Tensor, heads: usize) {
+fn backward_wide(wide: &Wide, qkv: &Tensor, attended: &Attended, upstream: &Tensor, by_qkv: &Tensor, heads: usize) {
     let [batch, seq, _] = qkv.shape().dims();
     let Attended { out, log_sum } = attended;
     let delta = empty(qkv, &[batch, heads, seq], DType::F32);
@@ -118,17 +161,11 @@ fn backward_single(qkv: &Tensor, attended: &Attended, upstream: &Tensor, by_qkv:
     Launch::on(qkv)
         .buffers([qkv, out, upstream, log_sum, &delta, by_qkv])
         .words(words)
-        .run(single("attention_f32_backward_query", 1, SINGLE_BACKWARD), grid);
+        .run(wide.kernel(1), grid);
     Launch::on(qkv)
         .buffers([qkv, upstream, log_sum, &delta, by_qkv])
         .words(words)
-        .run(single("attention_f32_backward_key", 2, SINGLE_BACKWARD), grid);
-}
-
-fn single(entry: &'static str, pass: usize, shared_memory: usize) -> Kernel {
-    Kernel::new(SINGLE, entry, 128)
-        .define("PASS", pass)
-        .shared_memory(shared_memory)
+        .run(wide.kernel(2), grid);
 }
 
 fn on_hopper(at: &Tensor) -> bool {

@@ -13,6 +13,7 @@ use cubecl_cpp::shared::{Elem, Item, SharedMemory};
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdevice_attribute;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Files that are compiled one after the other.
@@ -97,6 +98,14 @@ impl KernelMetadata for Kernel {
     }
 }
 
+static COMPILED: AtomicUsize = AtomicUsize::new(0);
+
+/// Kernels that this process has compiled, or had the driver look up. The first of each kind takes from a few milliseconds to
+/// a second.
+pub fn compiled() -> usize {
+    COMPILED.load(Ordering::Relaxed)
+}
+
 impl CubeTask<CudaCompiler> for Kernel {
     fn compile(
         &self,
@@ -105,6 +114,7 @@ impl CubeTask<CudaCompiler> for Kernel {
         mode: ExecutionMode,
         address_type: StorageType,
     ) -> Result<CompiledKernel<CudaCompiler>, CompilationError> {
+        COMPILED.fetch_add(1, Ordering::Relaxed);
         // CubeCL reads the size of the shared memory from the compiled form, which a source of our own does not have: an
         // empty kernel with one array of that size stands for it.
         let empty = KernelDefinition {

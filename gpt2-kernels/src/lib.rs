@@ -19,6 +19,8 @@ pub mod layer_norm;
 pub mod product;
 pub mod scale;
 
+pub use launch::compiled;
+
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::cuda::CudaRuntime;

@@ -9,7 +9,7 @@ use crate::metrics::{NumberMetric, TextMetric};
 use crate::metrics_log::MetricsLog;
 use crate::optimizer::{AdamW, AdamWConfig, TrainingBackend};
 use crate::plan::RunPlan;
-use crate::renderer::{PlainRenderer, QuietRenderer, dashboard};
+use crate::renderer::{Announced, PlainRenderer, QuietRenderer, dashboard};
 use crate::run_dir::RunPaths;
 use crate::strategy::{Components, Ending, StepLoop, window_of, window_steps};
 use crate::task::TrainingTask;
@@ -99,6 +99,7 @@ where
         };
         let log = MetricsLog::open(self.paths.metrics(), start.step)?;
         let ending = Arc::new(Mutex::new(None));
+        let probe = self.probe;
         let window = (start.step > 0).then(|| window_of(start.step, window_steps(&plan)) - 1);
         let schedule = ScheduleWalk::new(plan.lr_schedule(), start.step);
         let learner = Learner::new(task, optimizer.clone(), schedule);
@@ -110,7 +111,7 @@ where
             optimizer,
             checkpoints: Checkpoints::open(self.paths.checkpoints())?,
             log: Mutex::new(Some(log)),
-            probe: self.probe,
+            probe: Arc::clone(&probe),
             data_error: training.error(),
             ending: Arc::clone(&ending),
             device: self.device,
@@ -125,9 +126,12 @@ where
                 // The run's own record is metrics.jsonl; Burn's store only feeds what is on the screen.
                 .with_metric_logger(InMemoryMetricLogger::default());
         let supervised = with_metrics(supervised, self.floor.is_some(), self.peak_flops.is_some());
+        let compiled = move || probe.compiled_kernels();
         let result = match self.display {
-            Display::Dashboard => supervised.renderer(dashboard(self.interrupter, window)),
-            Display::Plain => supervised.renderer(PlainRenderer::new(plan.log_every)),
+            Display::Dashboard => {
+                supervised.renderer(Announced::new(compiled, move || dashboard(self.interrupter, window)))
+            }
+            Display::Plain => supervised.renderer(Announced::new(compiled, move || PlainRenderer::new(plan.log_every))),
             Display::Quiet => supervised.renderer(QuietRenderer),
         }
         .launch(learner);

@@ -71,6 +71,10 @@ impl DeviceProbe for Probe {
     fn total_memory(&self) -> Option<u64> {
         self.info.memory_bytes
     }
+
+    fn compiled_kernels(&self) -> usize {
+        gpt2_model::ops::compiled_kernels()
+    }
 }
 
 /// Memory in use on the whole device. The driver answers for the context that is current, so the device's is made current.

@@ -1,8 +1,8 @@
 //! Matrix products with what comes right after them.
 //!
 //! Which kernel runs follows from the operands' type and the device: `bf16` on Hopper through its warpgroup products, on
-//! other GPUs through those of a warp; `f32` on the CUDA cores, in single precision throughout; `f32` as an operand in TF32 (Burn's
-//! `Flex32`) on the tensor cores.
+//! other GPUs through those of a warp; `f32` as an operand in TF32 (Burn's `Flex32`) likewise; `f32` in full on the CUDA cores or,
+//! where the tensor cores are more than three times as fast at TF32, as three products there, which are as exact.
 
 mod hopper;
 mod tiled;
@@ -149,6 +149,7 @@ enum Path {
     Hopper,
     Portable,
     Tf32,
+    Split,
     Single,
 }
 
@@ -158,6 +159,7 @@ fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue
     let widths = [sizes.n, if layout == Layout::Tn { sizes.m } else { sizes.k }];
     let in_panels = widths.iter().all(|width| width % hopper::PANEL == 0);
     let path = match a.dtype {
+        DType::F32 if tensor_cores_are_fast(a) => Path::Split,
         DType::F32 => Path::Single,
         DType::Flex32 => Path::Tf32,
         _ if in_panels && compute_capability(a) == (9, 0) => Path::Hopper,
@@ -167,9 +169,17 @@ fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue
         Path::Hopper => hopper::run(layout, sizes, [a, b], out, epilogue),
         Path::Portable => tiled::BF16.run(layout, sizes, [a, b], out, epilogue),
         Path::Tf32 => tiled::TF32.run(layout, sizes, [a, b], out, epilogue),
+        Path::Split => tiled::SPLIT.run(layout, sizes, [a, b], out, epilogue),
         Path::Single => tiled::F32.run(layout, sizes, [a, b], out, epilogue),
     }
     path
+}
+
+/// Whether TF32 is far more than three times as fast as `f32` on the CUDA cores: on A100, H100 and B200, but on no GPU made for
+/// desktops.
+fn tensor_cores_are_fast(at: &Tensor) -> bool {
+    let (major, minor) = compute_capability(at);
+    minor == 0 && (8..=10).contains(&major)
 }
 
 fn outer(x: &Tensor, w: &Tensor) -> [usize; 2] {

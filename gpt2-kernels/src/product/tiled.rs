@@ -19,6 +19,9 @@ pub(super) struct Family {
     /// Constants beside the tile, the layout and the epilogue.
     defines: &'static [(&'static str, usize)],
     shared_memory: usize,
+    /// Blocks that a multiprocessor holds, and what one of them does a second; measured on an H100.
+    blocks: usize,
+    flops: f64,
     /// The least that a part sums over, and what divides it.
     part: usize,
     part_multiple: usize,
@@ -39,7 +42,9 @@ pub(super) const BF16: Family = Family {
     threads: TILE * TILE / (2 * WARP_N),
     defines: &[("WARP_N", WARP_N), ("STAGES", STAGES)],
     shared_memory: STAGES * 2 * TILE * 128,
-    part: 1024,
+    blocks: 2,
+    flops: 1.5e12,
+    part: 512,
     part_multiple: 64,
     reduce_chunk: 2048,
     plain_f32: 6,
@@ -48,8 +53,21 @@ pub(super) const BF16: Family = Family {
 /// `f32` operands, multiplied in TF32.
 pub(super) const TF32: Family = Family {
     defines: &[("WARP_N", WARP_N), ("STAGES", STAGES), ("TF32", 1)],
+    flops: 0.75e12,
     ..BF16
 };
+
+/// `f32` operands in full, by three products in TF32.
+pub(super) const SPLIT: Family = Family {
+    threads: TILE * TILE / (2 * SPLIT_WARP_N),
+    defines: &[("WARP_N", SPLIT_WARP_N), ("STAGES", STAGES), ("TF32", 3)],
+    blocks: 1,
+    flops: 0.5e12,
+    ..BF16
+};
+
+/// Columns of a warp of [`SPLIT`], which has twice the sums to hold.
+const SPLIT_WARP_N: usize = 32;
 
 /// Columns of a thread of [`F32`].
 const THREAD_N: usize = 16;
@@ -61,6 +79,8 @@ pub(super) const F32: Family = Family {
     threads: TILE * TILE / (8 * THREAD_N),
     defines: &[("THREAD_N", THREAD_N)],
     shared_memory: 0,
+    blocks: 2,
+    flops: 0.17e12,
     part: 512,
     part_multiple: 8,
     reduce_chunk: 1024,
@@ -68,10 +88,22 @@ pub(super) const F32: Family = Family {
 };
 
 impl Family {
-    /// Parts of the sum, and what each but the last sums over. Too few tiles would leave multiprocessors idle.
-    fn splits(&self, tiles: usize, k: usize, multiprocessors: usize) -> (usize, usize) {
-        let splits = (2 * multiprocessors / tiles).clamp(1, k.div_ceil(self.part));
-        let part = k.div_ceil(splits).next_multiple_of(self.part_multiple);
+    /// Parts of the sum, and what each but the last sums over, so that the product should take the least time: too few tiles,
+    /// or a few too many, leave multiprocessors idle.
+    fn splits(&self, Sizes { m, n, k }: Sizes, multiprocessors: usize) -> (usize, usize) {
+        const MOST: usize = 16;
+        const BYTES_PER_SECOND: f64 = 2.5e12;
+        let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
+        let part = |splits: usize| k.div_ceil(splits).next_multiple_of(self.part_multiple);
+        let seconds = |&splits: &usize| {
+            let waves = (tiles * splits).div_ceil(self.blocks * multiprocessors);
+            let product = (waves * 2 * TILE * TILE * part(splits)) as f64 / self.flops;
+            let parts = if splits == 1 { 0 } else { 2 * splits + 1 };
+            product + (parts * m * n * 4) as f64 / BYTES_PER_SECOND
+        };
+        let most = k.div_ceil(self.part).clamp(1, MOST);
+        let best = (1..=most).min_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        let part = part(best.expect("there is one at least"));
         (k.div_ceil(part), part)
     }
 
@@ -84,7 +116,7 @@ impl Family {
     pub(super) fn run(&self, layout: Layout, sizes: Sizes, [a, b]: [&Tensor; 2], out: &Tensor, epilogue: &Epilogue) {
         let Sizes { m, n, k } = sizes;
         let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
-        let (splits, part) = self.splits(tiles, k, multiprocessors(out));
+        let (splits, part) = self.splits(sizes, multiprocessors(out));
         // An operand that an epilogue lacks may be any tensor.
         let (code, bias, extra) = match epilogue {
             Epilogue::Plain => (0, out, out),
@@ -130,12 +162,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_wave_that_is_nearly_empty_is_avoided() {
+        // 144 tiles on 132 multiprocessors.
+        let sizes = Sizes {
+            m: 3072,
+            n: 768,
+            k: 8192,
+        };
+        assert!(SPLIT.splits(sizes, 132).0 > 1);
+        assert_eq!(SPLIT.splits(Sizes { m: 50_304, ..sizes }, 132).0, 1);
+    }
+
+    #[test]
     fn parts_cover_the_sum() {
-        for family in [BF16, TF32, F32] {
-            for (tiles, k) in [(1, 7), (36, 8192), (36, 8200), (300, 50_304), (6, 1024)] {
-                let (splits, part) = family.splits(tiles, k, 132);
-                assert!((splits - 1) * part < k && k <= splits * part, "{tiles} tiles, {k}");
-                assert!(part % family.part_multiple == 0, "{tiles} tiles, {k}");
+        for family in [BF16, TF32, SPLIT, F32] {
+            for (m, n, k) in [(5, 64, 7), (768, 768, 8192), (768, 768, 8200), (2048, 768, 50_304)] {
+                let (splits, part) = family.splits(Sizes { m, n, k }, 132);
+                assert!((splits - 1) * part < k && k <= splits * part, "{m} by {n}, {k}");
+                assert!(part % family.part_multiple == 0, "{m} by {n}, {k}");
             }
         }
     }

@@ -22,6 +22,8 @@ mod wgpu;
 
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
+#[cfg(feature = "cuda")]
+pub use gpt2_kernels::compiled as compiled_kernels;
 #[cfg(feature = "host")]
 pub use host::HostTensor;
 

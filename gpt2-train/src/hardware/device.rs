@@ -21,4 +21,9 @@ pub trait DeviceProbe {
 
     /// All of the device's memory in bytes, if it is known.
     fn total_memory(&self) -> Option<u64>;
+
+    /// Kernels of a training step that this process has compiled so far, or had the driver look up.
+    fn compiled_kernels(&self) -> usize {
+        0
+    }
 }
