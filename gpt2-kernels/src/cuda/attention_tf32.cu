@@ -67,7 +67,8 @@ __device__ __forceinline__ float cut(float x) {
 }
 
 // What a block works on: a head of the batch, and which rows of it. The heads come in groups, one group after the other, so that
-// what the blocks of a head share is still in the L2 cache (with 192 heads of 1024 tokens and more this saves 3 to 10 %).
+// what the blocks of a head share is still in the L2 cache. On an H100, for 1024 tokens, this saves 10 % of the time of 384 heads
+// and 3 % of that of 192; it costs 2 % at 96, where there is one group only.
 constexpr u32 GROUP = 96;
 struct Work {
     u32 head, piece;
