@@ -3,7 +3,7 @@
 use super::{Epilogue, Layout, Sizes};
 use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
-use burn::tensor::DType;
+use burn::tensor::{DType, TensorMetadata};
 
 const SOURCES: Sources = Sources::new(&[include_str!("../cuda/common.cuh"), include_str!("../cuda/gemm.cu")]);
 const SPLIT_SUM: Sources = Sources::new(&[include_str!("../cuda/gemm_split_sum.cu")]);
@@ -76,14 +76,19 @@ pub(super) fn run(layout: Layout, sizes: Sizes, operands: [&Tensor; 2], out: &Te
         launch(layout, sizes, operands, out, epilogue, plan, multiprocessors);
         return;
     }
-    let Sizes { m, n, .. } = sizes;
-    let parts = empty(out, &[plan.splits, m, n], DType::F32);
+    let parts = empty(out, &[plan.splits, sizes.m, sizes.n], DType::F32);
     launch(layout, sizes, operands, &parts, epilogue, plan, multiprocessors);
+    add_parts(&parts, plan.splits, out);
+}
+
+/// Writes the sum of `parts`, `splits` of the size of `out` one after the other, to `out`, all in `f32`.
+pub(super) fn add_parts(parts: &Tensor, splits: usize, out: &Tensor) {
+    let count = out.shape().num_elements();
     let kernel = Kernel::new(SPLIT_SUM, "gemm_split_sum", 256);
     Launch::on(out)
-        .buffers([&parts, out])
-        .words([m * n, plan.splits, 0])
-        .run(kernel, [(m * n).div_ceil(1024), 1, 1]);
+        .buffers([parts, out])
+        .words([count, splits, 0])
+        .run(kernel, [count.div_ceil(1024), 1, 1]);
 }
 
 /// Rows of partial sums of columns that [`Epilogue::GeluGradient`] writes for a result of `rows` rows.
@@ -108,7 +113,13 @@ fn launch(
         Epilogue::GeluGradient { .. } => 3,
         Epilogue::Single { .. } => 4,
     };
-    let with_sums = matches!(epilogue, Epilogue::GeluGradient { .. });
+    let with_sums = matches!(
+        epilogue,
+        Epilogue::GeluGradient {
+            column_sums: Some(_),
+            ..
+        }
+    );
     let mut kernel = Kernel::new(SOURCES, "gemm", 384)
         .define("LAYOUT", layout.code())
         .define("EPILOGUE", code)
@@ -147,7 +158,7 @@ fn launch(
             false
         }
         Epilogue::GeluGradient { column_sums, .. } => {
-            launch = launch.buffer(column_sums);
+            launch = launch.buffers(*column_sums);
             false
         }
         Epilogue::Single { accumulate } => *accumulate,

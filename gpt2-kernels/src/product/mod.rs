@@ -5,6 +5,7 @@
 //! where the tensor cores are more than three times as fast at TF32, as three products there, which are as exact.
 
 mod hopper;
+mod hopper_tf32;
 mod tiled;
 
 use crate::launch::{compute_capability, empty};
@@ -55,18 +56,23 @@ pub fn transposed(a: &Tensor, b: &Tensor) -> Tensor {
 
 /// `a·bᵀ` times GELU's derivative at `inner`, `[M, N]`, in the type of `a`, and the sums of its columns, `[N]` in `f32`.
 pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> (Tensor, Tensor) {
-    let ([m, _], [n, _]): ([usize; 2], [usize; 2]) = (a.shape().dims(), b.shape().dims());
-    let out = empty(a, &[m, n], a.dtype);
-    let partial = empty(a, &[hopper::sum_rows(m), n], DType::F32);
+    let sizes = Sizes::of(Layout::Nt, a, b);
+    let out = empty(a, &[sizes.m, sizes.n], a.dtype);
+    let sum_rows = match Path::of(Layout::Nt, sizes, a) {
+        Path::Hopper => Some(hopper::sum_rows(sizes.m)),
+        Path::HopperTf32 => Some(hopper_tf32::sum_rows(sizes.m)),
+        _ => None,
+    };
+    let partial = sum_rows.map(|rows| empty(a, &[rows, sizes.n], DType::F32));
     let epilogue = Epilogue::GeluGradient {
         inner,
-        column_sums: &partial,
+        column_sums: partial.as_ref(),
     };
-    if run(Layout::Nt, a, b, &out, &epilogue) == Path::Hopper {
-        let [sums] = columns::sum_rows([&partial]);
-        return (out, sums);
-    }
-    let (_, sums) = columns::operand_with_sums(&out, out.dtype);
+    run(Layout::Nt, a, b, &out, &epilogue);
+    let sums = match &partial {
+        Some(partial) => columns::sum_rows([partial])[0].clone(),
+        None => columns::operand_with_sums(&out, out.dtype).1,
+    };
     (out, sums)
 }
 
@@ -116,8 +122,8 @@ enum Epilogue<'a> {
     },
     GeluGradient {
         inner: &'a Tensor,
-        /// Written on Hopper alone: of each block of rows, `[blocks, N]`.
-        column_sums: &'a Tensor,
+        /// Of each block of rows, `[blocks, N]`; the kernels for Hopper alone write it.
+        column_sums: Option<&'a Tensor>,
     },
     /// Stored in `f32`.
     Single {
@@ -147,32 +153,41 @@ impl Sizes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
     Hopper,
+    HopperTf32,
     Portable,
     Tf32,
     Split,
     Single,
 }
 
-fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue) -> Path {
-    let sizes = Sizes::of(layout, a, b);
-    // What is summed over in TN are rows, of which there may be any number.
-    let widths = [sizes.n, if layout == Layout::Tn { sizes.m } else { sizes.k }];
-    let in_panels = widths.iter().all(|width| width % hopper::PANEL == 0);
-    let path = match a.dtype {
-        DType::F32 if tensor_cores_are_fast(a) => Path::Split,
-        DType::F32 => Path::Single,
-        DType::Flex32 => Path::Tf32,
-        _ if in_panels && compute_capability(a) == (9, 0) => Path::Hopper,
-        _ => Path::Portable,
-    };
-    match path {
-        Path::Hopper => hopper::run(layout, sizes, [a, b], out, epilogue),
-        Path::Portable => tiled::BF16.run(layout, sizes, [a, b], out, epilogue),
-        Path::Tf32 => tiled::TF32.run(layout, sizes, [a, b], out, epilogue),
-        Path::Split => tiled::SPLIT.run(layout, sizes, [a, b], out, epilogue),
-        Path::Single => tiled::F32.run(layout, sizes, [a, b], out, epilogue),
+impl Path {
+    fn of(layout: Layout, sizes: Sizes, a: &Tensor) -> Self {
+        // What is summed over in TN are rows, of which there may be any number.
+        let widths = [sizes.n, if layout == Layout::Tn { sizes.m } else { sizes.k }];
+        let in_panels = widths.iter().all(|width| width % hopper::PANEL == 0);
+        let on_hopper = in_panels && compute_capability(a) == (9, 0);
+        match a.dtype {
+            DType::F32 if tensor_cores_are_fast(a) => Self::Split,
+            DType::F32 => Self::Single,
+            DType::Flex32 if on_hopper => Self::HopperTf32,
+            DType::Flex32 => Self::Tf32,
+            _ if on_hopper => Self::Hopper,
+            _ => Self::Portable,
+        }
     }
-    path
+}
+
+fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue) {
+    let sizes = Sizes::of(layout, a, b);
+    let operands = [a, b];
+    match Path::of(layout, sizes, a) {
+        Path::Hopper => hopper::run(layout, sizes, operands, out, epilogue),
+        Path::HopperTf32 => hopper_tf32::run(layout, sizes, operands, out, epilogue),
+        Path::Portable => tiled::BF16.run(layout, sizes, operands, out, epilogue),
+        Path::Tf32 => tiled::TF32.run(layout, sizes, operands, out, epilogue),
+        Path::Split => tiled::SPLIT.run(layout, sizes, operands, out, epilogue),
+        Path::Single => tiled::F32.run(layout, sizes, operands, out, epilogue),
+    }
 }
 
 /// Whether TF32 is far more than three times as fast as `f32` on the CUDA cores: on A100, H100 and B200, but on no GPU made for

@@ -6,7 +6,7 @@ use crate::ops::{
     affine, attention, classifier, embedding, gelu, host, layer_norm, scaled,
 };
 use crate::precision::Precision;
-use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
+use burn::tensor::ops::{FloatTensor, IntTensor};
 use ndarray::ArrayViewD;
 
 /// The methods of [`Gpt2Backend`]: what [`host`] computes, or the reference for tensors that it does not take.
