@@ -49,7 +49,6 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
 
     /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.
     fn attend(&self, qkv: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
-        let qkv = round(qkv, precision);
         let [batch, seq, width] = qkv.dims();
         let (width, head_dim) = (width / 3, width / (3 * self.n_head));
         let [query, key, value]: [Tensor<B, 4>; 3] = {

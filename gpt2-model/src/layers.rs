@@ -67,10 +67,10 @@ fn primitives<B: Backend, const D: usize>(weight: Tensor<B, D>, bias: Tensor<B, 
     [weight.into_primitive().tensor(), bias.into_primitive().tensor()]
 }
 
-/// `x` as Burn's own products take it in `precision`; they know no TF32 that could be asked for.
+/// `x` in the type of the products, as Burn's own take it.
 pub(crate) fn round<B: Backend, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {
     match precision {
-        Precision::F32 | Precision::Tf32 => widen(x),
+        Precision::F32 | Precision::Tf32 => x,
         Precision::Bf16 if x.dtype() == DType::BF16 => x,
         Precision::Bf16 => x.cast(FloatDType::BF16),
     }

@@ -60,7 +60,17 @@ impl<B: Gpt2Backend> Gpt2<B> {
     ///
     /// # Panics
     /// If `T` (with what the cache holds) is longer than `block_size`.
-    pub fn hidden(&self, tokens: Tensor<B, 2, Int>, mut cache: Option<&mut KvCache<B>>) -> Tensor<B, 3> {
+    pub fn hidden(&self, tokens: Tensor<B, 2, Int>, cache: Option<&mut KvCache<B>>) -> Tensor<B, 3> {
+        self.hidden_in(self.precision, tokens, cache)
+    }
+
+    /// [`Self::hidden`] in the type of the products of `precision`.
+    fn hidden_in(
+        &self,
+        precision: Precision,
+        tokens: Tensor<B, 2, Int>,
+        mut cache: Option<&mut KvCache<B>>,
+    ) -> Tensor<B, 3> {
         let [_, seq] = tokens.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
         assert!(
@@ -77,7 +87,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
             let cache = cache.as_mut().map(|cache| &mut cache.layers[i]);
             x = block.forward(x, seq, self.precision, self.recompute, cache);
         }
-        self.ln_f.forward(x, self.precision).reshape(shape)
+        self.ln_f.forward(x, precision).reshape(shape)
     }
 
     /// Logits of the next token at every position, in `f32`, without the padded rows.
@@ -85,7 +95,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// # Shapes
     /// `tokens` is `[B, T]`; the result `[B, T, V]`.
     pub fn logits(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        self.classify(self.hidden(tokens, None))
+        self.classify(self.hidden_in(self.precision.of_plain_tensors(), tokens, None))
     }
 
     /// Logits after the last of `tokens`, which continue what `cache` holds.
@@ -94,7 +104,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// `tokens` is `[B, T]`; the result `[B, V]`.
     pub fn next_logits(&self, tokens: Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
         let [_, seq] = tokens.dims();
-        let hidden = self.hidden(tokens, Some(cache));
+        let hidden = self.hidden_in(self.precision.of_plain_tensors(), tokens, Some(cache));
         self.classify(hidden.narrow(1, seq - 1, 1)).squeeze_dim(1) // [B, V]
     }
 
@@ -102,8 +112,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
         let [batch, seq, _] = hidden.dims();
         let wte = round(self.wte.weight.val(), self.precision);
         // The small operand is the one that is transposed: CPU backends copy what is.
-        let hidden = round(rows(hidden), self.precision);
-        let logits = wte.matmul(hidden.transpose()).transpose(); // [B·T, Vp]
+        let logits = wte.matmul(rows(hidden).transpose()).transpose(); // [B·T, Vp]
         widen(logits)
             .narrow(1, 0, self.config.vocab_size)
             .reshape([batch, seq, self.config.vocab_size])

@@ -35,12 +35,20 @@ impl Precision {
     }
 
     /// The type of the operands of products, by which the operations know the precision. `Flex32` is Burn's name for `f32`
-    /// in memory of which a product may use less.
+    /// in memory of which a product may use less; Burn's own casts take the two for one.
     pub const fn operands(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,
             Self::Tf32 => FloatDType::Flex32,
             Self::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// What comes nearest where Burn's own operations compute, which cannot be asked for TF32.
+    pub(crate) const fn of_plain_tensors(self) -> Self {
+        match self {
+            Self::Tf32 => Self::F32,
+            other => other,
         }
     }
 }

@@ -132,12 +132,16 @@ impl Chosen {
 
     /// The device's peak rate in `precision` in FLOP/s, where it is known.
     pub(crate) fn peak_flops(&self, precision: Precision) -> Option<f64> {
-        let arithmetic = match precision {
-            Precision::Bf16 => Arithmetic::Bf16,
-            Precision::Tf32 => Arithmetic::Tf32,
-            Precision::F32 => Arithmetic::F32,
-        };
-        peak_flops(&self.device.name, arithmetic)
+        let peak = |arithmetic| peak_flops(&self.device.name, arithmetic);
+        match precision {
+            Precision::Bf16 => peak(Arithmetic::Bf16),
+            Precision::Tf32 => peak(Arithmetic::Tf32),
+            // On CUDA also as three products in TF32.
+            Precision::F32 => match (peak(Arithmetic::F32), peak(Arithmetic::Tf32)) {
+                (Some(single), Some(tf32)) if self.backend == BackendChoice::Cuda => Some(single.max(tf32 / 3.0)),
+                (single, _) => single,
+            },
+        }
     }
 }
 

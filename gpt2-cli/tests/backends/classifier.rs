@@ -32,11 +32,16 @@ where
     B: AutodiffBackend + Gpt2Backend,
     B::InnerBackend: TrainingBackend,
 {
-    check_in::<B>(device, tolerance, SMALL, Precision::F32);
+    check_in::<B>(device, tolerance, SMALL, Precision::F32, |hidden| hidden);
 }
 
-fn check_in<B>(device: &B::Device, tolerance: f64, shape: Shape, precision: Precision)
-where
+fn check_in<B>(
+    device: &B::Device,
+    tolerance: f64,
+    shape: Shape,
+    precision: Precision,
+    in_precision: impl Fn(Tensor<B, 2>) -> Tensor<B, 2>,
+) where
     B: AutodiffBackend + Gpt2Backend,
     B::InnerBackend: TrainingBackend,
 {
@@ -62,7 +67,7 @@ where
         vocab_size: vocab,
         precision,
     };
-    let operand = hidden_1.clone().cast(precision.operands());
+    let operand = in_precision(hidden_1.clone());
     // The factor shows whether the upstream gradient is used.
     let loss_1 = classifier_loss(operand, wte_1.clone(), targets_1, shape) * 3.0;
 
@@ -101,7 +106,13 @@ fn kernels() {
             (Precision::Tf32, 5e-3),
             (Precision::Bf16, 1e-2),
         ] {
-            check_in::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(&device, tolerance, shape, precision);
+            check_in::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(
+                &device,
+                tolerance,
+                shape,
+                precision,
+                |hidden| crate::operand(hidden, precision),
+            );
         }
     }
 }

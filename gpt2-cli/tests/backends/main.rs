@@ -67,6 +67,17 @@ fn gpt2() -> std::path::PathBuf {
     std::env::var_os("GPT2_BIN").map_or_else(|| env!("CARGO_BIN_EXE_gpt2").into(), Into::into)
 }
 
+/// `x` as an operand of the kernels' products. Burn's casts take the type that stands for TF32 for `f32`.
+#[cfg(feature = "cuda")]
+fn operand<const D: usize>(
+    x: burn::tensor::Tensor<burn::backend::Autodiff<gpt2_model::ops::Cuda>, D>,
+    precision: gpt2_model::Precision,
+) -> burn::tensor::Tensor<burn::backend::Autodiff<gpt2_model::ops::Cuda>, D> {
+    let mut operand = x.cast(precision.operands()).into_primitive().tensor();
+    operand.primitive.dtype = precision.operands().into();
+    burn::tensor::Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(operand))
+}
+
 /// The elements, on the host.
 fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: burn::tensor::Tensor<B, D>) -> Vec<f32> {
     let data = tensor.into_data().convert_dtype(burn::tensor::DType::F32);

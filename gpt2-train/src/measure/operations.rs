@@ -352,7 +352,7 @@ impl<B: TrainingBackend> Bench<'_, B> {
     /// An operand of a product.
     fn product<const D: usize>(&self, shape: [usize; D]) -> FloatTensor<B> {
         let tensor = Tensor::<B, D>::random(shape, Distribution::Normal(0.0, 1.0), self.device);
-        tensor.cast(self.work.precision.operands()).into_primitive().tensor()
+        B::round_weights(tensor.into_primitive().tensor(), self.work.precision.operands())
     }
 
     fn tokens(&self, shape: [usize; 2]) -> Tensor<B, 2, Int> {

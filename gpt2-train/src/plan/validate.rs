@@ -210,11 +210,11 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
         "TF32 is an arithmetic of NVIDIA's GPUs; choose `backend` cuda or leave `precision` out",
     )?;
     judge(
-        plan.precision != Precision::Tf32 || plan.has_kernels(),
+        plan.precision != Precision::Tf32 || (plan.has_kernels() && plan.model.dropout == 0.0),
         "precision",
         plan.precision,
         "f32 or bf16 for this shape",
-        "the TF32 kernels take heads of 64 channels; choose `n-head` as `n-embd` / 64",
+        "the TF32 kernels take heads of 64 channels and no dropout; choose `n-head` as `n-embd` / 64",
     )?;
     judge(
         plan.recompute == Recompute::None || plan.model.dropout == 0.0,
