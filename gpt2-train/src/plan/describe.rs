@@ -35,6 +35,9 @@ impl RunPlan {
             self.backend, self.device, self.precision, self.recompute, self.threads
         );
         // No kernel steps aside in silence.
+        if self.backend == BackendChoice::Wgpu {
+            line.push_str("; in plain tensors: fused operations are for CUDA and the CPU");
+        }
         if self.backend == BackendChoice::Cuda && !self.has_kernels() {
             let (width, head) = (self.model.n_embd, self.model.n_embd / self.model.n_head);
             let _ = write!(
@@ -227,6 +230,7 @@ mod tests {
         assert!(line(BackendChoice::Cuda, 4).contains("32 channels a head"));
         assert!(!line(BackendChoice::Cuda, 2).contains("channels"));
         assert!(!line(BackendChoice::Ndarray, 4).contains("channels"));
+        assert!(line(BackendChoice::Wgpu, 4).contains("plain tensors"));
     }
 
     #[test]
