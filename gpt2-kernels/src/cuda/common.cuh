@@ -178,6 +178,16 @@ template <int N> __device__ __forceinline__ void wgmma_pin(float (&d)[N]) {
     for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
+// The registers of an accumulator of 64 by 128, and of 64 by 192.
+#define D64 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define D96 D64 \
+    ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+
 // D[64, N] (+)= A.B over 16 k, f32 accumulators; TRANS 1: that operand is MN-major.
 #define ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define ACC16(d, i) ACC4(d, i), ACC4(d, i + 4), ACC4(d, i + 8), ACC4(d, i + 12)
@@ -187,12 +197,7 @@ template <int TRANS_A, int TRANS_B>
 __device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b, u32 accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, p, 1, 1, %67, %68;\n}\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" D64 "}, %64, %65, p, 1, 1, %67, %68;\n}\n"
         : ACC32(d, 0), ACC32(d, 32)
         : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
 }
@@ -201,14 +206,68 @@ template <int TRANS_A, int TRANS_B>
 __device__ __forceinline__ void wgmma(float (&d)[96], u64 a, u64 b, u32 accumulate) {
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-        "}, %96, %97, p, 1, 1, %99, %100;\n}\n"
+        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" D96 "}, %96, %97, p, 1, 1, %99, %100;\n}\n"
         : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
         : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
+}
+
+// ---- products ----
+
+struct Tile {
+    u32 row, col, split, k_begin, k_end;
+};
+
+// The units of work: a split of BLOCKS tiles, one below the other, that a cluster of as many blocks makes at once.
+template <u32 ROWS, u32 COLUMNS, u32 BLOCKS = 1> struct Schedule {
+    u32 rows, cols, k_tiles, splits, group, count;
+
+    template <typename Args> __device__ __forceinline__ Schedule(const Args &args) {
+        rows = (u32(args.m) + ROWS * BLOCKS - 1) / (ROWS * BLOCKS);
+        cols = (u32(args.n) + COLUMNS - 1) / COLUMNS;
+        k_tiles = u32(args.k_tiles);
+        splits = u32(args.splits);
+        group = u32(args.group);
+        count = rows * cols * splits;
+    }
+    __device__ __forceinline__ Tile tile(u32 unit, u32 rank) const {
+        u32 split = unit / (rows * cols), rest = unit % (rows * cols);
+        u32 first = rest / (group * cols) * group, height = min(group, rows - first);
+        rest -= first * cols;
+        Tile t;
+        t.row = ((first + rest % height) * BLOCKS + rank) * ROWS;
+        t.col = rest / height * COLUMNS;
+        t.split = split;
+        t.k_begin = split * k_tiles / splits;
+        t.k_end = (split + 1) * k_tiles / splits;
+        return t;
+    }
+};
+
+// Position in a ring of slots; `phase` is the parity of the pass over it.
+template <u32 SLOTS> struct Cursor {
+    u32 slot = 0, phase = 0;
+    __device__ __forceinline__ void next() {
+        if (++slot == SLOTS) {
+            slot = 0;
+            phase ^= 1;
+        }
+    }
+    __device__ __forceinline__ void skip(u32 n) {
+        u32 at = slot + n;
+        slot = at % SLOTS;
+        phase ^= at / SLOTS & 1;
+    }
+};
+
+// GELU, tanh form: x / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3).
+__device__ __forceinline__ float gelu_gate(float x, float x2) {
+    float e, gate;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * fmaf(x2, -0.10294324f, -2.3022082f)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(gate) : "f"(1.0f + e));
+    return gate;
+}
+__device__ __forceinline__ float gelu(float x) { return x * gelu_gate(x, x * x); }
+__device__ __forceinline__ float gelu_grad(float x) {
+    float x2 = x * x, gate = gelu_gate(x, x2);
+    return fmaf(x * fmaf(x2, 0.21406445f, 1.5957691f), fmaf(-gate, gate, gate), gate);
 }

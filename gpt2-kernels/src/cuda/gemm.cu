@@ -80,65 +80,6 @@ struct Args {
     u64 m, n, k_tiles, splits, group, flag;
 };
 
-struct Tile {
-    u32 row, col, split, k_begin, k_end;
-};
-
-// The units of work, a tile and a split each (with CLUSTER 2 the two tiles of a cluster).
-struct Schedule {
-    u32 rows, cols, k_tiles, splits, group, count;
-
-    __device__ __forceinline__ Schedule(const Args &args) {
-        rows = (u32(args.m) + TILE_M * CLUSTER - 1) / (TILE_M * CLUSTER);
-        cols = (u32(args.n) + TILE_N - 1) / TILE_N;
-        k_tiles = u32(args.k_tiles);
-        splits = u32(args.splits);
-        group = u32(args.group);
-        count = rows * cols * splits;
-    }
-    __device__ __forceinline__ Tile tile(u32 unit, u32 rank) const {
-        u32 split = unit / (rows * cols), rest = unit % (rows * cols);
-        u32 first = rest / (group * cols) * group, height = min(group, rows - first);
-        rest -= first * cols;
-        Tile t;
-        t.row = ((first + rest % height) * CLUSTER + rank) * TILE_M;
-        t.col = rest / height * TILE_N;
-        t.split = split;
-        t.k_begin = split * k_tiles / splits;
-        t.k_end = (split + 1) * k_tiles / splits;
-        return t;
-    }
-};
-
-// Position in a ring of slots; `phase` is the parity of the pass over it.
-template <u32 SLOTS> struct Cursor {
-    u32 slot = 0, phase = 0;
-    __device__ __forceinline__ void next() {
-        if (++slot == SLOTS) {
-            slot = 0;
-            phase ^= 1;
-        }
-    }
-    __device__ __forceinline__ void skip(u32 n) {
-        u32 at = slot + n;
-        slot = at % SLOTS;
-        phase ^= at / SLOTS & 1;
-    }
-};
-
-// GELU, tanh form: x / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3).
-__device__ __forceinline__ float gelu_gate(float x, float x2) {
-    float e, gate;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * fmaf(x2, -0.10294324f, -2.3022082f)));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(gate) : "f"(1.0f + e));
-    return gate;
-}
-__device__ __forceinline__ float gelu(float x) { return x * gelu_gate(x, x * x); }
-__device__ __forceinline__ float gelu_grad(float x) {
-    float x2 = x * x, gate = gelu_gate(x, x2);
-    return fmaf(x * fmaf(x2, 0.21406445f, 1.5957691f), fmaf(-gate, gate, gate), gate);
-}
-
 __device__ __forceinline__ float2 load_bias(const float *bias, u32 col, u32 cols) {
     return bias && col < cols ? __ldg(reinterpret_cast<const float2 *>(bias + col)) : make_float2(0.0f, 0.0f);
 }
@@ -179,7 +120,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
     const u32 warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
     const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
     const u32 first = blockIdx.x / CLUSTER, stride = gridDim.x / CLUSTER;
-    const Schedule schedule(args);
+    const Schedule<TILE_M, TILE_N, CLUSTER> schedule(args);
 
     if (threadIdx.x == 256) {
         tma_prefetch(map_a);

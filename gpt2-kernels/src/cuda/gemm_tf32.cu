@@ -74,52 +74,6 @@ struct Args {
     u64 m, n, k_tiles, splits, group;
 };
 
-struct Tile {
-    u32 row, col, split, k_begin, k_end;
-};
-
-// The units of work, a tile and a split each.
-struct Schedule {
-    u32 rows, cols, k_tiles, splits, group, count;
-
-    __device__ __forceinline__ Schedule(const Args &args) {
-        rows = (u32(args.m) + TILE_M - 1) / TILE_M;
-        cols = (u32(args.n) + TILE_N - 1) / TILE_N;
-        k_tiles = u32(args.k_tiles);
-        splits = u32(args.splits);
-        group = u32(args.group);
-        count = rows * cols * splits;
-    }
-    __device__ __forceinline__ Tile tile(u32 unit) const {
-        u32 split = unit / (rows * cols), rest = unit % (rows * cols);
-        u32 first = rest / (group * cols) * group, height = min(group, rows - first);
-        rest -= first * cols;
-        Tile t;
-        t.row = (first + rest % height) * TILE_M;
-        t.col = rest / height * TILE_N;
-        t.split = split;
-        t.k_begin = split * k_tiles / splits;
-        t.k_end = (split + 1) * k_tiles / splits;
-        return t;
-    }
-};
-
-// Position in the ring of stages; `phase` is the parity of the pass over it.
-struct Cursor {
-    u32 slot = 0, phase = 0;
-    __device__ __forceinline__ void next() {
-        if (++slot == STAGES) {
-            slot = 0;
-            phase ^= 1;
-        }
-    }
-    __device__ __forceinline__ void skip(u32 n) {
-        u32 at = slot + n;
-        slot = at % STAGES;
-        phase ^= at / STAGES & 1;
-    }
-};
-
 __device__ __forceinline__ void tma_load(u32 to, const TensorMap &map, u32 barrier, u32 x, u32 y, u32 z, u32 u, u32 v) {
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(to),
@@ -146,23 +100,15 @@ __device__ __forceinline__ uint4 round_tf32(float4 v) {
 }
 
 // D[64, 192] (+)= A.B over 8 k. A: either a descriptor, or registers that hold rows g and g + 8 of columns t and t + 4.
-#define WGMMA_D                                                                                                            \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                              \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                                    \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                                    \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "                                    \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                                    \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-
 __device__ __forceinline__ void wgmma_tf32(float (&d)[96], u64 a, u64 b, u32 accumulate) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {" WGMMA_D "}, %96, %97, p, 1, 1;\n}\n"
+                 "wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {" D96 "}, %96, %97, p, 1, 1;\n}\n"
                  : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
                  : "l"(a), "l"(b), "r"(accumulate));
 }
 __device__ __forceinline__ void wgmma_tf32(float (&d)[96], const u32 (&a)[4], u64 b, u32 accumulate) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %101, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {" WGMMA_D "}, {%96, %97, %98, %99}, %100, p, 1, 1;\n}\n"
+                 "wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {" D96 "}, {%96, %97, %98, %99}, %100, p, 1, 1;\n}\n"
                  : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
 }
@@ -186,19 +132,6 @@ __device__ __forceinline__ void transpose(u32 from, u32 to, u32 flip_2, u32 flip
     }
 }
 
-// GELU, tanh form: x / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3).
-__device__ __forceinline__ float gelu_gate(float x, float x2) {
-    float e, gate;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * fmaf(x2, -0.10294324f, -2.3022082f)));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(gate) : "f"(1.0f + e));
-    return gate;
-}
-__device__ __forceinline__ float gelu(float x) { return x * gelu_gate(x, x * x); }
-__device__ __forceinline__ float gelu_grad(float x) {
-    float x2 = x * x, gate = gelu_gate(x, x2);
-    return fmaf(x * fmaf(x2, 0.21406445f, 1.5957691f), fmaf(-gate, gate, gate), gate);
-}
-
 extern "C" __global__ void __launch_bounds__(384, 1)
 gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const void *, const void *,
           float *out, const float *__restrict__ bias, float *extra,
@@ -210,7 +143,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const u32 warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
-    const Schedule schedule(args);
+    const Schedule<TILE_M, TILE_N> schedule(args);
 
     if (threadIdx.x == 256) {
         tma_prefetch(map_a);
@@ -226,11 +159,11 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
 
     if (warpgroup == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-        Cursor stage;
+        Cursor<STAGES> stage;
         if (warp == 8 && lane == 0) {
             // Fills the ring with the operands of one tile after the other.
             for (u32 unit = blockIdx.x; unit < schedule.count; unit += gridDim.x) {
-                const Tile t = schedule.tile(unit);
+                const Tile t = schedule.tile(unit, 0);
                 for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
                     const u32 full = base + FULL + 8 * stage.slot, b = base + stage.slot * STAGE_BYTES, a = b + B_BYTES;
                     barrier_wait(base + EMPTY + 8 * stage.slot, stage.phase ^ 1);
@@ -250,7 +183,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
         } else if (TRANSPOSES && warp > 8) {
             u32 steps = 0;
             for (u32 unit = blockIdx.x; unit < schedule.count; unit += gridDim.x) {
-                const Tile t = schedule.tile(unit);
+                const Tile t = schedule.tile(unit, 0);
                 steps += t.k_end - t.k_begin;
             }
             // The square's place in units of 4 k and of 4 columns, and the lane's half of it.
@@ -274,7 +207,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         // Unless TOGETHER, the two warpgroups take the tiles in turn: one multiplies while the other finishes its tile.
         float acc[2][96]; // two blocks of 64 columns of the result
-        Cursor stage;
+        Cursor<STAGES> stage;
         const u64 a_descriptor = wgmma_descriptor(base + B_BYTES, 1024, 0);
         const u64 b_descriptor = wgmma_descriptor(base, 1024, 0);
 
@@ -284,7 +217,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
         const u32 fragments = base + (TOGETHER * warpgroup * 4 + warp % 4) * PANEL_BYTES;
 
         for (u32 unit = blockIdx.x, turn = 0; unit < schedule.count; unit += gridDim.x, ++turn) {
-            const Tile t = schedule.tile(unit);
+            const Tile t = schedule.tile(unit, 0);
             if (!TOGETHER && turn % 2 != warpgroup) {
                 stage.skip(t.k_end - t.k_begin);
                 continue;
