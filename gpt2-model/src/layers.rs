@@ -96,10 +96,10 @@ pub(crate) fn rows<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
 
 /// `x` in `f32`, the type of the residual stream.
 pub(crate) fn widen<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    if x.dtype() == DType::F32 {
-        x
-    } else {
+    if x.dtype() == DType::BF16 {
         x.cast(FloatDType::F32)
+    } else {
+        x
     }
 }
 

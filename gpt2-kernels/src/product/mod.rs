@@ -70,7 +70,10 @@ pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> (Tensor, Te
     };
     run(Layout::Nt, a, b, &out, &epilogue);
     let sums = match &partial {
-        Some(partial) => columns::sum_rows([partial])[0].clone(),
+        Some(partial) => {
+            let [sums] = columns::sum_rows([partial]);
+            sums
+        }
         None => columns::operand_with_sums(&out, out.dtype).1,
     };
     (out, sums)

@@ -20,6 +20,15 @@ pub(super) fn onto<B: Gpt2Backend>(
     primitive(tensor::<B, 2>(residual) + widen(tensor(B::affine(x, w, bias))))
 }
 
+pub(super) fn with_gelu<B: Gpt2Backend>(
+    x: FloatTensor<B>,
+    w: FloatTensor<B>,
+    bias: FloatTensor<B>,
+) -> [FloatTensor<B>; 2] {
+    let inner = B::affine(x, w, bias);
+    [inner.clone(), B::tanh_gelu(inner)]
+}
+
 pub(super) fn derivatives<B: Backend>(
     x: FloatTensor<B>,
     w: FloatTensor<B>,

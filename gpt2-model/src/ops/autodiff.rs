@@ -63,11 +63,12 @@ impl<B: Gpt2Backend> Backward<B, 2> for EmbedBackward {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
+        let parents = ids(&ops);
         let (wte, wpe, tokens, past) = ops.state;
         // A tied classifier has its derivative there already: far larger than the few rows that are added here.
         let sum = wte.take(grads);
         let found = B::embed_backward([wte.value(), wpe], tokens, past, upstream, sum);
-        register::<B, 2>(ops.parents.map(|parent| parent.map(|parent| parent.id)), found, grads);
+        register::<B, 2>(parents, found, grads);
     }
 }
 
@@ -81,13 +82,10 @@ impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
+        let parents = ids(&ops);
         let [x, w] = ops.state;
         let found = B::affine_backward(x, w, upstream);
-        register::<B, 3>(
-            ops.parents.map(|parent| parent.map(|parent| parent.id)),
-            [found.x, found.w, found.bias],
-            grads,
-        );
+        register::<B, 3>(parents, [found.x, found.w, found.bias], grads);
     }
 }
 
@@ -106,13 +104,10 @@ impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
 
     fn backward(self, ops: Ops<Self::State, 13>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
+        let parents = ids(&ops);
         let (x, weights, kept, shape) = ops.state;
         let (by_x, by) = block::derivatives::<B>(x, weights, kept, shape, upstream);
-        register::<B, 13>(
-            ops.parents.map(|parent| parent.map(|parent| parent.id)),
-            std::iter::once(by_x).chain(by.into_iter()),
-            grads,
-        );
+        register::<B, 13>(parents, std::iter::once(by_x).chain(by.into_iter()), grads);
     }
 }
 
@@ -142,13 +137,10 @@ impl<B: Gpt2Backend> Backward<B, 3> for LayerNormBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
+        let parents = ids(&ops);
         let (x, weight, statistics) = ops.state;
         let found = B::normalise_rows_backward(x, weight, statistics, upstream, None);
-        register::<B, 3>(
-            ops.parents.map(|parent| parent.map(|parent| parent.id)),
-            [found.x, found.weight, found.bias],
-            grads,
-        );
+        register::<B, 3>(parents, [found.x, found.weight, found.bias], grads);
     }
 }
 
@@ -168,6 +160,13 @@ impl<B: Gpt2Backend> Backward<B, 1> for AttentionBackward {
             grads.register::<B>(parent.id, B::causal_attention_backward(qkv, attended, upstream, n_head));
         }
     }
+}
+
+/// The nodes of the operands whose derivatives somebody asks for.
+fn ids<S, const N: usize>(ops: &Ops<S, N>) -> [Option<NodeId>; N] {
+    ops.parents
+        .each_ref()
+        .map(|parent| parent.as_ref().map(|parent| parent.id))
 }
 
 /// Registers each derivative that somebody asks for.

@@ -144,8 +144,7 @@ impl Gpt2Backend for Cuda {
 
     fn affine_gelu(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
         if !multiplies(&w) {
-            let inner = Self::affine(x, w, bias);
-            return [inner.clone(), Self::tanh_gelu(inner)];
+            return affine::with_gelu::<Self>(x, w, bias);
         }
         let w = operand(w, &x);
         kernels::product::affine_gelu(&contiguous(x), &w, &contiguous(bias)).into()

@@ -273,8 +273,7 @@ pub trait Gpt2Backend: Backend {
     /// # Shapes
     /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the results `[N, out]`.
     fn affine_gelu(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
-        let inner = Self::affine(x, w, bias);
-        [inner.clone(), Self::tanh_gelu(inner)]
+        affine::with_gelu::<Self>(x, w, bias)
     }
 
     /// The derivatives of the feed-forward half of a block, `residual + gelu(x·w_in + bias_in)·w_out + bias_out`, by `x` and by
