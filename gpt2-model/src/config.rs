@@ -24,8 +24,9 @@ pub struct Gpt2Config {
     pub dropout: f64,
 }
 
-/// Name, layers, heads, width and block size. `d4` and `d6` are small ones for CPUs; the others are OpenAI's.
-const PRESETS: [(&str, usize, usize, usize, usize); 6] = [
+/// Name, layers, heads, width and block size. `d3`, `d4` and `d6` are small ones for CPUs; the others are OpenAI's.
+const PRESETS: [(&str, usize, usize, usize, usize); 7] = [
+    ("d3", 3, 3, 96, 256),
     ("d4", 4, 4, 128, 256),
     ("d6", 6, 6, 384, 1024),
     ("gpt2", 12, 12, 768, 1024),
@@ -36,8 +37,8 @@ const PRESETS: [(&str, usize, usize, usize, usize); 6] = [
 
 impl Gpt2Config {
     /// The names that [`Gpt2Config::preset`] knows.
-    pub const PRESETS: [&'static str; 6] = {
-        let mut names = [""; 6];
+    pub const PRESETS: [&'static str; PRESETS.len()] = {
+        let mut names = [""; PRESETS.len()];
         let mut i = 0;
         while i < names.len() {
             names[i] = PRESETS[i].0;
@@ -150,7 +151,7 @@ mod tests {
         assert!(message.contains("did you mean `gpt2-medium`?"), "{message}");
         let message = Gpt2Config::preset("llama").unwrap_err().to_string();
         assert!(
-            message.contains("expected one of d4, d6, gpt2,") && !message.contains("did you mean"),
+            message.contains("expected one of d3, d4, d6, gpt2,") && !message.contains("did you mean"),
             "{message}"
         );
     }

@@ -28,7 +28,7 @@ pub struct RunConfig {
     /// Seed of the initial weights, the order of the data and dropout.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Run"))]
     pub seed: Option<u64>,
-    /// Size of the model: d4, d6, gpt2, gpt2-medium, gpt2-large or gpt2-xl [default: d4].
+    /// Size of the model: d3, d4, d6, gpt2, gpt2-medium, gpt2-large or gpt2-xl [default: d3].
     #[cfg_attr(feature = "clap", arg(long, value_name = "PRESET", help_heading = "Model"))]
     pub model: Option<String>,
     /// Transformer blocks [default: the preset's].

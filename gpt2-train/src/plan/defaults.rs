@@ -1,7 +1,7 @@
 //! What a setting is when nobody sets it.
 
-/// The preset of a run that names none: small enough that a CPU shows it learning within two minutes.
-pub(crate) const MODEL: &str = "d4";
+/// The preset of a run that names none: small enough that two CPU cores teach it within a minute.
+pub(crate) const MODEL: &str = "d3";
 /// Seed of a run that names none.
 pub(crate) const SEED: u64 = 1337;
 /// Batches prepared ahead: enough to ride out a slow read, few enough not to matter in memory.
@@ -10,8 +10,6 @@ pub(crate) const PREFETCH: usize = 4;
 pub(crate) const MIN_LR_DIVISOR: f64 = 10.0;
 /// The longest default warm-up: llm.c's for the 124M recipe.
 pub(crate) const WARMUP_AT_MOST: u64 = 700;
-/// The default warm-up is the steps divided by this.
-pub(crate) const WARMUP_DIVISOR: u64 = 20;
 /// Share of the run in which WSD decays (Hägele et al. 2024, section 3: 10–20% reach a cosine's loss).
 pub(crate) const DECAY_FRACTION: f64 = 0.2;
 /// AdamW as GPT-3 was trained (Brown et al. 2020, appendix B), and nanoGPT and llm.c after it.
@@ -36,6 +34,8 @@ pub(crate) struct SizeDefaults {
     pub(crate) seq: usize,
     pub(crate) steps: u64,
     pub(crate) lr: f64,
+    /// The default warm-up is the steps divided by this.
+    pub(crate) warmup_divisor: u64,
     pub(crate) eval_every: u64,
     pub(crate) eval_batches: usize,
     pub(crate) sample_every: u64,
@@ -52,17 +52,30 @@ pub(crate) fn of_size(preset: &str) -> SizeDefaults {
         seq: 1024,
         steps: 5_000,
         lr,
+        warmup_divisor: 20,
         eval_every: 250,
         eval_batches: 20,
         sample_every: 1_000,
         checkpoint_every: 1_000,
     };
     match preset {
+        "d3" => SizeDefaults {
+            batch: 4,
+            seq: 128,
+            steps: 480,
+            lr: 5e-3,
+            warmup_divisor: 5,
+            eval_every: 96,
+            eval_batches: 8,
+            sample_every: 96,
+            checkpoint_every: 240,
+        },
         "d4" => SizeDefaults {
             batch: 4,
             seq: 128,
             steps: 520,
             lr: 4e-3,
+            warmup_divisor: 5,
             eval_every: 104,
             eval_batches: 8,
             sample_every: 104,
@@ -73,6 +86,7 @@ pub(crate) fn of_size(preset: &str) -> SizeDefaults {
             seq: 256,
             steps: 1_000,
             lr: 1e-3,
+            warmup_divisor: 20,
             eval_every: 100,
             eval_batches: 16,
             sample_every: 200,

@@ -202,13 +202,13 @@ mod tests {
         let plan = RunPlan::resolve(&RunConfig::default(), &environment).unwrap();
         let text = plan.describe(&environment.data);
         for line in [
-            "model      d4: 7,259,008 parameters, 4 layers, 4 heads, 128 wide, block 256, vocabulary 50,257, dropout 0, seed 1337",
+            "model      d3: 5,184,960 parameters, 3 layers, 3 heads, 96 wide, block 256, vocabulary 50,257, dropout 0, seed 1337",
             "data       stories (made by this program): 1,000,000 training tokens, 50,000 validation tokens, floor 1.2500 nats a token",
             "batch      4 sequences × 128 tokens × 1 micro-step = 512 tokens a step",
-            "length     520 steps, 266,240 tokens, 0.27 epochs",
-            "compute    44.3 MFLOP a token, 11.8 TFLOP in all (6·N + 12·n_layer·n_embd·T)",
-            "schedule   26 steps of warm-up to 4e-3, then cosine to 4e-4 at step 520",
-            "every      104 steps evaluation, 104 steps samples, 260 steps checkpoints",
+            "length     480 steps, 245,760 tokens, 0.25 epochs",
+            "compute    31.6 MFLOP a token, 7.8 TFLOP in all (6·N + 12·n_layer·n_embd·T)",
+            "schedule   96 steps of warm-up to 5e-3, then cosine to 5e-4 at step 480",
+            "every      96 steps evaluation, 96 steps samples, 240 steps checkpoints",
             "on         ndarray device 0, f32, recomputing none, 2 threads",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
@@ -220,6 +220,7 @@ mod tests {
         let line = |backend, n_head| {
             let config = RunConfig {
                 backend: Some(backend),
+                model: Some("d4".to_owned()),
                 n_head: Some(n_head),
                 ..RunConfig::default()
             };
@@ -244,8 +245,8 @@ mod tests {
                 .unwrap()
                 .schedule_line()
         };
-        assert!(sentence(ScheduleKind::Linear).ends_with("then linear to 4e-4 at step 520"));
+        assert!(sentence(ScheduleKind::Linear).ends_with("then linear to 5e-4 at step 480"));
         assert!(sentence(ScheduleKind::Constant).ends_with("then constant"));
-        assert!(sentence(ScheduleKind::Wsd).ends_with("in the last 0.2 of 520 steps down to 4e-4"));
+        assert!(sentence(ScheduleKind::Wsd).ends_with("in the last 0.2 of 480 steps down to 5e-4"));
     }
 }

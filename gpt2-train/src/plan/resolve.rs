@@ -85,7 +85,7 @@ impl RunPlan {
             plan.decay_steps = plan.last_step();
         }
         if config.warmup.is_none() {
-            plan.warmup = (plan.decay_steps / defaults::WARMUP_DIVISOR).min(defaults::WARMUP_AT_MOST);
+            plan.warmup = (plan.decay_steps / size.warmup_divisor).min(defaults::WARMUP_AT_MOST);
         }
         validate::rates(&plan)?;
         validate::surroundings(&plan, environment)?;
@@ -193,13 +193,13 @@ mod tests {
         let plan = resolve(&RunConfig::default()).unwrap();
         assert_eq!(
             (plan.preset.as_str(), plan.model.n_layer, plan.model.n_embd),
-            ("d4", 4, 128)
+            ("d3", 3, 96)
         );
-        assert_eq!((plan.batch, plan.seq, plan.grad_accum, plan.steps), (4, 128, 1, 520));
-        assert_eq!((plan.lr, plan.warmup, plan.decay_steps), (4e-3, 26, 520));
+        assert_eq!((plan.batch, plan.seq, plan.grad_accum, plan.steps), (4, 128, 1, 480));
+        assert_eq!((plan.lr, plan.warmup, plan.decay_steps), (5e-3, 96, 480));
         assert_eq!(
             (plan.eval_every, plan.sample_every, plan.checkpoint_every),
-            (104, 104, 260)
+            (96, 96, 240)
         );
         assert_eq!((plan.backend, plan.threads), (BackendChoice::Ndarray, 2));
         assert_eq!(
@@ -222,7 +222,7 @@ mod tests {
             n_layer: 2,
             block_size: 64,
             dropout: 0.1,
-            ..Gpt2Config::preset("d4").unwrap()
+            ..Gpt2Config::preset("d3").unwrap()
         };
         assert_eq!(plan.model, expected);
         assert_eq!(plan.seq, 64);

@@ -344,12 +344,12 @@ mod tests {
             "`seq` is 512, expected 1 to `block-size` (256); shorten it or raise `block-size`"
         );
         assert_eq!(
-            message(|c| c.n_head = Some(3)),
-            "`n-embd` is 128, expected a multiple of `n-head` (3); try 126 or 129"
+            message(|c| c.n_head = Some(5)),
+            "`n-embd` is 96, expected a multiple of `n-head` (5); try 95 or 100"
         );
         assert_eq!(
             message(|c| c.n_head = Some(256)),
-            "`n-embd` is 128, expected a multiple of `n-head` (256); try 256"
+            "`n-embd` is 96, expected a multiple of `n-head` (256); try 256"
         );
     }
 
