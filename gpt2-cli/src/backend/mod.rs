@@ -130,6 +130,16 @@ impl Chosen {
         }
     }
 
+    /// Whether products of `bf16` are worth while where the tensors can be of that type.
+    pub(crate) fn multiplies_bf16(&self) -> bool {
+        match self.backend {
+            #[cfg(feature = "flex")]
+            BackendChoice::Flex => gpt2_model::ops::cpu_multiplies_bf16(),
+            BackendChoice::Ndarray => false,
+            _ => true,
+        }
+    }
+
     /// The device's peak rate in `precision` in FLOP/s, where it is known.
     pub(crate) fn peak_flops(&self, precision: Precision) -> Option<f64> {
         let peak = |arithmetic| peak_flops(&self.device.name, arithmetic);

@@ -296,7 +296,7 @@ pub(crate) fn check_precision<B: Backend>(
     let computes = match precision {
         Precision::F32 => true,
         Precision::Tf32 => chosen.backend == BackendChoice::Cuda,
-        Precision::Bf16 => chosen.backend != BackendChoice::Ndarray && B::supports_dtype(device, DType::BF16),
+        Precision::Bf16 => chosen.multiplies_bf16() && B::supports_dtype(device, DType::BF16),
     };
     if computes {
         return Ok(());

@@ -25,7 +25,7 @@ pub use cuda::Cuda;
 #[cfg(feature = "cuda")]
 pub use gpt2_kernels::compiled as compiled_kernels;
 #[cfg(feature = "host")]
-pub use host::HostTensor;
+pub use host::{HostTensor, multiplies_bf16 as cpu_multiplies_bf16};
 
 use crate::precision::Precision;
 use crate::recompute::Recompute;
@@ -225,7 +225,7 @@ pub trait Gpt2Backend: Backend {
         [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe]
     }
 
-    /// Weights in the type of the product that they are for.
+    /// Weights in the type of the product that they are for, or as they are where the product itself rounds them.
     fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
         Self::float_cast(w, dtype)
     }

@@ -5,7 +5,7 @@ use super::stats::median;
 use crate::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Distribution, Int, Tensor};
+use burn::tensor::{Distribution, FloatDType, Int, Tensor};
 use gpt2_model::ops::{Attended, ClassifierShape};
 use gpt2_model::{Gpt2Config, Precision, cost};
 use std::time::Instant;
@@ -351,8 +351,11 @@ impl<B: TrainingBackend> Bench<'_, B> {
 
     /// An operand of a product.
     fn product<const D: usize>(&self, shape: [usize; D]) -> FloatTensor<B> {
-        let tensor = Tensor::<B, D>::random(shape, Distribution::Normal(0.0, 1.0), self.device);
-        B::round_weights(tensor.into_primitive().tensor(), self.work.precision.operands())
+        match self.work.precision {
+            Precision::Bf16 => B::float_cast(self.float(shape), FloatDType::BF16),
+            // What is not rounded in memory may still be marked as an operand.
+            precision => B::round_weights(self.float(shape), precision.operands()),
+        }
     }
 
     fn tokens(&self, shape: [usize; 2]) -> Tensor<B, 2, Int> {

@@ -194,13 +194,12 @@ pub(crate) fn rates(plan: &RunPlan) -> Judgement {
 
 /// What the plan needs around it: a backend that can, weights that are there, data enough.
 pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgement {
-    let on_cpu = matches!(plan.backend, BackendChoice::Ndarray | BackendChoice::Flex);
     judge(
-        !(on_cpu && plan.precision == Precision::Bf16),
+        plan.backend != BackendChoice::Ndarray || plan.precision != Precision::Bf16,
         "precision",
         plan.precision,
-        format!("f32 on the {} backend", plan.backend),
-        "choose another `backend` or leave `precision` out",
+        "f32 on the ndarray backend, whose tensors have no bf16",
+        "choose `backend` flex, which takes bf16 on processors with AMX, or leave `precision` out",
     )?;
     judge(
         plan.precision != Precision::Tf32 || plan.backend == BackendChoice::Cuda,

@@ -7,6 +7,7 @@ use crate::ops::{
 };
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, IntTensor};
+use half::bf16;
 use ndarray::ArrayViewD;
 
 /// The methods of [`Gpt2Backend`]: what [`host`] computes, or the reference for tensors that it does not take.
@@ -83,12 +84,12 @@ macro_rules! host_operations {
             bias: FloatTensor<Self>,
             precision: Precision,
         ) -> Normalised<FloatTensor<Self>> {
-            match host::layer_norm(&x, &weight, &bias) {
-                Some(out) if precision == Precision::F32 => Normalised {
+            match host::layer_norm(&x, &weight, &bias, precision) {
+                Some(out) => Normalised {
                     out,
                     statistics: None,
                 },
-                _ => layer_norm::value::<Self>(x, weight, bias, precision),
+                None => layer_norm::value::<Self>(x, weight, bias, precision),
             }
         }
 
@@ -151,6 +152,10 @@ mod with_ndarray {
             }
         }
 
+        fn halves(&self) -> Option<ArrayViewD<'_, bf16>> {
+            None
+        }
+
         fn indices(&self) -> Option<Vec<usize>> {
             match self {
                 Self::I64(storage) => storage.view().iter().map(|&index| index.try_into().ok()).collect(),
@@ -162,6 +167,10 @@ mod with_ndarray {
         fn from_values(values: Vec<f32>, shape: &[usize]) -> Self {
             let array = ArrayD::from_shape_vec(shape, values).expect("as many elements as the shape has");
             array.into_shared().into()
+        }
+
+        fn from_halves(_values: Vec<bf16>, _shape: &[usize]) -> Option<Self> {
+            None
         }
 
         fn values_mut(&mut self) -> Option<&mut [f32]> {
@@ -184,23 +193,49 @@ mod with_ndarray {
 #[allow(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
 mod with_flex {
     use super::*;
-    use burn::tensor::{Bytes, DType, Shape};
+    use burn::tensor::ops::FloatTensorOps;
+    use burn::tensor::{Bytes, DType, Element, FloatDType, Shape};
     use burn_flex::{Flex, FlexTensor, Layout};
     use ndarray::{IxDyn, ShapeBuilder};
 
     impl Gpt2Backend for Flex {
         host_operations!();
+
+        // The tile unit's operands are rounded as they are laid out: rounded weights would only be another copy.
+        fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+            if dtype == FloatDType::BF16 && host::multiplies_bf16() {
+                w
+            } else {
+                Self::float_cast(w, dtype)
+            }
+        }
+    }
+
+    /// The elements, with their strides.
+    fn strided<E: Element + bytemuck::Pod>(tensor: &FlexTensor) -> Option<ArrayViewD<'_, E>> {
+        let layout = tensor.layout();
+        let strides: Option<Vec<usize>> = layout.strides().iter().map(|&stride| stride.try_into().ok()).collect();
+        let shape = IxDyn(layout.shape()).strides(IxDyn(&strides?));
+        ArrayViewD::from_shape(shape, &tensor.storage::<E>()[layout.start_offset()..]).ok()
+    }
+
+    fn contiguous<E: Element>(values: Vec<E>, shape: &[usize]) -> FlexTensor {
+        assert_eq!(
+            values.len(),
+            shape.iter().product::<usize>(),
+            "as many elements as the shape has"
+        );
+        let layout = Layout::contiguous(Shape::from(shape.to_vec()));
+        FlexTensor::new(Bytes::from_elems(values), layout, E::dtype())
     }
 
     impl HostTensor for FlexTensor {
         fn view(&self) -> Option<ArrayViewD<'_, f32>> {
-            if self.dtype() != DType::F32 {
-                return None;
-            }
-            let layout = self.layout();
-            let strides: Option<Vec<usize>> = layout.strides().iter().map(|&stride| stride.try_into().ok()).collect();
-            let shape = IxDyn(layout.shape()).strides(IxDyn(&strides?));
-            ArrayViewD::from_shape(shape, &self.storage::<f32>()[layout.start_offset()..]).ok()
+            (self.dtype() == DType::F32).then(|| strided(self))?
+        }
+
+        fn halves(&self) -> Option<ArrayViewD<'_, bf16>> {
+            (self.dtype() == DType::BF16).then(|| strided(self))?
         }
 
         fn indices(&self) -> Option<Vec<usize>> {
@@ -221,13 +256,11 @@ mod with_flex {
         }
 
         fn from_values(values: Vec<f32>, shape: &[usize]) -> Self {
-            assert_eq!(
-                values.len(),
-                shape.iter().product::<usize>(),
-                "as many elements as the shape has"
-            );
-            let layout = Layout::contiguous(Shape::from(shape.to_vec()));
-            Self::new(Bytes::from_elems(values), layout, DType::F32)
+            contiguous(values, shape)
+        }
+
+        fn from_halves(values: Vec<bf16>, shape: &[usize]) -> Option<Self> {
+            Some(contiguous(values, shape))
         }
 
         fn values_mut(&mut self) -> Option<&mut [f32]> {

@@ -1,4 +1,4 @@
-//! The classifier on arrays: the products go to BLAS, and one pass over each row of logits makes the maximum, the sum, the
+//! The classifier on arrays: the products go to BLAS or the tile unit, and one pass over each row of logits makes the maximum, the sum, the
 //! loss and the derivative in place.
 
 #![expect(
@@ -6,13 +6,17 @@
     reason = "only what is inlined is compiled for the processor's vectors"
 )]
 
+use super::element::Element;
 use super::math::{exp, vectorised};
 use super::memory::as_uninit;
 use super::product::{Start, product_into};
 use super::reduce::{map_sum, max};
-use super::tensor::{HostTensor, matrix};
+use super::tiles::{self, Operand, Role};
+use half::bf16;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
+use std::cell::OnceCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,22 +31,111 @@ const NEGLIGIBLE: f32 = 1e-30;
 /// The buffer of logits, kept from step to step.
 static BUFFER: Mutex<Vec<f32>> = Mutex::new(Vec::new());
 
-/// The operands in `f32`, the only type that BLAS is asked for here; `f64` models take the reference.
-pub(super) struct Operands<'a> {
-    hidden: ArrayView2<'a, f32>,
-    wte: ArrayView2<'a, f32>,
-    targets: Vec<usize>,
+/// The products that a classifier is made of. The embedding has `tokens` rows.
+pub(super) trait Products {
+    /// The type of the hidden states and of the derivative by them.
+    type Hidden: Element;
+
+    fn tokens(&self) -> usize;
+
+    fn channels(&self) -> usize;
+
+    /// The logits of the hidden states `rows`.
+    fn logits(&self, rows: Range<usize>, out: ArrayViewMut2<MaybeUninit<f32>>);
+
+    /// The derivative by the hidden states from that by their logits.
+    fn by_hidden(&self, by_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<Self::Hidden>>);
+
+    /// The derivative by the embedding from that by the logits of `rows`.
+    fn by_wte(&self, by_logits: ArrayView2<f32>, rows: Range<usize>, start: Start, out: ArrayViewMut2<MaybeUninit<f32>>);
 }
 
-impl<'a> Operands<'a> {
-    pub(super) fn new<T: HostTensor>(hidden: &'a T, wte: &'a T, targets: &T) -> Option<Self> {
-        Some(Self {
-            hidden: matrix(hidden)?,
-            wte: matrix(wte)?,
-            targets: targets.indices()?,
-        })
+/// Products by BLAS, of `f32`.
+pub(super) struct Blas<'a> {
+    pub(super) hidden: ArrayView2<'a, f32>,
+    pub(super) wte: ArrayView2<'a, f32>,
+}
+
+impl Products for Blas<'_> {
+    type Hidden = f32;
+
+    fn tokens(&self) -> usize {
+        self.wte.nrows()
     }
 
+    fn channels(&self) -> usize {
+        self.wte.ncols()
+    }
+
+    fn logits(&self, rows: Range<usize>, out: ArrayViewMut2<MaybeUninit<f32>>) {
+        product_into(self.hidden.slice(s![rows, ..]), self.wte.t(), Start::Nothing, out);
+    }
+
+    fn by_hidden(&self, by_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<f32>>) {
+        product_into(by_logits, self.wte, Start::Nothing, out);
+    }
+
+    fn by_wte(&self, by_logits: ArrayView2<f32>, rows: Range<usize>, start: Start, out: ArrayViewMut2<MaybeUninit<f32>>) {
+        product_into(by_logits.reversed_axes(), self.hidden.slice(s![rows, ..]), start, out);
+    }
+}
+
+/// Products on the tile unit, of `bf16`.
+pub(super) struct Tiles<'a> {
+    hidden: ArrayView2<'a, bf16>,
+    wte: ArrayView2<'a, f32>,
+    /// The embedding as the logits need it.
+    by_token: Operand,
+    /// The embedding as the derivative by the hidden states needs it.
+    by_channel: OnceCell<Operand>,
+}
+
+impl<'a> Tiles<'a> {
+    pub(super) fn new(hidden: ArrayView2<'a, bf16>, wte: ArrayView2<'a, f32>) -> Self {
+        Self {
+            hidden,
+            wte,
+            by_token: Operand::new(wte, Role::Right),
+            by_channel: OnceCell::new(),
+        }
+    }
+}
+
+impl Products for Tiles<'_> {
+    type Hidden = bf16;
+
+    fn tokens(&self) -> usize {
+        self.wte.nrows()
+    }
+
+    fn channels(&self) -> usize {
+        self.wte.ncols()
+    }
+
+    fn logits(&self, rows: Range<usize>, out: ArrayViewMut2<MaybeUninit<f32>>) {
+        let hidden = Operand::new(self.hidden.slice(s![rows, ..]), Role::Left);
+        tiles::product_into(&hidden, &self.by_token, Start::Nothing, out);
+    }
+
+    fn by_hidden(&self, by_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<bf16>>) {
+        let by_channel = self.by_channel.get_or_init(|| Operand::new(self.wte.t(), Role::Right));
+        tiles::product_into(&Operand::new(by_logits, Role::Left), by_channel, Start::Nothing, out);
+    }
+
+    fn by_wte(&self, by_logits: ArrayView2<f32>, rows: Range<usize>, start: Start, out: ArrayViewMut2<MaybeUninit<f32>>) {
+        let by_logits = Operand::new(by_logits.reversed_axes(), Role::Left);
+        let hidden = Operand::new(self.hidden.slice_move(s![rows, ..]).reversed_axes(), Role::Right);
+        tiles::product_into(&by_logits, &hidden, start, out);
+    }
+}
+
+/// The classifier on its operands.
+pub(super) struct Classifier<P> {
+    pub(super) products: P,
+    pub(super) targets: Vec<usize>,
+}
+
+impl<P: Products> Classifier<P> {
     pub(super) fn loss(&self, vocab_size: usize) -> f64 {
         let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = self.buffer(&mut kept);
@@ -52,45 +145,37 @@ impl<'a> Operands<'a> {
             / self.targets.len() as f64
     }
 
-    pub(super) fn gradients(&self, vocab_size: usize) -> (f64, Array2<f32>, Array2<f32>) {
+    /// The loss, and its derivatives by the hidden states and the embedding.
+    pub(super) fn gradients(&self, vocab_size: usize) -> (f64, Array2<P::Hidden>, Array2<f32>) {
         let rows = self.targets.len();
         assert!(rows > 0, "a mean of nothing");
         let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = self.buffer(&mut kept);
-        let mut d_hidden = Array2::uninit(self.hidden.dim());
-        let mut d_wte = Array2::uninit(self.wte.dim());
+        let mut by_hidden = Array2::uninit((rows, self.products.channels()));
+        let mut by_wte = Array2::uninit((self.products.tokens(), self.products.channels()));
         let mut total = 0.0;
         for chunk in self.chunks() {
             let (start, end) = (chunk.start, chunk.end);
-            total += self.chunk_loss(chunk, vocab_size, Some(1.0 / rows as f32), &mut buffer);
-            let d_logits = buffer.slice(s![..end - start, ..]);
-            product_into(
-                d_logits,
-                self.wte,
-                Start::Nothing,
-                d_hidden.slice_mut(s![start..end, ..]),
-            );
-            product_into(
-                d_logits.reversed_axes(),
-                self.hidden.slice(s![start..end, ..]),
-                if start == 0 { Start::Nothing } else { Start::Result },
-                d_wte.view_mut(),
-            );
+            total += self.chunk_loss(chunk.clone(), vocab_size, Some(1.0 / rows as f32), &mut buffer);
+            let by_logits = buffer.slice(s![..end - start, ..]);
+            self.products.by_hidden(by_logits, by_hidden.slice_mut(s![start..end, ..]));
+            let sum = if start == 0 { Start::Nothing } else { Start::Result };
+            self.products.by_wte(by_logits, chunk, sum, by_wte.view_mut());
         }
-        // SAFETY: there is a first chunk, which wrote all of `d_wte`, and the chunks together all rows of `d_hidden`.
-        let (d_hidden, d_wte) = unsafe { (d_hidden.assume_init(), d_wte.assume_init()) };
-        (total / rows as f64, d_hidden, d_wte)
+        // SAFETY: there is a first chunk, which wrote all of `by_wte`, and the chunks together all rows of `by_hidden`.
+        let (by_hidden, by_wte) = unsafe { (by_hidden.assume_init(), by_wte.assume_init()) };
+        (total / rows as f64, by_hidden, by_wte)
     }
 
     fn buffer<'b>(&self, kept: &'b mut Vec<f32>) -> ArrayViewMut2<'b, f32> {
-        let shape = (CHUNK_ROWS.min(self.targets.len()), self.wte.nrows());
+        let shape = (CHUNK_ROWS.min(self.targets.len()), self.products.tokens());
         if kept.len() < shape.0 * shape.1 {
             kept.resize(shape.0 * shape.1, 0.0);
         }
         ArrayViewMut2::from_shape(shape, &mut kept[..shape.0 * shape.1]).expect("as many elements as the shape has")
     }
 
-    fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
         let rows = self.targets.len();
         (0..rows)
             .step_by(CHUNK_ROWS)
@@ -106,8 +191,7 @@ impl<'a> Operands<'a> {
         buffer: &mut ArrayViewMut2<f32>,
     ) -> f64 {
         let mut logits = buffer.slice_mut(s![..rows.len(), ..]);
-        let hidden = self.hidden.slice(s![rows.clone(), ..]);
-        product_into(hidden, self.wte.t(), Start::Nothing, as_uninit(logits.view_mut()));
+        self.products.logits(rows.clone(), as_uninit(logits.view_mut()));
         let width = logits.ncols();
         let losses: Vec<f64> = logits
             .as_slice_mut()

@@ -1,12 +1,13 @@
 //! GELU and its derivative in one pass each.
 
+use super::element::Element;
 use super::math::{map, tanh, zip};
 use crate::ops::gelu::{CUBIC, SCALE};
 
 const SCALE_F32: f32 = SCALE as f32;
 const CUBIC_F32: f32 = CUBIC as f32;
 
-pub(super) fn value(x: &[f32]) -> Vec<f32> {
+pub(super) fn value<E: Element>(x: &[E]) -> Vec<E> {
     map(
         x,
         #[inline(always)]
@@ -14,7 +15,7 @@ pub(super) fn value(x: &[f32]) -> Vec<f32> {
     )
 }
 
-pub(super) fn derivative(x: &[f32], upstream: &[f32]) -> Vec<f32> {
+pub(super) fn derivative<E: Element>(x: &[E], upstream: &[E]) -> Vec<E> {
     zip(
         x,
         upstream,

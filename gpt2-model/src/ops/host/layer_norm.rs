@@ -5,6 +5,7 @@
     reason = "only what is inlined is compiled for the processor's vectors"
 )]
 
+use super::element::Element;
 use super::math::vectorised;
 use super::memory::{written, written_with};
 use super::reduce::{dot, sum};
@@ -16,38 +17,49 @@ use crate::ops::layer_norm::EPS;
 const TASK_ROWS: usize = 32;
 
 /// Rows of `x`, each as long as `weight`, normalised, scaled and shifted.
-pub(super) fn value(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+pub(super) fn value<E: Element>(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<E> {
     let width = weight.len();
     let task = TASK_ROWS * width;
     written(x.len(), task, |i, out| {
-        let out = out.write_copy_of_slice(&x[i * task..][..out.len()]);
+        let x = &x[i * task..][..out.len()];
         vectorised(
             #[inline(always)]
             || {
-                for row in out.chunks_exact_mut(width) {
-                    let (mean, per_deviation) = statistics(row);
-                    for ((value, &weight), &bias) in row.iter_mut().zip(weight).zip(bias) {
-                        *value = (*value - mean) * per_deviation * weight + bias;
+                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    let (mean, per_deviation) = statistics(x);
+                    for (((out, &x), &weight), &bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                        out.write(E::rounded((x - mean) * per_deviation * weight + bias));
                     }
                 }
             },
         );
-        out
+        // SAFETY: all of it was written just now, since the tasks are whole rows.
+        unsafe { out.assume_init_mut() }
     })
 }
 
 /// The derivatives by `x`, on top of `start` where there is one, by gain and by offset.
-pub(super) fn derivatives(
+pub(super) fn derivatives<E: Element>(
     x: &[f32],
     weight: &[f32],
-    upstream: &[f32],
+    upstream: &[E],
     start: Option<&[f32]>,
 ) -> LayerNormGradients<Vec<f32>> {
     let width = weight.len();
     let task = TASK_ROWS * width;
     let (by_x, parts) = written_with(x.len(), task, |i, out| {
         let place = i * task..i * task + out.len();
-        let out = out.write_copy_of_slice(&upstream[place.clone()]);
+        let upstream = &upstream[place.clone()];
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, &upstream) in out.iter_mut().zip(upstream) {
+                    out.write(upstream.wide());
+                }
+            },
+        );
+        // SAFETY: all of it was written just now.
+        let out = unsafe { out.assume_init_mut() };
         let parts = vectorised(
             #[inline(always)]
             || {

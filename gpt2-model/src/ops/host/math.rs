@@ -5,6 +5,7 @@
     reason = "only what is inlined is compiled for the processor's vectors"
 )]
 
+use super::element::Element;
 use super::memory::written;
 use pulp::Arch;
 use std::sync::LazyLock;
@@ -22,35 +23,38 @@ pub(super) fn vectorised<T>(work: impl FnOnce() -> T) -> T {
 const TASK: usize = 1 << 14;
 
 /// `f` of each element, in parallel.
-pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+pub(super) fn map<E: Element, F: Element>(x: &[E], f: impl Fn(f32) -> f32 + Sync) -> Vec<F> {
     written(x.len(), TASK, |task, out| {
-        let out = out.write_copy_of_slice(&x[task * TASK..][..out.len()]);
+        let x = &x[task * TASK..][..out.len()];
         vectorised(
             #[inline(always)]
             || {
-                for value in &mut *out {
-                    *value = f(*value);
+                for (out, &x) in out.iter_mut().zip(x) {
+                    out.write(F::rounded(f(x.wide())));
                 }
             },
         );
-        out
+        // SAFETY: all of it was written just now.
+        unsafe { out.assume_init_mut() }
     })
 }
 
 /// `f` of each pair of elements, in parallel.
-pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+pub(super) fn zip<E: Element>(x: &[E], y: &[E], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<E> {
+    assert_eq!(x.len(), y.len(), "pairs");
     written(x.len(), TASK, |task, out| {
-        let y = &y[task * TASK..][..out.len()];
-        let out = out.write_copy_of_slice(&x[task * TASK..][..out.len()]);
+        let place = task * TASK..task * TASK + out.len();
+        let (x, y) = (&x[place.clone()], &y[place]);
         vectorised(
             #[inline(always)]
             || {
-                for (value, &y) in out.iter_mut().zip(y) {
-                    *value = f(*value, y);
+                for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
+                    out.write(E::rounded(f(x.wide(), y.wide())));
                 }
             },
         );
-        out
+        // SAFETY: all of it was written just now.
+        unsafe { out.assume_init_mut() }
     })
 }
 

@@ -6,20 +6,20 @@ use std::mem::MaybeUninit;
 
 /// A vector of `length` elements, whose chunks of `task` are written in parallel. `fill` is told the number of the chunk and
 /// must return the chunk written, all of it.
-pub(super) fn written(
+pub(super) fn written<E: Send>(
     length: usize,
     task: usize,
-    fill: impl for<'a> Fn(usize, &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] + Sync,
-) -> Vec<f32> {
+    fill: impl for<'a> Fn(usize, &'a mut [MaybeUninit<E>]) -> &'a mut [E] + Sync,
+) -> Vec<E> {
     written_with(length, task, |i, chunk| (fill(i, chunk), ())).0
 }
 
 /// [`written`], and what `fill` returns beside each chunk.
-pub(super) fn written_with<T: Send>(
+pub(super) fn written_with<E: Send, T: Send>(
     length: usize,
     task: usize,
-    fill: impl for<'a> Fn(usize, &'a mut [MaybeUninit<f32>]) -> (&'a mut [f32], T) + Sync,
-) -> (Vec<f32>, Vec<T>) {
+    fill: impl for<'a> Fn(usize, &'a mut [MaybeUninit<E>]) -> (&'a mut [E], T) + Sync,
+) -> (Vec<E>, Vec<T>) {
     let mut out = Vec::with_capacity(length);
     let space = &mut out.spare_capacity_mut()[..length];
     let chunks = space.par_chunks_mut(task).enumerate();

@@ -4,6 +4,7 @@
 mod attention;
 mod backends;
 mod classifier;
+mod element;
 mod gelu;
 mod layer_norm;
 mod math;
@@ -11,24 +12,58 @@ mod memory;
 mod product;
 mod reduce;
 mod tensor;
+mod tiles;
 
 pub use self::tensor::HostTensor;
 
-use self::classifier::Operands;
+use self::classifier::{Blas, Classifier, Tiles};
 use self::product::{Start, product};
 use self::reduce::sum_rows;
-use self::tensor::{heads, like, matrix, of_matrix, scalar, values};
+use self::tensor::{
+    Values, halves_like, halves_matrix, heads, like, matrix, of_halves, of_matrix, of_row, operand, rounded_like, scalar, values,
+};
+use self::tiles::Role;
 use super::{AffineGradients, Attended, LayerNormGradients};
+use crate::precision::Precision;
 use ndarray::ArrayView3;
 
+/// Whether the processor multiplies `bf16` numbers faster than `f32`, which takes the tile unit (AMX) of Intel's server
+/// processors. Without it products of `bf16` are the reference's, and slow.
+pub fn multiplies_bf16() -> bool {
+    tiles::available()
+}
+
+/// Whether `x` is to be multiplied on the tile unit.
+fn on_tiles<T: HostTensor>(x: &T) -> bool {
+    x.halves().is_some() && tiles::available()
+}
+
 fn classifier_loss<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: usize) -> Option<T> {
-    Some(scalar(Operands::new(hidden, wte, targets)?.loss(vocab_size)))
+    let (wte, targets) = (matrix(wte)?, targets.indices()?);
+    let loss = if on_tiles(hidden) {
+        let products = Tiles::new(halves_matrix(hidden)?, wte);
+        Classifier { products, targets }.loss(vocab_size)
+    } else {
+        let hidden = matrix(hidden)?;
+        let products = Blas { hidden, wte };
+        Classifier { products, targets }.loss(vocab_size)
+    };
+    Some(scalar(loss))
 }
 
 /// Loss, and its derivatives by the hidden states and the embedding.
 fn classifier_gradients<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: usize) -> Option<[T; 3]> {
-    let (loss, hidden, wte) = Operands::new(hidden, wte, targets)?.gradients(vocab_size);
-    Some([scalar(loss), of_matrix(hidden), of_matrix(wte)])
+    let (wte, targets) = (matrix(wte)?, targets.indices()?);
+    if on_tiles(hidden) {
+        let products = Tiles::new(halves_matrix(hidden)?, wte);
+        let (loss, hidden, wte) = Classifier { products, targets }.gradients(vocab_size);
+        Some([scalar(loss), of_halves(hidden)?, of_matrix(wte)])
+    } else {
+        let hidden = matrix(hidden)?;
+        let products = Blas { hidden, wte };
+        let (loss, hidden, wte) = Classifier { products, targets }.gradients(vocab_size);
+        Some([scalar(loss), of_matrix(hidden), of_matrix(wte)])
+    }
 }
 
 /// Whether every element is 1.
@@ -56,28 +91,53 @@ fn embed_backward<T: HostTensor>(table: &T, indices: &T, upstream: &T, sum: Opti
 }
 
 fn affine<T: HostTensor>(x: &T, w: &T, bias: &T) -> Option<T> {
+    if on_tiles(x) {
+        let (x, w) = (operand(x, Role::Left, false)?, operand(w, Role::Right, true)?);
+        return of_halves(tiles::product(&x, &w, Start::Row(&values(bias)?)));
+    }
     Some(of_matrix(product(matrix(x)?, matrix(w)?, Start::Row(&values(bias)?))))
 }
 
 fn affine_onto<T: HostTensor>(residual: &T, x: &T, w: &T, bias: &T) -> Option<T> {
     let (residual, bias) = (matrix(residual)?, values(bias)?);
+    if on_tiles(x) {
+        let (x, w) = (operand(x, Role::Left, false)?, operand(w, Role::Right, true)?);
+        return Some(of_matrix(tiles::product(&x, &w, Start::Onto(residual, &bias))));
+    }
     Some(of_matrix(product(matrix(x)?, matrix(w)?, Start::Onto(residual, &bias))))
 }
 
 fn affine_backward<T: HostTensor>(x: &T, w: &T, upstream: &T) -> Option<AffineGradients<T>> {
+    if on_tiles(x) {
+        let by_rows = operand(upstream, Role::Left, false)?;
+        let by_x = tiles::product(&by_rows, &operand(w, Role::Right, false)?, Start::Nothing);
+        drop(by_rows);
+        let (x, by_columns) = (operand(x, Role::Left, true)?, operand(upstream, Role::Right, true)?);
+        let bias = match halves_matrix(upstream) {
+            Some(upstream) => sum_rows(upstream),
+            None => sum_rows(matrix(upstream)?),
+        };
+        return Some(AffineGradients {
+            x: of_halves(by_x)?,
+            w: of_matrix(tiles::product(&x, &by_columns, Start::Nothing)),
+            bias: of_row(bias),
+        });
+    }
     let (x, w, upstream) = (matrix(x)?, matrix(w)?, matrix(upstream)?);
     Some(AffineGradients {
         x: of_matrix(product(upstream, w.t(), Start::Nothing)),
         w: of_matrix(product(x.t(), upstream, Start::Nothing)),
-        bias: T::from_values(sum_rows(upstream), &[upstream.ncols()]),
+        bias: of_row(sum_rows(upstream)),
     })
 }
 
-fn layer_norm<T: HostTensor>(x: &T, weight: &T, bias: &T) -> Option<T> {
-    Some(like(
-        x,
-        layer_norm::value(&values(x)?, &values(weight)?, &values(bias)?),
-    ))
+fn layer_norm<T: HostTensor>(x: &T, weight: &T, bias: &T, precision: Precision) -> Option<T> {
+    let (elements, weight, bias) = (values(x)?, values(weight)?, values(bias)?);
+    match precision {
+        Precision::F32 => Some(like(x, layer_norm::value(&elements, &weight, &bias))),
+        Precision::Bf16 => halves_like(x, layer_norm::value(&elements, &weight, &bias)),
+        Precision::Tf32 => None,
+    }
 }
 
 fn layer_norm_backward<T: HostTensor>(
@@ -90,7 +150,11 @@ fn layer_norm_backward<T: HostTensor>(
         Some(sum) => Some(values(sum)?),
         None => None,
     };
-    let found = layer_norm::derivatives(&values(x)?, &values(weight)?, &values(upstream)?, sum.as_deref());
+    let (elements, gain) = (values(x)?, values(weight)?);
+    let found = match Values::of(upstream)? {
+        Values::Wide(upstream) => layer_norm::derivatives(&elements, &gain, &upstream, sum.as_deref()),
+        Values::Narrow(upstream) => layer_norm::derivatives(&elements, &gain, &upstream, sum.as_deref()),
+    };
     Some(LayerNormGradients {
         x: like(x, found.x),
         weight: like(weight, found.weight),
@@ -103,27 +167,34 @@ fn attention<T: HostTensor>(qkv: &T, n_head: usize) -> Option<Attended<T>> {
     let (batch, seq, _, head_dim) = heads.dim();
     let (out, log_sum) = attention::value(heads.view());
     Some(Attended {
-        out: T::from_values(out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim]),
+        out: rounded_like(qkv, out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim])?,
         log_sum: T::from_values(log_sum.into_raw_vec_and_offset().0, &[batch, n_head, seq]),
     })
 }
 
 fn attention_backward<T: HostTensor>(qkv: &T, attended: &Attended<T>, upstream: &T, n_head: usize) -> Option<T> {
     let (split, log_sum) = (heads(qkv, 3 * n_head)?, values(&attended.log_sum)?);
-    let (batch, seq, _, _) = split.dim();
+    let (batch, seq, _, head_dim) = split.dim();
     let by_qkv = attention::derivative(
         split.view(),
         heads(&attended.out, n_head)?.view(),
         ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row"),
         heads(upstream, n_head)?.view(),
     );
-    Some(like(qkv, by_qkv.into_raw_vec_and_offset().0))
+    rounded_like(qkv, by_qkv.into_raw_vec_and_offset().0, &[batch, seq, 3 * n_head * head_dim])
 }
 
 fn gelu<T: HostTensor>(x: &T) -> Option<T> {
-    Some(like(x, gelu::value(&values(x)?)))
+    match Values::of(x)? {
+        Values::Wide(values) => Some(like(x, gelu::value(&values))),
+        Values::Narrow(values) => halves_like(x, gelu::value(&values)),
+    }
 }
 
 fn gelu_backward<T: HostTensor>(x: &T, upstream: &T) -> Option<T> {
-    Some(like(x, gelu::derivative(&values(x)?, &values(upstream)?)))
+    match (Values::of(x)?, Values::of(upstream)?) {
+        (Values::Wide(values), Values::Wide(upstream)) => Some(like(x, gelu::derivative(&values, &upstream))),
+        (Values::Narrow(values), Values::Narrow(upstream)) => halves_like(x, gelu::derivative(&values, &upstream)),
+        _ => None,
+    }
 }

@@ -32,7 +32,7 @@ pub(super) enum Start<'a> {
 
 impl Start<'_> {
     /// For the columns `first..` of the result.
-    fn columns(self, first: usize) -> Self {
+    pub(super) fn columns(self, first: usize) -> Self {
         match self {
             Start::Row(row) => Start::Row(&row[first..]),
             Start::Onto(matrix, row) => Start::Onto(matrix.slice_move(s![.., first..]), &row[first..]),
@@ -41,7 +41,7 @@ impl Start<'_> {
     }
 
     /// For the rows `first..` of the result.
-    fn rows(self, first: usize) -> Self {
+    pub(super) fn rows(self, first: usize) -> Self {
         match self {
             Start::Onto(matrix, row) => Start::Onto(matrix.slice_move(s![first.., ..]), row),
             other => other,
@@ -193,7 +193,7 @@ fn sgemm(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewM
 }
 
 /// What a sum starts from, written to every element of `out`.
-fn begin<'a>(start: Start, mut out: ArrayViewMut2<'a, MaybeUninit<f32>>) -> ArrayViewMut2<'a, f32> {
+pub(super) fn begin<'a>(start: Start, mut out: ArrayViewMut2<'a, MaybeUninit<f32>>) -> ArrayViewMut2<'a, f32> {
     match start {
         Start::Nothing => out.fill(MaybeUninit::new(0.0)),
         Start::Result => {}

@@ -5,7 +5,8 @@
     reason = "only what is inlined is compiled for the processor's vectors"
 )]
 
-use ndarray::{ArrayView2, ArrayViewMut1, s};
+use super::element::Element;
+use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 
 /// Independent accumulators of a reduction.
@@ -38,15 +39,16 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
 }
 
 /// The sums of a matrix's columns, in parallel; how each is made up depends on the matrix alone.
-pub(super) fn sum_rows(matrix: ArrayView2<f32>) -> Vec<f32> {
+pub(super) fn sum_rows<E: Element>(matrix: ArrayView2<E>) -> Vec<f32> {
     /// Columns of a task: whole lines of the cache, and few enough for all threads to have some.
     const TASK: usize = 128;
     let mut sums = vec![0.0; matrix.ncols()];
     sums.par_chunks_mut(TASK).enumerate().for_each(|(i, sums)| {
         let columns = i * TASK..i * TASK + sums.len();
-        let mut sums = ArrayViewMut1::from(sums);
         for row in matrix.slice(s![.., columns]).outer_iter() {
-            sums += &row;
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value.wide();
+            }
         }
     });
     sums
