@@ -89,30 +89,32 @@ fn check_in<B>(
 
 crate::on_every_backend!(check);
 
-/// The kernels, with two chunks of logits of GPT-2's vocabulary.
-#[cfg(feature = "cuda")]
-#[test]
-fn kernels() {
-    if crate::present("cuda", "no CUDA device") {
+/// With several chunks of logits of GPT-2's vocabulary.
+mod kernels {
+    use super::{Shape, check_in};
+    use crate::Kernels;
+    use gpt2_train::optimizer::TrainingBackend;
+
+    fn classifier<B: Kernels>()
+    where
+        B::InnerBackend: TrainingBackend,
+    {
+        let Some(device) = B::present() else {
+            return;
+        };
         let shape = Shape {
             rows: 4_200,
             width: 64,
             vocab: 50_257,
             padded: 50_304,
         };
-        let device = burn_cuda::CudaDevice::default();
-        for (precision, tolerance) in [
-            (Precision::F32, 5e-3), // of the expected values, whose products are TF32 in Burn
-            (Precision::Tf32, 5e-3),
-            (Precision::Bf16, 1e-2),
-        ] {
-            check_in::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(
-                &device,
-                tolerance,
-                shape,
-                precision,
-                |hidden| crate::operand(hidden, precision),
-            );
+        for &(precision, tolerance) in B::TOLERANCES {
+            // On CUDA the expected values' own products are TF32.
+            check_in::<B>(&device, tolerance.max(5e-3), shape, precision, |hidden| {
+                B::operand(hidden, precision)
+            });
         }
     }
+
+    crate::with_kernels!(classifier);
 }

@@ -8,6 +8,15 @@ mod generation;
 mod golden;
 mod operations;
 
+#[allow(unused_imports, reason = "what a build with fewer backends does not need")]
+use burn::backend::Autodiff;
+use burn::tensor::Tensor;
+#[allow(unused_imports, reason = "what a build with fewer backends does not need")]
+use burn::tensor::TensorPrimitive;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use gpt2_model::Precision;
+use gpt2_model::ops::Gpt2Backend;
+
 /// Makes a test of `$check` for each backend. The number is the relative error that the backend may have: CUDA's products
 /// of `f32` are TF32 in Burn 0.21.
 macro_rules! on_every_backend {
@@ -67,19 +76,66 @@ fn gpt2() -> std::path::PathBuf {
     std::env::var_os("GPT2_BIN").map_or_else(|| env!("CARGO_BIN_EXE_gpt2").into(), Into::into)
 }
 
-/// `x` as an operand of the kernels' products. Burn's casts take the type that stands for TF32 for `f32`.
-#[cfg(feature = "cuda")]
-fn operand<const D: usize>(
-    x: burn::tensor::Tensor<burn::backend::Autodiff<gpt2_model::ops::Cuda>, D>,
-    precision: gpt2_model::Precision,
-) -> burn::tensor::Tensor<burn::backend::Autodiff<gpt2_model::ops::Cuda>, D> {
-    let mut operand = x.cast(precision.operands()).into_primitive().tensor();
-    operand.primitive.dtype = precision.operands().into();
-    burn::tensor::Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(operand))
+/// A backend that computes in more than one precision by kernels of its own.
+trait Kernels: AutodiffBackend + Gpt2Backend {
+    /// Each precision, and what rounding the operands of products and the derivatives between them may cost.
+    const TOLERANCES: &[(Precision, f64)];
+
+    /// Its device, if there is one.
+    fn present() -> Option<Self::Device>;
+
+    /// `x` as an operand of a product.
+    fn operand<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D>;
 }
 
+#[cfg(feature = "cuda")]
+impl Kernels for Autodiff<gpt2_model::ops::Cuda> {
+    const TOLERANCES: &[(Precision, f64)] = &[(Precision::F32, 1e-5), (Precision::Tf32, 3e-3), (Precision::Bf16, 2e-2)];
+
+    fn present() -> Option<Self::Device> {
+        present("cuda", "no CUDA device").then(Default::default)
+    }
+
+    fn operand<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
+        // Burn's casts take the type that stands for TF32 for `f32`.
+        let mut operand = x.cast(precision.operands()).into_primitive().tensor();
+        operand.primitive.dtype = precision.operands().into();
+        Tensor::from_primitive(TensorPrimitive::Float(operand))
+    }
+}
+
+/// On a processor without the tile unit, the references.
+#[cfg(feature = "flex")]
+impl Kernels for Autodiff<burn_flex::Flex> {
+    const TOLERANCES: &[(Precision, f64)] = &[(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
+
+    fn present() -> Option<Self::Device> {
+        Some(Default::default())
+    }
+
+    fn operand<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
+        x.cast(precision.operands())
+    }
+}
+
+/// Makes a test of each `$check` for each backend with kernels of its own.
+macro_rules! with_kernels {
+    ($($check:ident),+) => {
+        #[cfg(feature = "cuda")]
+        mod cuda {
+            $(#[test] fn $check() { super::$check::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(); })+
+        }
+
+        #[cfg(feature = "flex")]
+        mod flex {
+            $(#[test] fn $check() { super::$check::<burn::backend::Autodiff<burn_flex::Flex>>(); })+
+        }
+    };
+}
+pub(crate) use with_kernels;
+
 /// The elements, on the host.
-fn floats<B: burn::tensor::backend::Backend, const D: usize>(tensor: burn::tensor::Tensor<B, D>) -> Vec<f32> {
+fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     let data = tensor.into_data().convert_dtype(burn::tensor::DType::F32);
     data.into_vec().unwrap()
 }

@@ -399,20 +399,14 @@ mod attention {
     crate::on_every_backend!(check);
 }
 
-/// The kernels for CUDA in every precision, against the formula in `f64` on numbers that all precisions hold.
-#[cfg(feature = "cuda")]
+/// The kernels of a backend in every precision, against the formula in `f64` on numbers that all precisions hold.
 mod kernels {
     use super::*;
+    use crate::Kernels;
 
-    type Kernels = Autodiff<ops::Cuda>;
-
-    /// What rounding the operands of products and the derivatives between them may cost.
-    const TOLERANCES: [(Precision, f64); 3] =
-        [(Precision::F32, 1e-5), (Precision::Tf32, 3e-3), (Precision::Bf16, 2e-2)];
-
-    fn evaluate_both(
+    fn evaluate_both<B: Kernels>(
         shapes: &[[usize; 2]],
-        operation: impl Fn(Vec<Tensor<Kernels, 2>>, Precision) -> Tensor<Kernels, 2>,
+        operation: impl Fn(Vec<Tensor<B, 2>>, Precision) -> Tensor<B, 2>,
         exact: impl Fn(Vec<Tensor<Exact, 2>>) -> Tensor<Exact, 2>,
     ) {
         let mut rng = ChaCha8Rng::seed_from_u64(11);
@@ -420,22 +414,21 @@ mod kernels {
         check(inputs.collect(), operation, exact);
     }
 
-    fn check(
+    fn check<B: Kernels>(
         mut inputs: Vec<Matrix>,
-        operation: impl Fn(Vec<Tensor<Kernels, 2>>, Precision) -> Tensor<Kernels, 2>,
+        operation: impl Fn(Vec<Tensor<B, 2>>, Precision) -> Tensor<B, 2>,
         exact: impl Fn(Vec<Tensor<Exact, 2>>) -> Tensor<Exact, 2>,
     ) {
-        if !crate::present("cuda", "no CUDA device") {
+        let Some(device) = B::present() else {
             return;
-        }
+        };
         for value in inputs.iter_mut().flat_map(|matrix| &mut matrix.values) {
             // Numbers that bf16 holds: a sign, and seven bits and a place.
             *value = f64::from(f32::from_bits((*value as f32).to_bits() & 0xffff_0000));
         }
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, exact);
-        for (precision, tolerance) in TOLERANCES {
-            let device = burn_cuda::CudaDevice::default();
-            let found = evaluate::<Kernels>(&inputs, FloatDType::F32, &device, |inputs| {
+        for &(precision, tolerance) in B::TOLERANCES {
+            let found = evaluate::<B>(&inputs, FloatDType::F32, &device, |inputs| {
                 operation(inputs, precision).cast(FloatDType::F32)
             });
             print!("{precision}: ");
@@ -443,14 +436,13 @@ mod kernels {
         }
     }
 
-    #[test]
-    fn affine() {
+    fn affine<B: Kernels>() {
         for [rows, inner, outer] in [[5, 64, 64], [1000, 192, 320], [300, 1024, 136]] {
-            evaluate_both(
+            evaluate_both::<B>(
                 &[[rows, inner], [inner, outer], [1, outer]],
                 |inputs, precision| {
                     let [x, w, bias] = inputs.try_into().unwrap();
-                    ops::affine(crate::operand(x, precision), w, bias.squeeze_dim(0))
+                    ops::affine(B::operand(x, precision), w, bias.squeeze_dim(0))
                 },
                 |inputs| {
                     let [x, w, bias] = inputs.try_into().unwrap();
@@ -460,11 +452,10 @@ mod kernels {
         }
     }
 
-    #[test]
-    fn block() {
+    fn block<B: Kernels>() {
         for [batch, seq, width] in [[2, 150, 128], [1, 40, 128]] {
             for recompute in Recompute::ALL {
-                check(
+                check::<B>(
                     block_inputs(batch * seq, width),
                     |inputs, precision| {
                         let shape = BlockShape {
@@ -481,14 +472,13 @@ mod kernels {
         }
     }
 
-    #[test]
-    fn attention() {
+    fn attention<B: Kernels>() {
         for [batch, seq] in [[1, 5], [2, 150], [1, 600]] {
             let width = HEADS * 64;
-            evaluate_both(
+            evaluate_both::<B>(
                 &[[batch * seq, 3 * width]],
                 |inputs, precision| {
-                    let qkv = crate::operand(inputs[0].clone(), precision).reshape([batch, seq, 3 * width]);
+                    let qkv = B::operand(inputs[0].clone(), precision).reshape([batch, seq, 3 * width]);
                     ops::attention(qkv, HEADS).reshape([batch * seq, width])
                 },
                 |inputs| exact_attention(&inputs[0], [batch, seq, 64]),
@@ -496,9 +486,8 @@ mod kernels {
         }
     }
 
-    #[test]
-    fn layer_norm() {
-        evaluate_both(
+    fn layer_norm<B: Kernels>() {
+        evaluate_both::<B>(
             &[[77, 192], [1, 192], [1, 192]],
             |inputs, precision| {
                 let [x, weight, bias] = inputs.try_into().unwrap();
@@ -511,4 +500,6 @@ mod kernels {
             },
         );
     }
+
+    crate::with_kernels!(affine, block, attention, layer_norm);
 }

@@ -47,7 +47,13 @@ pub(super) trait Products {
     fn by_hidden(&self, by_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<Self::Hidden>>);
 
     /// The derivative by the embedding from that by the logits of `rows`.
-    fn by_wte(&self, by_logits: ArrayView2<f32>, rows: Range<usize>, start: Start, out: ArrayViewMut2<MaybeUninit<f32>>);
+    fn by_wte(
+        &self,
+        by_logits: ArrayView2<f32>,
+        rows: Range<usize>,
+        start: Start,
+        out: ArrayViewMut2<MaybeUninit<f32>>,
+    );
 }
 
 /// Products by BLAS, of `f32`.
@@ -75,7 +81,13 @@ impl Products for Blas<'_> {
         product_into(by_logits, self.wte, Start::Nothing, out);
     }
 
-    fn by_wte(&self, by_logits: ArrayView2<f32>, rows: Range<usize>, start: Start, out: ArrayViewMut2<MaybeUninit<f32>>) {
+    fn by_wte(
+        &self,
+        by_logits: ArrayView2<f32>,
+        rows: Range<usize>,
+        start: Start,
+        out: ArrayViewMut2<MaybeUninit<f32>>,
+    ) {
         product_into(by_logits.reversed_axes(), self.hidden.slice(s![rows, ..]), start, out);
     }
 }
@@ -122,7 +134,13 @@ impl Products for Tiles<'_> {
         tiles::product_into(&Operand::new(by_logits, Role::Left), by_channel, Start::Nothing, out);
     }
 
-    fn by_wte(&self, by_logits: ArrayView2<f32>, rows: Range<usize>, start: Start, out: ArrayViewMut2<MaybeUninit<f32>>) {
+    fn by_wte(
+        &self,
+        by_logits: ArrayView2<f32>,
+        rows: Range<usize>,
+        start: Start,
+        out: ArrayViewMut2<MaybeUninit<f32>>,
+    ) {
         let by_logits = Operand::new(by_logits.reversed_axes(), Role::Left);
         let hidden = Operand::new(self.hidden.slice_move(s![rows, ..]).reversed_axes(), Role::Right);
         tiles::product_into(&by_logits, &hidden, start, out);
@@ -158,7 +176,8 @@ impl<P: Products> Classifier<P> {
             let (start, end) = (chunk.start, chunk.end);
             total += self.chunk_loss(chunk.clone(), vocab_size, Some(1.0 / rows as f32), &mut buffer);
             let by_logits = buffer.slice(s![..end - start, ..]);
-            self.products.by_hidden(by_logits, by_hidden.slice_mut(s![start..end, ..]));
+            self.products
+                .by_hidden(by_logits, by_hidden.slice_mut(s![start..end, ..]));
             let sum = if start == 0 { Start::Nothing } else { Start::Result };
             self.products.by_wte(by_logits, chunk, sum, by_wte.view_mut());
         }

@@ -20,7 +20,8 @@ use self::classifier::{Blas, Classifier, Tiles};
 use self::product::{Start, product};
 use self::reduce::sum_rows;
 use self::tensor::{
-    Values, halves_like, halves_matrix, heads, like, matrix, of_halves, of_matrix, of_row, operand, rounded_like, scalar, values,
+    Values, halves_like, halves_matrix, heads, like, matrix, of_halves, of_matrix, of_row, operand, rounded_like,
+    scalar, values,
 };
 use self::tiles::Role;
 use super::{AffineGradients, Attended, LayerNormGradients};
@@ -181,7 +182,11 @@ fn attention_backward<T: HostTensor>(qkv: &T, attended: &Attended<T>, upstream: 
         ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row"),
         heads(upstream, n_head)?.view(),
     );
-    rounded_like(qkv, by_qkv.into_raw_vec_and_offset().0, &[batch, seq, 3 * n_head * head_dim])
+    rounded_like(
+        qkv,
+        by_qkv.into_raw_vec_and_offset().0,
+        &[batch, seq, 3 * n_head * head_dim],
+    )
 }
 
 fn gelu<T: HostTensor>(x: &T) -> Option<T> {

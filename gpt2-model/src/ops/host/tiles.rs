@@ -155,7 +155,11 @@ pub(super) fn product<E: Element>(a: &Operand, b: &Operand, start: Start) -> Arr
 /// If this processor has no tile unit: see [`available`].
 pub(super) fn product_into<E: Element>(a: &Operand, b: &Operand, start: Start, out: ArrayViewMut2<MaybeUninit<E>>) {
     assert!(available(), "a tile unit");
-    assert_eq!((a.steps, out.dim()), (b.steps, (a.lines, b.lines)), "shapes of a product");
+    assert_eq!(
+        (a.steps, out.dim()),
+        (b.steps, (a.lines, b.lines)),
+        "shapes of a product"
+    );
     let mut blocks = Vec::new();
     for (i, rows) in pieces(out, Axis(0)).into_iter().enumerate() {
         let start = start.rows(i * BLOCK);
@@ -413,19 +417,32 @@ mod tests {
         }
         for (m, k, n) in [(1, 1, 1), (16, 32, 16), (33, 47, 70), (300, 1_100, 270), (32, 512, 257)] {
             let (a, b) = (numbers(m, k, 1), numbers(k, n, 2));
-            let (a_turned, b_turned) = (a.t().as_standard_layout().into_owned(), b.t().as_standard_layout().into_owned());
+            let (a_turned, b_turned) = (
+                a.t().as_standard_layout().into_owned(),
+                b.t().as_standard_layout().into_owned(),
+            );
             let expected = a.dot(&b);
             for a in [a.view(), a_turned.t()] {
                 for b in [b.view(), b_turned.t()] {
                     check(a, b, Start::Nothing, &expected);
-                    check(a.mapv(bf16::rounded).view(), b.mapv(bf16::rounded).view(), Start::Nothing, &expected);
+                    check(
+                        a.mapv(bf16::rounded).view(),
+                        b.mapv(bf16::rounded).view(),
+                        Start::Nothing,
+                        &expected,
+                    );
                 }
             }
             let bias: Vec<f32> = (0..n).map(|i| i as f32).collect();
             let above = numbers(m, n, 3);
             let with_bias = &expected + &ArrayView1::from(&bias);
             check(a.view(), b.view(), Start::Row(&bias), &with_bias);
-            check(a.view(), b.view(), Start::Onto(above.view(), &bias), &(&with_bias + &above));
+            check(
+                a.view(),
+                b.view(),
+                Start::Onto(above.view(), &bias),
+                &(&with_bias + &above),
+            );
 
             let mut sum = above.clone();
             let (a, b) = (Operand::new(a.view(), Role::Left), Operand::new(b.t(), Role::Right));
