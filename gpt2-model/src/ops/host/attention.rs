@@ -10,13 +10,14 @@ use super::math::{exp, vectorised};
 use super::reduce::{dot, map_sum, max};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{
-    Array3, Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut, ArrayViewMut1, ArrayViewMut2, Axis, RemoveAxis, s,
+    Array3, Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut, ArrayViewMut1, ArrayViewMut2, ArrayViewMut4,
+    Axis, RemoveAxis, s,
 };
 use rayon::prelude::*;
 
 /// Queries in a block: enough that packing the keys for BLAS costs little beside the product, and with a thousand keys the
 /// scores are 512 KiB, which a core's own cache holds twice.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 
 /// What [`value`] gives: the mixed values `[B, T, H, D]`, and the logarithms of the sums `[B, H, T]`.
 type Mixed = (Array4<f32>, Array3<f32>);
@@ -27,17 +28,14 @@ pub(super) fn value(qkv: ArrayView4<f32>) -> Mixed {
     let heads = heads / 3;
     let mut out = Array4::zeros((batch, seq, heads, head_dim));
     let mut log_sum = Array3::zeros((batch, heads, seq));
-    let mut tasks = Vec::with_capacity(batch * heads);
-    let outputs = split(out.view_mut(), 0).into_iter().zip(split(log_sum.view_mut(), 0));
-    for (qkv, (out, log_sum)) in qkv.outer_iter().zip(outputs) {
-        let outputs = split(out, 1).into_iter().zip(split(log_sum, 0));
-        for (head, (out, log_sum)) in outputs.enumerate() {
-            tasks.push((Head::new(qkv, head), out, log_sum));
-        }
-    }
+    let outputs = by_head(out.view_mut()).into_iter().zip(log_sum.rows_mut());
+    let tasks: Vec<_> = outputs.enumerate().collect();
     tasks
         .into_par_iter()
-        .for_each_init(Vec::new, |buffer, (head, out, log_sum)| head.mix(out, log_sum, buffer));
+        .for_each_init(Vec::new, |buffer, (i, (out, log_sum))| {
+            let qkv = qkv.index_axis_move(Axis(0), i / heads);
+            Head::new(qkv, i % heads).mix(out, log_sum, buffer);
+        });
     (out, log_sum)
 }
 
@@ -51,10 +49,10 @@ pub(super) fn derivative(
     let heads = qkv.dim().2 / 3;
     let mut by_qkv = Array4::zeros(qkv.dim());
     let mut tasks = Vec::with_capacity(qkv.dim().0 * heads);
-    for (batch, by_qkv) in split(by_qkv.view_mut(), 0).into_iter().enumerate() {
-        let mut by_query = split(by_qkv, 1);
-        let mut by_key = by_query.split_off(heads);
-        let by_value = by_key.split_off(heads);
+    let mut by = by_head(by_qkv.view_mut()).into_iter();
+    for batch in 0..qkv.dim().0 {
+        let mut of_kind = || by.by_ref().take(heads).collect::<Vec<_>>();
+        let (by_query, by_key, by_value) = (of_kind(), of_kind(), of_kind());
         for (head, by) in by_query.into_iter().zip(by_key).zip(by_value).enumerate() {
             let ((by_query, by_key), by_value) = by;
             let forward = Forward {
@@ -105,7 +103,7 @@ impl<'a> Head<'a> {
                 let row = row.as_slice_mut().expect("rows of the buffer");
                 log_sum[start + i] = vectorised(
                     #[inline(always)]
-                    || softmax(row, start + i + 1),
+                    || softmax(row, start + i + 1, 1.0),
                 );
             }
             let mut out = out.slice_mut(s![start..end, ..]);
@@ -189,21 +187,22 @@ impl Forward<'_> {
     }
 }
 
-/// Turns the first `seen` scores into weights of sum 1, sets the others to 0, and returns the logarithm of the sum.
+/// Turns the first `seen` scores, times `scale`, into weights of sum 1, sets the others to 0, and returns the logarithm of
+/// the sum.
 #[inline(always)]
-fn softmax(row: &mut [f32], seen: usize) -> f32 {
+pub(super) fn softmax(row: &mut [f32], seen: usize, scale: f32) -> f32 {
     let (seen, unseen) = row.split_at_mut(seen);
     let max = max(seen);
-    let sum = map_sum(seen, |score| exp(score - max));
+    let sum = map_sum(seen, |score| exp((score - max) * scale));
     let factor = 1.0 / sum;
     for weight in seen {
         *weight *= factor;
     }
     unseen.fill(0.0);
-    sum.ln() + max
+    sum.ln() + max * scale
 }
 
-fn blocks(seq: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn blocks(seq: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..seq)
         .step_by(BLOCK)
         .map(move |start| (start, seq.min(start + BLOCK)))
@@ -218,8 +217,14 @@ fn matrix(buffer: &mut Vec<f32>, rows: usize, columns: usize) -> ArrayViewMut2<'
         .expect("as many elements as the shape has")
 }
 
+/// The heads of `[B, T, H, D]`, `[T, D]` each, sequence after sequence.
+pub(super) fn by_head<E>(array: ArrayViewMut4<'_, E>) -> Vec<ArrayViewMut2<'_, E>> {
+    let sequences = split(array, 0).into_iter();
+    sequences.flat_map(|sequence| split(sequence, 1)).collect()
+}
+
 /// The parts of `array` along `axis`, which is taken out of their shape.
-fn split<D: RemoveAxis>(mut array: ArrayViewMut<'_, f32, D>, axis: usize) -> Vec<ArrayViewMut<'_, f32, D::Smaller>> {
+fn split<E, D: RemoveAxis>(mut array: ArrayViewMut<'_, E, D>, axis: usize) -> Vec<ArrayViewMut<'_, E, D::Smaller>> {
     let axis = Axis(axis);
     let mut parts = Vec::with_capacity(array.len_of(axis));
     while array.len_of(axis) > 0 {

@@ -2,6 +2,7 @@
 //! take the reference.
 
 mod attention;
+mod attention_tiles;
 mod backends;
 mod classifier;
 mod element;
@@ -20,8 +21,8 @@ use self::classifier::{Blas, Classifier, Tiles};
 use self::product::{Start, product};
 use self::reduce::sum_rows;
 use self::tensor::{
-    Values, halves_like, halves_matrix, heads, like, matrix, of_halves, of_matrix, of_row, operand, rounded_like,
-    scalar, values,
+    Values, half_heads, halves_like, halves_matrix, heads, like, matrix, of_halves, of_matrix, of_row, operand, scalar,
+    values,
 };
 use self::tiles::Role;
 use super::{AffineGradients, Attended, LayerNormGradients};
@@ -164,29 +165,45 @@ fn layer_norm_backward<T: HostTensor>(
 }
 
 fn attention<T: HostTensor>(qkv: &T, n_head: usize) -> Option<Attended<T>> {
+    if on_tiles(qkv) {
+        let (out, log_sum) = attention_tiles::value(half_heads(qkv, 3 * n_head)?.view());
+        let (batch, seq, _, head_dim) = out.dim();
+        return Some(Attended {
+            out: T::from_halves(out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim])?,
+            log_sum: T::from_values(log_sum.into_raw_vec_and_offset().0, &[batch, n_head, seq]),
+        });
+    }
     let heads = heads(qkv, 3 * n_head)?;
     let (batch, seq, _, head_dim) = heads.dim();
     let (out, log_sum) = attention::value(heads.view());
     Some(Attended {
-        out: rounded_like(qkv, out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim])?,
+        out: T::from_values(out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim]),
         log_sum: T::from_values(log_sum.into_raw_vec_and_offset().0, &[batch, n_head, seq]),
     })
 }
 
 fn attention_backward<T: HostTensor>(qkv: &T, attended: &Attended<T>, upstream: &T, n_head: usize) -> Option<T> {
-    let (split, log_sum) = (heads(qkv, 3 * n_head)?, values(&attended.log_sum)?);
-    let (batch, seq, _, head_dim) = split.dim();
+    let log_sum = values(&attended.log_sum)?;
+    if on_tiles(qkv) {
+        let split = half_heads(qkv, 3 * n_head)?;
+        let (batch, seq, _, _) = split.dim();
+        let by_qkv = attention_tiles::derivative(
+            split.view(),
+            half_heads(&attended.out, n_head)?.view(),
+            ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row"),
+            half_heads(upstream, n_head)?.view(),
+        );
+        return halves_like(qkv, by_qkv.into_raw_vec_and_offset().0);
+    }
+    let split = heads(qkv, 3 * n_head)?;
+    let (batch, seq, _, _) = split.dim();
     let by_qkv = attention::derivative(
         split.view(),
         heads(&attended.out, n_head)?.view(),
         ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row"),
         heads(upstream, n_head)?.view(),
     );
-    rounded_like(
-        qkv,
-        by_qkv.into_raw_vec_and_offset().0,
-        &[batch, seq, 3 * n_head * head_dim],
-    )
+    Some(like(qkv, by_qkv.into_raw_vec_and_offset().0))
 }
 
 fn gelu<T: HostTensor>(x: &T) -> Option<T> {

@@ -1,12 +1,6 @@
 //! How the operations see a backend's tensors.
 
-#![expect(
-    clippy::inline_always,
-    reason = "only what is inlined is compiled for the processor's vectors"
-)]
-
 use super::element::Element;
-use super::math::map;
 use super::tiles::{Operand, Role};
 use half::bf16;
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4, ArrayViewD, CowArray, Ix2, Ix4};
@@ -65,18 +59,6 @@ impl<'a> Values<'a> {
             None => values(tensor).map(Self::Wide),
         }
     }
-
-    /// In `f32`: where they lie, or else a copy.
-    fn widened(self) -> Cow<'a, [f32]> {
-        match self {
-            Self::Wide(values) => values,
-            Self::Narrow(values) => Cow::Owned(map(
-                &values,
-                #[inline(always)]
-                |x| x,
-            )),
-        }
-    }
 }
 
 /// The operand of a product on the tile unit: `tensor` is `[lines, inner]`, or with `turned` `[inner, lines]`.
@@ -101,11 +83,22 @@ pub(super) fn halves_matrix<T: HostTensor>(tensor: &T) -> Option<ArrayView2<'_, 
     tensor.halves()?.into_dimensionality::<Ix2>().ok()
 }
 
-/// `[B, T, C]` as `[B, T, heads, D]`, in `f32`.
+/// `[B, T, C]` as `[B, T, heads, D]`, if it is `f32`.
 pub(super) fn heads<T: HostTensor>(tensor: &T, heads: usize) -> Option<CowArray<'_, f32, Ix4>> {
-    let [batch, seq, width] = shape(tensor)?.try_into().ok()?;
+    split(tensor.view()?, heads)
+}
+
+/// `[B, T, C]` as `[B, T, heads, D]`, if it is `bf16`.
+pub(super) fn half_heads<T: HostTensor>(tensor: &T, heads: usize) -> Option<CowArray<'_, bf16, Ix4>> {
+    split(tensor.halves()?, heads)
+}
+
+fn split<E: Element>(view: ArrayViewD<'_, E>, heads: usize) -> Option<CowArray<'_, E, Ix4>> {
+    let &[batch, seq, width] = view.shape() else {
+        return None;
+    };
     let shape = (batch, seq, heads, width / heads);
-    Some(match Values::of(tensor)?.widened() {
+    Some(match in_order(view) {
         Cow::Borrowed(values) => ArrayView4::from_shape(shape, values).ok()?.into(),
         Cow::Owned(values) => Array4::from_shape_vec(shape, values).ok()?.into(),
     })
@@ -125,19 +118,6 @@ pub(super) fn like<T: HostTensor>(tensor: &T, values: Vec<f32>) -> T {
 /// `values` in the shape of `tensor`.
 pub(super) fn halves_like<T: HostTensor>(tensor: &T, values: Vec<bf16>) -> Option<T> {
     T::from_halves(values, &shape(tensor)?)
-}
-
-/// `values`, rounded to the type of `tensor`.
-pub(super) fn rounded_like<T: HostTensor>(tensor: &T, values: Vec<f32>, shape: &[usize]) -> Option<T> {
-    if tensor.halves().is_none() {
-        return Some(T::from_values(values, shape));
-    }
-    let rounded = map(
-        &values,
-        #[inline(always)]
-        |x: f32| x,
-    );
-    T::from_halves(rounded, shape)
 }
 
 pub(super) fn of_row<T: HostTensor>(values: Vec<f32>) -> T {

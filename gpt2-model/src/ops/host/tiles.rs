@@ -16,13 +16,14 @@ use super::product::{Start, begin};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Lines, or pairs of elements, of a tile.
 const SIDE: usize = 16;
 /// Elements of the inner dimension that a tile holds of each line.
-const DEPTH: usize = 2 * SIDE;
+pub(super) const DEPTH: usize = 2 * SIDE;
 /// Lines of a band: two tiles beside each other.
-const BAND: usize = 2 * SIDE;
+pub(super) const BAND: usize = 2 * SIDE;
 /// Rows and columns of a block of the result, whose sums are in a core's own cache with the tiles they are made of.
 const BLOCK: usize = 256;
 /// Tiles along the inner dimension that are multiplied before the next band's.
@@ -42,6 +43,7 @@ pub(super) enum Role {
 }
 
 /// An operand as the unit reads it.
+#[derive(Default)]
 pub(super) struct Operand {
     /// By band, by place along the inner dimension, by half of the band.
     tiles: Vec<Tile>,
@@ -56,12 +58,8 @@ impl Operand {
         let (lines, inner) = matrix.dim();
         let steps = inner.div_ceil(DEPTH);
         let tiles = written(lines.div_ceil(BAND) * steps * 2, 2 * steps, |band, out| {
-            let first = band * BAND;
-            let matrix = matrix.slice(s![first..lines.min(first + BAND), ..]);
             for (i, out) in out.iter_mut().enumerate() {
-                let (half, step) = (i % 2 * SIDE, i / 2 * DEPTH);
-                let matrix = matrix.slice(s![half.min(matrix.nrows()).., step..]);
-                out.write(tile(matrix, role));
+                out.write(tile(matrix, role, band, i));
             }
             // SAFETY: all of them were written just now.
             unsafe { out.assume_init_mut() }
@@ -69,20 +67,38 @@ impl Operand {
         Self { tiles, steps, lines }
     }
 
+    /// Holds another matrix from now on: [`Operand::new`] on this thread, in the memory that is there.
+    pub(super) fn hold<E: Element>(&mut self, matrix: ArrayView2<E>, role: Role) {
+        let (lines, inner) = matrix.dim();
+        (self.lines, self.steps) = (lines, inner.div_ceil(DEPTH));
+        self.tiles.clear();
+        for band in 0..self.bands() {
+            self.tiles
+                .extend((0..2 * self.steps).map(|i| tile(matrix, role, band, i)));
+        }
+    }
+
     /// The tiles of a band from the place `step` on.
     fn band(&self, band: usize, step: usize) -> &[Tile] {
         &self.tiles[2 * (band * self.steps + step)..]
     }
 
-    fn bands(&self) -> usize {
+    /// Tiles along the inner dimension.
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    pub(super) fn bands(&self) -> usize {
         self.lines.div_ceil(BAND)
     }
 }
 
-/// The first lines and elements of `matrix`, `[lines, inner]`, with zeros where it has fewer than a tile.
-fn tile<E: Element>(matrix: ArrayView2<E>, role: Role) -> Tile {
-    let (lines, inner) = (matrix.nrows().min(SIDE), matrix.ncols().min(DEPTH));
-    let matrix = matrix.slice(s![..lines, ..inner]);
+/// The `i`th tile of a band of `matrix`, `[lines, inner]`, with zeros where it ends.
+fn tile<E: Element>(matrix: ArrayView2<E>, role: Role, band: usize, i: usize) -> Tile {
+    let (all_lines, all_inner) = matrix.dim();
+    let (line, step) = ((band * BAND + i % 2 * SIDE).min(all_lines), i / 2 * DEPTH);
+    let (lines, inner) = ((all_lines - line).min(SIDE), (all_inner - step).min(DEPTH));
+    let matrix = matrix.slice(s![line..line + lines, step..step + inner]);
     let mut rows = [[0; SIDE]; SIDE];
     let whole = lines == SIDE && inner == DEPTH;
     let [by_line, by_inner] = [0, 1].map(|axis| matrix.strides()[axis]);
@@ -169,7 +185,7 @@ pub(super) fn product_into<E: Element>(a: &Operand, b: &Operand, start: Start, o
     }
     blocks
         .into_par_iter()
-        .for_each_init(Sums::new, |sums, ([i, j], start, mut block)| {
+        .for_each_init(Sums::default, |sums, ([i, j], start, mut block)| {
             sums.begin(start, &block);
             sums.add(a, b, [i, j]);
             for (out, sums) in block.outer_iter_mut().zip(sums.matrix().outer_iter()) {
@@ -199,25 +215,54 @@ fn pieces<E>(mut matrix: ArrayViewMut2<E>, axis: Axis) -> Vec<ArrayViewMut2<E>> 
     pieces
 }
 
-/// The sums of a block of the result, `[BLOCK, BLOCK]`, at the start of a line of the cache.
-struct Sums {
-    memory: Vec<f32>,
-    offset: usize,
+/// Adds to `sums`, or with `fresh` writes to it, the product of bands of `a` and of `b` over `steps` places of the inner
+/// dimension, on this thread. A range of places starts at its own place in each operand.
+///
+/// # Shapes
+/// `sums` is as many bands high and wide as there are; it lies in an [`Aligned`] buffer.
+pub(super) fn multiply(
+    [a, b]: [&Operand; 2],
+    [rows, columns]: [Range<usize>; 2],
+    [a_step, b_step]: [usize; 2],
+    steps: usize,
+    fresh: bool,
+    mut sums: ArrayViewMut2<f32>,
+) {
+    unit::with_tiles(|unit| {
+        for (j, column) in columns.enumerate() {
+            for (i, row) in rows.clone().enumerate() {
+                let sums = sums.slice_mut(s![i * BAND..(i + 1) * BAND, j * BAND..(j + 1) * BAND]);
+                unit.multiply(a.band(row, a_step), b.band(column, b_step), steps, fresh, sums);
+            }
+        }
+    });
 }
 
-impl Sums {
-    fn new() -> Self {
-        const LINE: usize = 64;
-        let memory = vec![0.0; BLOCK * BLOCK + LINE / size_of::<f32>()];
-        Self {
-            offset: memory.as_ptr().align_offset(LINE),
-            memory,
-        }
-    }
+/// Numbers at the start of a line of the cache.
+#[derive(Default)]
+pub(super) struct Aligned(Vec<f32>);
 
+impl Aligned {
+    /// A matrix whose elements are whatever numbers were there.
+    pub(super) fn matrix(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
+        const LINE: usize = 64;
+        let spare = LINE / size_of::<f32>();
+        if self.0.len() < rows * columns + spare {
+            self.0.resize(rows * columns + spare, 0.0);
+        }
+        let offset = self.0.as_ptr().align_offset(LINE);
+        ArrayViewMut2::from_shape((rows, columns), &mut self.0[offset..][..rows * columns])
+            .expect("as many elements as the shape has")
+    }
+}
+
+/// The sums of a block of the result.
+#[derive(Default)]
+struct Sums(Aligned);
+
+impl Sums {
     fn matrix(&mut self) -> ArrayViewMut2<'_, f32> {
-        let sums = &mut self.memory[self.offset..][..BLOCK * BLOCK];
-        ArrayViewMut2::from_shape((BLOCK, BLOCK), sums).expect("as many as a block has")
+        self.0.matrix(BLOCK, BLOCK)
     }
 
     /// What the sums of `block` start from.
@@ -236,18 +281,21 @@ impl Sums {
     fn add(&mut self, a: &Operand, b: &Operand, [i, j]: [usize; 2]) {
         const BANDS: usize = BLOCK / BAND;
         let bands = |operand: &Operand, block: usize| block * BANDS..operand.bands().min((block + 1) * BANDS);
-        let mut sums = self.matrix();
-        unit::with_tiles(|unit| {
-            for step in (0..a.steps).step_by(RUN) {
-                let steps = RUN.min(a.steps - step);
-                for (column, right) in bands(b, j).enumerate() {
-                    for (row, left) in bands(a, i).enumerate() {
-                        let sums = sums.slice_mut(s![row * BAND.., column * BAND..]);
-                        unit.add(a.band(left, step), b.band(right, step), steps, sums);
-                    }
-                }
-            }
-        });
+        let (rows, columns) = (bands(a, i), bands(b, j));
+        let sums = self.matrix();
+        let mut sums = sums.slice_move(s![..rows.len() * BAND, ..columns.len() * BAND]);
+        for step in (0..a.steps).step_by(RUN) {
+            let steps = RUN.min(a.steps - step);
+            let sums = sums.view_mut();
+            multiply(
+                [a, b],
+                [rows.clone(), columns.clone()],
+                [step, step],
+                steps,
+                false,
+                sums,
+            );
+        }
     }
 }
 
@@ -258,7 +306,7 @@ pub(super) fn available() -> bool {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod unit {
-    use super::{BAND, BLOCK, SIDE, Tile};
+    use super::{BAND, SIDE, Tile};
     use ndarray::ArrayViewMut2;
     use std::arch::asm;
     use std::arch::x86_64::__cpuid_count;
@@ -319,23 +367,33 @@ mod unit {
     }
 
     impl Unit {
-        /// Adds to the first 32 rows and columns of `sums`, whose rows lie [`BLOCK`] apart, the product of two bands of `steps`
-        /// places.
-        pub(super) fn add(&self, a: &[Tile], b: &[Tile], steps: usize, mut sums: ArrayViewMut2<f32>) {
-            const ROW: usize = BLOCK * size_of::<f32>();
+        /// Adds to `sums`, or with `fresh` writes to it, the product of two bands of `steps` places.
+        ///
+        /// # Shapes
+        /// `sums` is `[32, 32]`, its rows each in one piece.
+        pub(super) fn multiply(&self, a: &[Tile], b: &[Tile], steps: usize, fresh: bool, mut sums: ArrayViewMut2<f32>) {
             assert!(steps > 0 && a.len() >= 2 * steps && b.len() >= 2 * steps, "tiles");
-            assert!(sums.nrows() >= BAND && sums.ncols() >= BAND && sums.strides() == [BLOCK as isize, 1]);
+            assert!(sums.dim() == (BAND, BAND) && sums.strides()[1] == 1 && sums.strides()[0] > 0);
+            let row = sums.strides()[0].cast_unsigned() * size_of::<f32>();
             let upper = sums.as_mut_ptr();
             // SAFETY: `with_tiles` configured the unit, whose registers nothing else touches between its instructions; the
             // loop reads `2·steps` tiles of each operand and reads and writes 32 rows of 32 sums, which the assertions cover.
             unsafe {
-                let lower = upper.add(SIDE * BLOCK);
+                let lower = upper.byte_add(SIDE * row);
                 asm!(
+                    "test {fresh}, {fresh}",
+                    "jnz 2f",
                     "tileloadd tmm0, [{upper} + {row}]",
                     "tileloadd tmm1, [{upper} + {row} + 64]",
                     "tileloadd tmm2, [{lower} + {row}]",
                     "tileloadd tmm3, [{lower} + {row} + 64]",
+                    "jmp 3f",
                     "2:",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "3:",
                     "tileloadd tmm4, [{a} + {line}]",
                     "tileloadd tmm6, [{b} + {line}]",
                     "tileloadd tmm5, [{a} + {line} + 1024]",
@@ -347,7 +405,7 @@ mod unit {
                     "add {a}, 2048",
                     "add {b}, 2048",
                     "dec {steps}",
-                    "jnz 2b",
+                    "jnz 3b",
                     "tilestored [{upper} + {row}], tmm0",
                     "tilestored [{upper} + {row} + 64], tmm1",
                     "tilestored [{lower} + {row}], tmm2",
@@ -355,9 +413,10 @@ mod unit {
                     a = inout(reg) a.as_ptr() => _,
                     b = inout(reg) b.as_ptr() => _,
                     steps = inout(reg) steps => _,
+                    fresh = in(reg) u64::from(fresh),
                     upper = in(reg) upper,
                     lower = in(reg) lower,
-                    row = in(reg) ROW,
+                    row = in(reg) row,
                     line = in(reg) size_of::<Tile>() / SIDE,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -384,7 +443,14 @@ mod unit {
     }
 
     impl Unit {
-        pub(super) fn add(&self, _a: &[Tile], _b: &[Tile], _steps: usize, _sums: ArrayViewMut2<f32>) {
+        pub(super) fn multiply(
+            &self,
+            _a: &[Tile],
+            _b: &[Tile],
+            _steps: usize,
+            _fresh: bool,
+            _sums: ArrayViewMut2<f32>,
+        ) {
             match *self {}
         }
     }
