@@ -42,7 +42,7 @@ impl<B: Gpt2Backend> Block<B> {
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
         if cache.is_some() || acts(&self.resid_dropout, &x) || acts(&self.attn.attn_dropout, &x) {
-            let precision = precision.of_plain_tensors();
+            let precision = B::plain_precision(precision);
             let mixed = self
                 .attn
                 .forward(self.ln_1.forward(x.clone(), precision), seq, precision, cache);

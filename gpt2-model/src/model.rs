@@ -95,7 +95,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// # Shapes
     /// `tokens` is `[B, T]`; the result `[B, T, V]`.
     pub fn logits(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        self.classify(self.hidden_in(self.precision.of_plain_tensors(), tokens, None))
+        self.classify(self.hidden_in(B::plain_precision(self.precision), tokens, None))
     }
 
     /// Logits after the last of `tokens`, which continue what `cache` holds.
@@ -104,13 +104,13 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// `tokens` is `[B, T]`; the result `[B, V]`.
     pub fn next_logits(&self, tokens: Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
         let [_, seq] = tokens.dims();
-        let hidden = self.hidden_in(self.precision.of_plain_tensors(), tokens, Some(cache));
+        let hidden = self.hidden_in(B::plain_precision(self.precision), tokens, Some(cache));
         self.classify(hidden.narrow(1, seq - 1, 1)).squeeze_dim(1) // [B, V]
     }
 
     fn classify(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, seq, _] = hidden.dims();
-        let wte = round(self.wte.weight.val(), self.precision);
+        let wte = round(self.wte.weight.val(), B::plain_precision(self.precision));
         // The small operand is the one that is transposed: CPU backends copy what is.
         let logits = wte.matmul(rows(hidden).transpose()).transpose(); // [B·T, Vp]
         widen(logits)

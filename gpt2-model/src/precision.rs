@@ -43,14 +43,6 @@ impl Precision {
             Self::Bf16 => FloatDType::BF16,
         }
     }
-
-    /// What comes nearest where Burn's own operations compute, which cannot be asked for TF32.
-    pub(crate) const fn of_plain_tensors(self) -> Self {
-        match self {
-            Self::Tf32 => Self::F32,
-            other => other,
-        }
-    }
 }
 
 impl fmt::Display for Precision {

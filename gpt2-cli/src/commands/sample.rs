@@ -12,7 +12,7 @@ use burn::tensor::backend::AutodiffBackend;
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2, Precision, weights};
+use gpt2_model::{Generator, Gpt2, weights};
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_train::hardware::HostFacts;
 use gpt2_train::optimizer::TrainingBackend;
@@ -53,6 +53,17 @@ impl Job for SampleJob<'_> {
         B::InnerBackend: TrainingBackend,
     {
         let precision = self.args.machine.precision;
+        let plain = B::plain_precision(precision);
+        if plain != precision {
+            return Err(CliError::InvalidFlag {
+                flag: "--precision",
+                value: precision.to_string(),
+                expected: format!(
+                    "{plain}: the kernels of {precision} on {} are for training",
+                    chosen.backend
+                ),
+            });
+        }
         check_precision::<B>(precision, &device, chosen)?;
         let model = weights::load_hf::<B::InnerBackend>(self.dir, &device)?.with_precision(precision);
         sample(self.args, &model)
@@ -222,14 +233,7 @@ fn check(args: &SampleArgs) -> Result<(), CliError> {
         &args.top_p,
         "above 0 and at most 1, where 1 keeps all tokens",
     )?;
-    judge(args.max_tokens >= 1, "--max-tokens", &args.max_tokens, "at least 1")?;
-    let precision = args.machine.precision;
-    judge(
-        precision != Precision::Tf32,
-        "--precision",
-        &precision,
-        "f32 or bf16: the TF32 kernels are for training",
-    )
+    judge(args.max_tokens >= 1, "--max-tokens", &args.max_tokens, "at least 1")
 }
 
 #[cfg(test)]

@@ -192,6 +192,10 @@ fn rounded<B: Gpt2Backend>(w: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
 }
 
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
+    fn plain_precision(precision: Precision) -> Precision {
+        B::plain_precision(precision)
+    }
+
     fn embed(
         wte: FloatTensor<Self>,
         wpe: FloatTensor<Self>,

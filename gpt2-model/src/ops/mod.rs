@@ -171,6 +171,15 @@ pub struct BlockShape {
 /// Parameters, their derivatives and the residual stream are `f32`. Where an operation multiplies matrices, its input `x`
 /// has the type of the product, and so have its result and its derivative by `x`; weights are rounded to that type.
 pub trait Gpt2Backend: Backend {
+    /// What comes nearest to `precision` where Burn's own operations compute, through which generation goes. They cannot be
+    /// asked for TF32.
+    fn plain_precision(precision: Precision) -> Precision {
+        match precision {
+            Precision::Tf32 => Precision::F32,
+            other => other,
+        }
+    }
+
     /// Mean cross-entropy of `targets` under `softmax(hidden · wteᵀ)`, computed in chunks of rows so that the logits never
     /// stand in memory at once.
     ///

@@ -216,6 +216,13 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
         "the TF32 kernels take heads of 64 channels and no dropout; choose `n-head` as `n-embd` / 64",
     )?;
     judge(
+        plan.precision != Precision::Bf16 || plan.backend != BackendChoice::Flex || plan.model.dropout == 0.0,
+        "precision",
+        plan.precision,
+        format!("f32 on the flex backend with a dropout of {}", plan.model.dropout),
+        "the CPU's bf16 kernels take no dropout; leave out one of the two",
+    )?;
+    judge(
         plan.recompute == Recompute::None || plan.model.dropout == 0.0,
         "recompute",
         plan.recompute,
@@ -318,6 +325,11 @@ mod tests {
             ("precision", "tf32", |c| {
                 c.precision = Some(Precision::Tf32);
                 c.backend = Some(BackendChoice::Cuda);
+            }),
+            ("precision", "bf16", |c| {
+                c.precision = Some(Precision::Bf16);
+                c.backend = Some(BackendChoice::Flex);
+                c.dropout = Some(0.1);
             }),
             ("recompute", "block", |c| {
                 c.recompute = Some(Recompute::Block);
