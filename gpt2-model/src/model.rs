@@ -4,7 +4,7 @@ use crate::block::Block;
 use crate::config::Gpt2Config;
 use crate::kv_cache::KvCache;
 use crate::layers::{Embedding, LayerNorm, round, rows, widen};
-use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss, embed};
+use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss, embed, logits};
 use crate::precision::Precision;
 use crate::recompute::Recompute;
 use burn::module::Module;
@@ -111,9 +111,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
     fn classify(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, seq, _] = hidden.dims();
         let wte = round(self.wte.weight.val(), B::plain_precision(self.precision));
-        // The small operand is the one that is transposed: CPU backends copy what is.
-        let logits = wte.matmul(rows(hidden).transpose()).transpose(); // [B·T, Vp]
-        widen(logits)
+        widen(logits(rows(hidden), wte)) // [B·T, Vp]
             .narrow(1, 0, self.config.vocab_size)
             .reshape([batch, seq, self.config.vocab_size])
     }

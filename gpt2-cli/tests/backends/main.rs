@@ -110,7 +110,7 @@ impl Kernels for Autodiff<burn_flex::Flex> {
     const TOLERANCES: &[(Precision, f64)] = &[(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
 
     fn present() -> Option<Self::Device> {
-        Some(Default::default())
+        Some(burn_flex::FlexDevice)
     }
 
     fn operand<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {

@@ -170,7 +170,9 @@ fn a_device_that_is_not_there() {
 #[test]
 fn a_precision_that_the_backend_has_not() {
     let dir = with_data();
-    train_with(dir.path(), "--precision bf16 --run run").refused("`precision` is bf16, expected f32 on ");
+    train_with(dir.path(), "--precision tf32 --run run").refused("`precision` is tf32, expected f32 or bf16 on ");
+    train_with(dir.path(), "--precision bf16 --dropout 0.1 --run run")
+        .refused("`precision` is bf16, expected f32 on the flex backend with a dropout of 0.1");
 }
 
 #[test]

@@ -9,6 +9,11 @@ use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, TensorPrimi
 /// Logits in memory at once: 64 MiB of `f32`, which also stays under the largest binding of every WGPU device.
 const CHUNK_LOGITS: usize = 1 << 24;
 
+pub(super) fn logits<B: Backend>(hidden: FloatTensor<B>, wte: FloatTensor<B>) -> FloatTensor<B> {
+    // The small operand is the one that is transposed: some backends copy what is.
+    B::float_transpose(B::float_matmul(wte, B::float_transpose(hidden)))
+}
+
 pub(super) fn loss<B: Backend>(
     hidden: FloatTensor<B>,
     wte: FloatTensor<B>,

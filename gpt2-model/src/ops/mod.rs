@@ -180,6 +180,14 @@ pub trait Gpt2Backend: Backend {
         }
     }
 
+    /// `hidden · wteᵀ`, where the logits themselves are asked for.
+    ///
+    /// # Shapes
+    /// `hidden` is `[N, C]` and `wte` `[Vp, C]`, of one type; the result `[N, Vp]`.
+    fn logits(hidden: FloatTensor<Self>, wte: FloatTensor<Self>) -> FloatTensor<Self> {
+        classifier::logits::<Self>(hidden, wte)
+    }
+
     /// Mean cross-entropy of `targets` under `softmax(hidden · wteᵀ)`, computed in chunks of rows so that the logits never
     /// stand in memory at once.
     ///
@@ -374,6 +382,14 @@ fn scaled<B: Backend>(tensor: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTe
     let ones = vec![1; tensor.shape().num_dims()];
     let factor = B::float_cast(factor, tensor.dtype().into());
     B::float_mul(tensor, B::float_reshape(factor, ones.into()))
+}
+
+/// [`Gpt2Backend::logits`] on tensors.
+///
+/// # Shapes
+/// `hidden` is `[N, C]`, `wte` `[Vp, C]`; the result `[N, Vp]`.
+pub fn logits<B: Gpt2Backend>(hidden: Tensor<B, 2>, wte: Tensor<B, 2>) -> Tensor<B, 2> {
+    tensor(B::logits(primitive(hidden), primitive(wte)))
 }
 
 /// [`Gpt2Backend::classifier_loss`] on tensors.

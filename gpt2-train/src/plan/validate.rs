@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn each_value_out_of_range_is_named_by_its_key() {
-        let cases: [(&str, &str, Change); 33] = [
+        let cases: [(&str, &str, Change); 34] = [
             ("n-layer", "0", |c| c.n_layer = Some(0)),
             ("n-head", "0", |c| c.n_head = Some(0)),
             ("n-embd", "130", |c| c.n_embd = Some(130)),

@@ -1,11 +1,6 @@
 //! Causal attention in `bf16` on the tile unit: as in [`super::attention`] a block of queries at a time. Scores and weights are
 //! `f32`; weights are rounded where they are multiplied.
 
-#![expect(
-    clippy::inline_always,
-    reason = "only what is inlined is compiled for the processor's vectors"
-)]
-
 use super::attention::{BLOCK, blocks, by_head, softmax};
 use super::element::Element;
 use super::math::{exp, vectorised};
@@ -121,7 +116,7 @@ impl Forward {
             }
             self.weights.hold(scores.slice(s![..end - start, ..end]), Role::Left);
             let mut mixed = self.mixed.matrix(block.rows(), whole(head_dim));
-            block.by_keys(&self.weights, &self.value, mixed.view_mut());
+            Block::by_keys(&self.weights, &self.value, mixed.view_mut());
             round(mixed.view(), out.slice_mut(s![start..end, ..]));
         }
     }
@@ -218,7 +213,7 @@ impl Backward {
             }
             self.left.hold(by_scores.view(), Role::Left);
             let mut query_sums = self.by_query.matrix(block.rows(), width);
-            block.by_keys(&self.left, &self.key_turned, query_sums.view_mut());
+            Block::by_keys(&self.left, &self.key_turned, query_sums.view_mut());
             round(query_sums.view(), by_query.slice_mut(s![start..end, ..]));
             self.left.hold(by_scores.t(), Role::Left);
             block.by_queries(&self.left, &self.query_turned, key_sums.view_mut());
@@ -259,8 +254,8 @@ impl Block {
         multiply([left, right], bands, [0, 0], left.steps(), true, out);
     }
 
-    /// Sums over the keys: `left` is this block's, `right` has channels as lines.
-    fn by_keys(&self, left: &Operand, right: &Operand, out: ArrayViewMut2<f32>) {
+    /// Sums over the keys: `left` is a block's, `right` has channels as lines.
+    fn by_keys(left: &Operand, right: &Operand, out: ArrayViewMut2<f32>) {
         let bands = [0..left.bands(), 0..right.bands()];
         multiply([left, right], bands, [0, 0], left.steps(), true, out);
     }

@@ -13,6 +13,10 @@ use ndarray::ArrayViewD;
 /// The methods of [`Gpt2Backend`]: what [`host`] computes, or the reference for tensors that it does not take.
 macro_rules! host_operations {
     () => {
+        fn logits(hidden: FloatTensor<Self>, wte: FloatTensor<Self>) -> FloatTensor<Self> {
+            host::logits(&hidden, &wte).unwrap_or_else(|| classifier::logits::<Self>(hidden, wte))
+        }
+
         fn classifier_loss(
             hidden: FloatTensor<Self>,
             wte: FloatTensor<Self>,

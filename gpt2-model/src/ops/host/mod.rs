@@ -40,6 +40,14 @@ fn on_tiles<T: HostTensor>(x: &T) -> bool {
     x.halves().is_some() && tiles::available()
 }
 
+fn logits<T: HostTensor>(hidden: &T, wte: &T) -> Option<T> {
+    Some(of_matrix(product(
+        matrix(hidden)?,
+        matrix(wte)?.reversed_axes(),
+        Start::Nothing,
+    )))
+}
+
 fn classifier_loss<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: usize) -> Option<T> {
     let (wte, targets) = (matrix(wte)?, targets.indices()?);
     let loss = if on_tiles(hidden) {

@@ -371,6 +371,7 @@ mod unit {
         ///
         /// # Shapes
         /// `sums` is `[32, 32]`, its rows each in one piece.
+        #[expect(clippy::unused_self, reason = "only a configured unit multiplies")]
         pub(super) fn multiply(&self, a: &[Tile], b: &[Tile], steps: usize, fresh: bool, mut sums: ArrayViewMut2<f32>) {
             assert!(steps > 0 && a.len() >= 2 * steps && b.len() >= 2 * steps, "tiles");
             assert!(sums.dim() == (BAND, BAND) && sums.strides()[1] == 1 && sums.strides()[0] > 0);
