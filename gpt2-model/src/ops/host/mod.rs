@@ -1,5 +1,5 @@
-//! The operations on tensors in the host's memory, for each backend that keeps them there. Tensors of other types than `f32`
-//! take the reference.
+//! The operations on tensors in the host's memory, for each backend that keeps them there: of `f32`, and of `bf16` where the
+//! processor has a unit for its products. Tensors of other types take the reference.
 
 mod attention;
 mod attention_tiles;
