@@ -31,14 +31,13 @@ const NEGLIGIBLE: f32 = 1e-30;
 /// The buffer of logits, kept from step to step.
 static BUFFER: Mutex<Vec<f32>> = Mutex::new(Vec::new());
 
-/// The products that a classifier is made of. The embedding has `tokens` rows.
+/// The products that a classifier is made of.
 pub(super) trait Products {
     /// The type of the hidden states and of the derivative by them.
     type Hidden: Element;
 
-    fn tokens(&self) -> usize;
-
-    fn channels(&self) -> usize;
+    /// The sides of the embedding.
+    fn shape(&self) -> (usize, usize);
 
     /// The logits of the hidden states `rows`.
     fn logits(&self, rows: Range<usize>, out: ArrayViewMut2<MaybeUninit<f32>>);
@@ -65,12 +64,8 @@ pub(super) struct Blas<'a> {
 impl Products for Blas<'_> {
     type Hidden = f32;
 
-    fn tokens(&self) -> usize {
-        self.wte.nrows()
-    }
-
-    fn channels(&self) -> usize {
-        self.wte.ncols()
+    fn shape(&self) -> (usize, usize) {
+        self.wte.dim()
     }
 
     fn logits(&self, rows: Range<usize>, out: ArrayViewMut2<MaybeUninit<f32>>) {
@@ -116,12 +111,8 @@ impl<'a> Tiles<'a> {
 impl Products for Tiles<'_> {
     type Hidden = bf16;
 
-    fn tokens(&self) -> usize {
-        self.wte.nrows()
-    }
-
-    fn channels(&self) -> usize {
-        self.wte.ncols()
+    fn shape(&self) -> (usize, usize) {
+        self.wte.dim()
     }
 
     fn logits(&self, rows: Range<usize>, out: ArrayViewMut2<MaybeUninit<f32>>) {
@@ -169,8 +160,9 @@ impl<P: Products> Classifier<P> {
         assert!(rows > 0, "a mean of nothing");
         let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = self.buffer(&mut kept);
-        let mut by_hidden = Array2::uninit((rows, self.products.channels()));
-        let mut by_wte = Array2::uninit((self.products.tokens(), self.products.channels()));
+        let shape = self.products.shape();
+        let mut by_hidden = Array2::uninit((rows, shape.1));
+        let mut by_wte = Array2::uninit(shape);
         let mut total = 0.0;
         for chunk in self.chunks() {
             let (start, end) = (chunk.start, chunk.end);
@@ -187,7 +179,7 @@ impl<P: Products> Classifier<P> {
     }
 
     fn buffer<'b>(&self, kept: &'b mut Vec<f32>) -> ArrayViewMut2<'b, f32> {
-        let shape = (CHUNK_ROWS.min(self.targets.len()), self.products.tokens());
+        let shape = (CHUNK_ROWS.min(self.targets.len()), self.products.shape().0);
         if kept.len() < shape.0 * shape.1 {
             kept.resize(shape.0 * shape.1, 0.0);
         }

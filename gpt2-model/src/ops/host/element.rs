@@ -5,13 +5,22 @@
     reason = "only what is inlined is compiled for the processor's vectors"
 )]
 
+use super::HostTensor;
 use half::bf16;
+use ndarray::ArrayViewD;
 
 /// A type that numbers are kept in.
 pub(super) trait Element: Copy + Send + Sync + 'static {
     fn wide(self) -> f32;
+
     /// Rounded to the nearest, of two equally near to the even one.
     fn rounded(value: f32) -> Self;
+
+    /// The elements of `tensor`, if they are of this type.
+    fn view<T: HostTensor>(tensor: &T) -> Option<ArrayViewD<'_, Self>>;
+
+    /// A tensor of `values`, if its backend has some of this type.
+    fn tensor<T: HostTensor>(values: Vec<Self>, shape: &[usize]) -> Option<T>;
 }
 
 impl Element for f32 {
@@ -23,6 +32,14 @@ impl Element for f32 {
     #[inline(always)]
     fn rounded(value: f32) -> Self {
         value
+    }
+
+    fn view<T: HostTensor>(tensor: &T) -> Option<ArrayViewD<'_, Self>> {
+        tensor.view()
+    }
+
+    fn tensor<T: HostTensor>(values: Vec<Self>, shape: &[usize]) -> Option<T> {
+        Some(T::from_values(values, shape))
     }
 }
 
@@ -40,6 +57,14 @@ impl Element for bf16 {
         let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
         let bits = if value.is_nan() { bits | QUIET } else { nearest };
         Self::from_bits((bits >> 16) as u16)
+    }
+
+    fn view<T: HostTensor>(tensor: &T) -> Option<ArrayViewD<'_, Self>> {
+        tensor.halves()
+    }
+
+    fn tensor<T: HostTensor>(values: Vec<Self>, shape: &[usize]) -> Option<T> {
+        T::from_halves(values, shape)
     }
 }
 

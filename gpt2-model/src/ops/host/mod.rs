@@ -17,17 +17,16 @@ mod tiles;
 
 pub use self::tensor::HostTensor;
 
-use self::classifier::{Blas, Classifier, Tiles};
+use self::classifier::{Blas, Classifier, Products, Tiles};
+use self::element::Element;
 use self::product::{Start, product};
 use self::reduce::sum_rows;
-use self::tensor::{
-    Values, half_heads, halves_like, halves_matrix, heads, like, matrix, of_halves, of_matrix, of_row, operand, scalar,
-    values,
-};
+use self::tensor::{heads, like, matrix, of_matrix, of_row, operand, scalar, values};
 use self::tiles::Role;
 use super::{AffineGradients, Attended, LayerNormGradients};
 use crate::precision::Precision;
-use ndarray::ArrayView3;
+use half::bf16;
+use ndarray::{Array3, Array4, ArrayView3, ArrayView4};
 
 /// Whether the processor multiplies `bf16` numbers faster than `f32`, which takes the tile unit (AMX) of Intel's server
 /// processors. Without it products of `bf16` are the reference's, and slow.
@@ -41,17 +40,13 @@ fn on_tiles<T: HostTensor>(x: &T) -> bool {
 }
 
 fn logits<T: HostTensor>(hidden: &T, wte: &T) -> Option<T> {
-    Some(of_matrix(product(
-        matrix(hidden)?,
-        matrix(wte)?.reversed_axes(),
-        Start::Nothing,
-    )))
+    of_matrix(product(matrix(hidden)?, matrix(wte)?.reversed_axes(), Start::Nothing))
 }
 
 fn classifier_loss<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: usize) -> Option<T> {
     let (wte, targets) = (matrix(wte)?, targets.indices()?);
     let loss = if on_tiles(hidden) {
-        let products = Tiles::new(halves_matrix(hidden)?, wte);
+        let products = Tiles::new(matrix(hidden)?, wte);
         Classifier { products, targets }.loss(vocab_size)
     } else {
         let hidden = matrix(hidden)?;
@@ -63,16 +58,16 @@ fn classifier_loss<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: 
 
 /// Loss, and its derivatives by the hidden states and the embedding.
 fn classifier_gradients<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: usize) -> Option<[T; 3]> {
+    fn with<P: Products, T: HostTensor>(products: P, targets: Vec<usize>, vocab_size: usize) -> Option<[T; 3]> {
+        let (loss, hidden, wte) = Classifier { products, targets }.gradients(vocab_size);
+        Some([scalar(loss), of_matrix(hidden)?, of_matrix(wte)?])
+    }
     let (wte, targets) = (matrix(wte)?, targets.indices()?);
     if on_tiles(hidden) {
-        let products = Tiles::new(halves_matrix(hidden)?, wte);
-        let (loss, hidden, wte) = Classifier { products, targets }.gradients(vocab_size);
-        Some([scalar(loss), of_halves(hidden)?, of_matrix(wte)])
+        with(Tiles::new(matrix(hidden)?, wte), targets, vocab_size)
     } else {
         let hidden = matrix(hidden)?;
-        let products = Blas { hidden, wte };
-        let (loss, hidden, wte) = Classifier { products, targets }.gradients(vocab_size);
-        Some([scalar(loss), of_matrix(hidden), of_matrix(wte)])
+        with(Blas { hidden, wte }, targets, vocab_size)
     }
 }
 
@@ -84,7 +79,8 @@ fn is_one<T: HostTensor>(tensor: &T) -> bool {
 
 /// Gives `sum` back where the tensors are not of the types that are taken here.
 fn embed_backward<T: HostTensor>(table: &T, indices: &T, upstream: &T, sum: Option<T>) -> Result<T, Option<T>> {
-    let (Some(table), Some(rows), Some(upstream)) = (matrix(table), indices.indices(), values(upstream)) else {
+    let (Some(table), Some(rows), Some(upstream)) = (matrix::<f32, T>(table), indices.indices(), values(upstream))
+    else {
         return Err(sum);
     };
     let mut sum = sum.unwrap_or_else(|| T::from_values(vec![0.0; table.len()], table.shape()));
@@ -101,42 +97,43 @@ fn embed_backward<T: HostTensor>(table: &T, indices: &T, upstream: &T, sum: Opti
 }
 
 fn affine<T: HostTensor>(x: &T, w: &T, bias: &T) -> Option<T> {
+    let bias = values(bias)?;
     if on_tiles(x) {
         let (x, w) = (operand(x, Role::Left, false)?, operand(w, Role::Right, true)?);
-        return of_halves(tiles::product(&x, &w, Start::Row(&values(bias)?)));
+        return of_matrix(tiles::product::<bf16>(&x, &w, Start::Row(&bias)));
     }
-    Some(of_matrix(product(matrix(x)?, matrix(w)?, Start::Row(&values(bias)?))))
+    of_matrix(product(matrix(x)?, matrix(w)?, Start::Row(&bias)))
 }
 
 fn affine_onto<T: HostTensor>(residual: &T, x: &T, w: &T, bias: &T) -> Option<T> {
     let (residual, bias) = (matrix(residual)?, values(bias)?);
     if on_tiles(x) {
         let (x, w) = (operand(x, Role::Left, false)?, operand(w, Role::Right, true)?);
-        return Some(of_matrix(tiles::product(&x, &w, Start::Onto(residual, &bias))));
+        return of_matrix(tiles::product::<f32>(&x, &w, Start::Onto(residual, &bias)));
     }
-    Some(of_matrix(product(matrix(x)?, matrix(w)?, Start::Onto(residual, &bias))))
+    of_matrix(product(matrix(x)?, matrix(w)?, Start::Onto(residual, &bias)))
 }
 
 fn affine_backward<T: HostTensor>(x: &T, w: &T, upstream: &T) -> Option<AffineGradients<T>> {
     if on_tiles(x) {
         let by_rows = operand(upstream, Role::Left, false)?;
-        let by_x = tiles::product(&by_rows, &operand(w, Role::Right, false)?, Start::Nothing);
+        let by_x = tiles::product::<bf16>(&by_rows, &operand(w, Role::Right, false)?, Start::Nothing);
         drop(by_rows);
         let (x, by_columns) = (operand(x, Role::Left, true)?, operand(upstream, Role::Right, true)?);
-        let bias = match halves_matrix(upstream) {
+        let bias = match matrix::<bf16, T>(upstream) {
             Some(upstream) => sum_rows(upstream),
-            None => sum_rows(matrix(upstream)?),
+            None => sum_rows(matrix::<f32, T>(upstream)?),
         };
         return Some(AffineGradients {
-            x: of_halves(by_x)?,
-            w: of_matrix(tiles::product(&x, &by_columns, Start::Nothing)),
+            x: of_matrix(by_x)?,
+            w: of_matrix(tiles::product::<f32>(&x, &by_columns, Start::Nothing))?,
             bias: of_row(bias),
         });
     }
     let (x, w, upstream) = (matrix(x)?, matrix(w)?, matrix(upstream)?);
     Some(AffineGradients {
-        x: of_matrix(product(upstream, w.t(), Start::Nothing)),
-        w: of_matrix(product(x.t(), upstream, Start::Nothing)),
+        x: of_matrix(product(upstream, w.t(), Start::Nothing))?,
+        w: of_matrix(product(x.t(), upstream, Start::Nothing))?,
         bias: of_row(sum_rows(upstream)),
     })
 }
@@ -144,8 +141,8 @@ fn affine_backward<T: HostTensor>(x: &T, w: &T, upstream: &T) -> Option<AffineGr
 fn layer_norm<T: HostTensor>(x: &T, weight: &T, bias: &T, precision: Precision) -> Option<T> {
     let (elements, weight, bias) = (values(x)?, values(weight)?, values(bias)?);
     match precision {
-        Precision::F32 => Some(like(x, layer_norm::value(&elements, &weight, &bias))),
-        Precision::Bf16 => halves_like(x, layer_norm::value(&elements, &weight, &bias)),
+        Precision::F32 => like::<f32, f32, T>(x, layer_norm::value(&elements, &weight, &bias)),
+        Precision::Bf16 => like::<f32, bf16, T>(x, layer_norm::value(&elements, &weight, &bias)),
         Precision::Tf32 => None,
     }
 }
@@ -161,70 +158,71 @@ fn layer_norm_backward<T: HostTensor>(
         None => None,
     };
     let (elements, gain) = (values(x)?, values(weight)?);
-    let found = match Values::of(upstream)? {
-        Values::Wide(upstream) => layer_norm::derivatives(&elements, &gain, &upstream, sum.as_deref()),
-        Values::Narrow(upstream) => layer_norm::derivatives(&elements, &gain, &upstream, sum.as_deref()),
+    let found = match values::<bf16, T>(upstream) {
+        Some(upstream) => layer_norm::derivatives(&elements, &gain, &upstream, sum.as_deref()),
+        None => layer_norm::derivatives(&elements, &gain, &values::<f32, T>(upstream)?, sum.as_deref()),
     };
     Some(LayerNormGradients {
-        x: like(x, found.x),
-        weight: like(weight, found.weight),
-        bias: like(weight, found.bias),
+        x: like::<f32, f32, T>(x, found.x)?,
+        weight: of_row(found.weight),
+        bias: of_row(found.bias),
     })
 }
 
 fn attention<T: HostTensor>(qkv: &T, n_head: usize) -> Option<Attended<T>> {
-    if on_tiles(qkv) {
-        let (out, log_sum) = attention_tiles::value(half_heads(qkv, 3 * n_head)?.view());
+    fn with<E: Element, T: HostTensor>(
+        qkv: &T,
+        n_head: usize,
+        value: impl Fn(ArrayView4<E>) -> (Array4<E>, Array3<f32>),
+    ) -> Option<Attended<T>> {
+        let (out, log_sum) = value(heads(qkv, 3 * n_head)?.view());
         let (batch, seq, _, head_dim) = out.dim();
-        return Some(Attended {
-            out: T::from_halves(out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim])?,
+        Some(Attended {
+            out: E::tensor(out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim])?,
             log_sum: T::from_values(log_sum.into_raw_vec_and_offset().0, &[batch, n_head, seq]),
-        });
+        })
     }
-    let heads = heads(qkv, 3 * n_head)?;
-    let (batch, seq, _, head_dim) = heads.dim();
-    let (out, log_sum) = attention::value(heads.view());
-    Some(Attended {
-        out: T::from_values(out.into_raw_vec_and_offset().0, &[batch, seq, n_head * head_dim]),
-        log_sum: T::from_values(log_sum.into_raw_vec_and_offset().0, &[batch, n_head, seq]),
-    })
+    if on_tiles(qkv) {
+        with(qkv, n_head, attention_tiles::value)
+    } else {
+        with(qkv, n_head, attention::value)
+    }
 }
 
 fn attention_backward<T: HostTensor>(qkv: &T, attended: &Attended<T>, upstream: &T, n_head: usize) -> Option<T> {
-    let log_sum = values(&attended.log_sum)?;
-    if on_tiles(qkv) {
-        let split = half_heads(qkv, 3 * n_head)?;
+    fn with<E: Element, T: HostTensor>(
+        [qkv, out, log_sum, upstream]: [&T; 4],
+        n_head: usize,
+        derivative: impl Fn(ArrayView4<E>, ArrayView4<E>, ArrayView3<f32>, ArrayView4<E>) -> Array4<E>,
+    ) -> Option<T> {
+        let (split, log_sum) = (heads(qkv, 3 * n_head)?, values(log_sum)?);
         let (batch, seq, _, _) = split.dim();
-        let by_qkv = attention_tiles::derivative(
+        let by_qkv = derivative(
             split.view(),
-            half_heads(&attended.out, n_head)?.view(),
+            heads(out, n_head)?.view(),
             ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row"),
-            half_heads(upstream, n_head)?.view(),
+            heads(upstream, n_head)?.view(),
         );
-        return halves_like(qkv, by_qkv.into_raw_vec_and_offset().0);
+        like::<E, E, T>(qkv, by_qkv.into_raw_vec_and_offset().0)
     }
-    let split = heads(qkv, 3 * n_head)?;
-    let (batch, seq, _, _) = split.dim();
-    let by_qkv = attention::derivative(
-        split.view(),
-        heads(&attended.out, n_head)?.view(),
-        ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row"),
-        heads(upstream, n_head)?.view(),
-    );
-    Some(like(qkv, by_qkv.into_raw_vec_and_offset().0))
+    let tensors = [qkv, &attended.out, &attended.log_sum, upstream];
+    if on_tiles(qkv) {
+        with(tensors, n_head, attention_tiles::derivative)
+    } else {
+        with(tensors, n_head, attention::derivative)
+    }
 }
 
 fn gelu<T: HostTensor>(x: &T) -> Option<T> {
-    match Values::of(x)? {
-        Values::Wide(values) => Some(like(x, gelu::value(&values))),
-        Values::Narrow(values) => halves_like(x, gelu::value(&values)),
+    fn of<E: Element, T: HostTensor>(x: &T) -> Option<T> {
+        like::<E, E, T>(x, gelu::value::<E>(&values(x)?))
     }
+    of::<f32, T>(x).or_else(|| of::<bf16, T>(x))
 }
 
 fn gelu_backward<T: HostTensor>(x: &T, upstream: &T) -> Option<T> {
-    match (Values::of(x)?, Values::of(upstream)?) {
-        (Values::Wide(values), Values::Wide(upstream)) => Some(like(x, gelu::derivative(&values, &upstream))),
-        (Values::Narrow(values), Values::Narrow(upstream)) => halves_like(x, gelu::derivative(&values, &upstream)),
-        _ => None,
+    fn of<E: Element, T: HostTensor>(x: &T, upstream: &T) -> Option<T> {
+        like::<E, E, T>(x, gelu::derivative::<E>(&values(x)?, &values(upstream)?))
     }
+    of::<f32, T>(x, upstream).or_else(|| of::<bf16, T>(x, upstream))
 }

@@ -34,90 +34,47 @@ pub trait HostTensor: Sized {
     fn values_mut(&mut self) -> Option<&mut [f32]>;
 }
 
-/// The elements in order, if they are `f32`: where they lie, or else a copy.
-pub(super) fn values<T: HostTensor>(tensor: &T) -> Option<Cow<'_, [f32]>> {
-    Some(in_order(tensor.view()?))
-}
-
-fn in_order<E: Element>(view: ArrayViewD<'_, E>) -> Cow<'_, [E]> {
-    match view.to_slice() {
+/// The elements in order, if they are of this type: where they lie, or else a copy.
+pub(super) fn values<E: Element, T: HostTensor>(tensor: &T) -> Option<Cow<'_, [E]>> {
+    let view = E::view(tensor)?;
+    Some(match view.to_slice() {
         Some(slice) => Cow::Borrowed(slice),
         None => Cow::Owned(view.iter().copied().collect()),
-    }
-}
-
-/// The elements in order, if they are floating-point numbers of one type or the other.
-pub(super) enum Values<'a> {
-    Wide(Cow<'a, [f32]>),
-    Narrow(Cow<'a, [bf16]>),
-}
-
-impl<'a> Values<'a> {
-    pub(super) fn of<T: HostTensor>(tensor: &'a T) -> Option<Self> {
-        match tensor.halves() {
-            Some(view) => Some(Self::Narrow(in_order(view))),
-            None => values(tensor).map(Self::Wide),
-        }
-    }
+    })
 }
 
 /// The operand of a product on the tile unit: `tensor` is `[lines, inner]`, or with `turned` `[inner, lines]`.
 pub(super) fn operand<T: HostTensor>(tensor: &T, role: Role, turned: bool) -> Option<Operand> {
-    fn of<E: Element>(view: ArrayViewD<E>, role: Role, turned: bool) -> Option<Operand> {
-        let matrix = view.into_dimensionality::<Ix2>().ok()?;
-        Some(Operand::new(if turned { matrix.reversed_axes() } else { matrix }, role))
+    fn of<E: Element>(matrix: ArrayView2<E>, role: Role, turned: bool) -> Operand {
+        Operand::new(if turned { matrix.reversed_axes() } else { matrix }, role)
     }
-    match tensor.halves() {
-        Some(view) => of(view, role, turned),
-        None => of(tensor.view()?, role, turned),
+    match matrix::<bf16, T>(tensor) {
+        Some(matrix) => Some(of(matrix, role, turned)),
+        None => Some(of(matrix::<f32, T>(tensor)?, role, turned)),
     }
 }
 
-/// The matrix, if it is one of `f32`.
-pub(super) fn matrix<T: HostTensor>(tensor: &T) -> Option<ArrayView2<'_, f32>> {
-    tensor.view()?.into_dimensionality::<Ix2>().ok()
+/// The matrix, if it is one of this type.
+pub(super) fn matrix<E: Element, T: HostTensor>(tensor: &T) -> Option<ArrayView2<'_, E>> {
+    E::view(tensor)?.into_dimensionality::<Ix2>().ok()
 }
 
-/// The matrix, if it is one of `bf16`.
-pub(super) fn halves_matrix<T: HostTensor>(tensor: &T) -> Option<ArrayView2<'_, bf16>> {
-    tensor.halves()?.into_dimensionality::<Ix2>().ok()
-}
-
-/// `[B, T, C]` as `[B, T, heads, D]`, if it is `f32`.
-pub(super) fn heads<T: HostTensor>(tensor: &T, heads: usize) -> Option<CowArray<'_, f32, Ix4>> {
-    split(tensor.view()?, heads)
-}
-
-/// `[B, T, C]` as `[B, T, heads, D]`, if it is `bf16`.
-pub(super) fn half_heads<T: HostTensor>(tensor: &T, heads: usize) -> Option<CowArray<'_, bf16, Ix4>> {
-    split(tensor.halves()?, heads)
-}
-
-fn split<E: Element>(view: ArrayViewD<'_, E>, heads: usize) -> Option<CowArray<'_, E, Ix4>> {
+/// `[B, T, C]` as `[B, T, heads, D]`, if it is of this type.
+pub(super) fn heads<E: Element, T: HostTensor>(tensor: &T, heads: usize) -> Option<CowArray<'_, E, Ix4>> {
+    let view = E::view(tensor)?;
     let &[batch, seq, width] = view.shape() else {
         return None;
     };
     let shape = (batch, seq, heads, width / heads);
-    Some(match in_order(view) {
+    Some(match values(tensor)? {
         Cow::Borrowed(values) => ArrayView4::from_shape(shape, values).ok()?.into(),
         Cow::Owned(values) => Array4::from_shape_vec(shape, values).ok()?.into(),
     })
 }
 
-/// The sides of a tensor of floating-point numbers.
-fn shape<T: HostTensor>(tensor: &T) -> Option<Vec<usize>> {
-    let halves = tensor.halves().map(|view| view.shape().to_vec());
-    halves.or_else(|| Some(tensor.view()?.shape().to_vec()))
-}
-
-/// `values` in the shape of `tensor`.
-pub(super) fn like<T: HostTensor>(tensor: &T, values: Vec<f32>) -> T {
-    T::from_values(values, &shape(tensor).expect("its values were read"))
-}
-
-/// `values` in the shape of `tensor`.
-pub(super) fn halves_like<T: HostTensor>(tensor: &T, values: Vec<bf16>) -> Option<T> {
-    T::from_halves(values, &shape(tensor)?)
+/// `values` in the shape of `tensor`, whose elements are of type `E`.
+pub(super) fn like<E: Element, F: Element, T: HostTensor>(tensor: &T, values: Vec<F>) -> Option<T> {
+    F::tensor(values, E::view(tensor)?.shape())
 }
 
 pub(super) fn of_row<T: HostTensor>(values: Vec<f32>) -> T {
@@ -125,14 +82,9 @@ pub(super) fn of_row<T: HostTensor>(values: Vec<f32>) -> T {
     T::from_values(values, &shape)
 }
 
-pub(super) fn of_matrix<T: HostTensor>(matrix: Array2<f32>) -> T {
+pub(super) fn of_matrix<E: Element, T: HostTensor>(matrix: Array2<E>) -> Option<T> {
     let (rows, columns) = matrix.dim();
-    T::from_values(matrix.into_raw_vec_and_offset().0, &[rows, columns])
-}
-
-pub(super) fn of_halves<T: HostTensor>(matrix: Array2<bf16>) -> Option<T> {
-    let (rows, columns) = matrix.dim();
-    T::from_halves(matrix.into_raw_vec_and_offset().0, &[rows, columns])
+    E::tensor(matrix.into_raw_vec_and_offset().0, &[rows, columns])
 }
 
 pub(super) fn scalar<T: HostTensor>(value: f64) -> T {

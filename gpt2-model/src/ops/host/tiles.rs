@@ -318,7 +318,8 @@ mod unit {
         *AVAILABLE
     }
 
-    /// Intel's manual, volume 2A, CPUID: leaf 7 tells of AMX in the bits 22 (`bf16`) and 24 (tiles) of EDX.
+    /// Intel's manual, volume 2A, CPUID: leaf 7 tells of AMX in the bits 22 (`bf16`) and 24 (tiles) of EDX. A processor
+    /// without that leaf answers with another's bits, but has no AVX-512 either.
     fn has_unit() -> bool {
         let bits = __cpuid_count(7, 0).edx;
         is_x86_feature_detected!("avx512f") && (bits >> 22) & 1 == 1 && (bits >> 24) & 1 == 1
