@@ -56,13 +56,13 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
             let mut parts = qkv.swap_dims(1, 2).chunk(3, 1).into_iter(); // 3 × [B, H, T, D]
             std::array::from_fn(|_| parts.next().expect("3·H heads split into three parts of H"))
         };
-        let (key, value) = match cache {
+        let past = cache.as_ref().map_or(0, |cache| cache.len());
+        let [key, value] = match cache {
             Some(cache) => cache.append(key, value),
-            None => (key, value),
+            None => [key, value],
         };
-        let past = key.dims()[2] - seq;
-        let scores = query.matmul(key.swap_dims(2, 3)) / (head_dim as f64).sqrt(); // [B, H, T, past + T]
-        let mask = Tensor::<B, 2, Bool>::tril_mask([seq, past + seq], past as i64, &scores.device());
+        let scores = query.matmul(key.clone().swap_dims(2, 3)) / (head_dim as f64).sqrt(); // [B, H, T, keys]
+        let mask = Tensor::<B, 2, Bool>::tril_mask([seq, key.dims()[2]], past as i64, &scores.device());
         let weights = softmax(widen(scores).mask_fill(mask.unsqueeze(), f32::NEG_INFINITY), 3);
         let weights = round(self.attn_dropout.forward(weights), precision);
         weights.matmul(value).swap_dims(1, 2).reshape([batch, seq, width])

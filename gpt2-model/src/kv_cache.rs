@@ -1,7 +1,7 @@
 //! Keys and values of the positions that have been seen, so that generation computes each position once.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, s};
 
 /// The cache of a whole model: one [`LayerCache`] a block.
 #[derive(Debug)]
@@ -12,17 +12,18 @@ pub struct KvCache<B: Backend> {
 impl<B: Backend> KvCache<B> {
     /// An empty cache for a model of `n_layer` blocks.
     pub fn new(n_layer: usize) -> Self {
+        let empty = || LayerCache {
+            keys_values: None,
+            len: 0,
+        };
         Self {
-            layers: (0..n_layer).map(|_| LayerCache { keys_values: None }).collect(),
+            layers: (0..n_layer).map(|_| empty()).collect(),
         }
     }
 
     /// Positions held.
     pub fn len(&self) -> usize {
-        self.layers
-            .first()
-            .and_then(|layer| layer.keys_values.as_ref())
-            .map_or(0, |(keys, _)| keys.dims()[2])
+        self.layers.first().map_or(0, |layer| layer.len)
     }
 
     /// Whether nothing is held.
@@ -31,26 +32,54 @@ impl<B: Backend> KvCache<B> {
     }
 }
 
-/// Keys and values of one block, each `[B, H, past, D]`.
+/// Keys and values of one block, each `[B, H, capacity, D]`: zero past those that are held.
+///
+/// The capacity doubles when it is used up, so that tensors keep their shapes from token to token: a GPU would compile kernels
+/// for each new one.
 #[derive(Debug)]
 pub struct LayerCache<B: Backend> {
-    keys_values: Option<(Tensor<B, 4>, Tensor<B, 4>)>,
+    keys_values: Option<[Tensor<B, 4>; 2]>,
+    len: usize,
 }
 
 impl<B: Backend> LayerCache<B> {
-    /// Adds the new positions and returns all of them.
+    /// Positions of the smallest cache.
+    const LEAST: usize = 64;
+
+    /// Positions held.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds the new positions and returns the whole cache.
     ///
     /// # Shapes
-    /// `keys` and `values` are `[B, H, T, D]`; the results `[B, H, past + T, D]`.
-    pub(crate) fn append(&mut self, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
-        let all = match self.keys_values.take() {
-            Some((past_keys, past_values)) => (
-                Tensor::cat(vec![past_keys, keys], 2),
-                Tensor::cat(vec![past_values, values], 2),
-            ),
-            None => (keys, values),
+    /// `keys` and `values` are `[B, H, T, D]`; the results `[B, H, capacity, D]`.
+    pub(crate) fn append(&mut self, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
+        let new = [keys, values];
+        let (start, end) = (self.len, self.len + new[0].dims()[2]);
+        let held = match self.keys_values.take() {
+            Some(held) if end <= held[0].dims()[2] => held,
+            held => {
+                let mut shape = new[0].dims();
+                shape[2] = end.next_power_of_two().max(Self::LEAST);
+                let larger = [(); 2].map(|()| Tensor::zeros(shape, (&new[0].device(), new[0].dtype())));
+                held.map_or(larger.clone(), |held| put(larger, held, 0))
+            }
         };
-        self.keys_values = Some(all.clone());
-        all
+        self.len = end;
+        let held = put(held, new, start);
+        self.keys_values = Some(held.clone());
+        held
     }
+}
+
+/// Writes `new` over the positions from `start` on.
+fn put<B: Backend>([keys, values]: [Tensor<B, 4>; 2], new: [Tensor<B, 4>; 2], start: usize) -> [Tensor<B, 4>; 2] {
+    let [new_keys, new_values] = new;
+    let at = |new: &Tensor<B, 4>| s![.., .., start..start + new.dims()[2], ..];
+    [
+        keys.slice_assign(at(&new_keys), new_keys),
+        values.slice_assign(at(&new_values), new_values),
+    ]
 }
