@@ -1,6 +1,6 @@
 //! What is said on standard error when a command fails: the error, its causes, a hint; and what is said of a panic.
 
-use crate::error::CliError;
+use crate::error::{CliError, INTERNAL, USERS};
 use crate::printer::quoted;
 use anstyle::{AnsiColor, Style};
 use gpt2_data::DataError;
@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{self, PanicHookInfo};
 use std::path::Path;
+use std::{process, thread};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const CAUSE: Style = Style::new().bold();
@@ -35,19 +36,44 @@ pub(crate) fn note(message: &str) {
 }
 
 /// Makes a panic one line that says whose fault it is. A backtrace follows where `RUST_BACKTRACE` asks for one.
+///
+/// A panic on a device's thread ends the process: CubeCL would catch it and go on with tensors that nothing was written to.
 pub(crate) fn install_panic_hook() {
     let backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        say(&describe_panic(info));
+        let message = info.payload_as_str().unwrap_or("no message");
+        let out_of_memory = message.contains(OUT_OF_MEMORY);
+        say(&if out_of_memory {
+            describe_out_of_memory()
+        } else {
+            describe_panic(message, info)
+        });
         if backtrace {
             default(info);
+        }
+        let thread = thread::current();
+        let name = thread.name().unwrap_or_default();
+        if DEVICE_THREADS.iter().any(|prefix| name.starts_with(prefix)) {
+            process::exit(if out_of_memory { USERS } else { INTERNAL }.into());
         }
     }));
 }
 
-fn describe_panic(info: &PanicHookInfo<'_>) -> String {
-    let message = info.payload_as_str().unwrap_or("no message");
+/// How CubeCL names the threads of a device.
+const DEVICE_THREADS: [&str; 2] = ["DSD-", "DSU-"];
+
+/// CubeCL's words when a device has no memory left, which it panics with.
+const OUT_OF_MEMORY: &str = "can't allocate buffer of size";
+
+fn describe_out_of_memory() -> String {
+    format!(
+        "{ERROR}error:{ERROR:#} the device has no memory left, though the step should fit: see what else uses it, or take a smaller \
+         `--batch` (and raise `--grad-accum`), `--recompute block`, or a smaller `--model`\n"
+    )
+}
+
+fn describe_panic(message: &str, info: &PanicHookInfo<'_>) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let place = info.location().map(|at| format!(" at {at}")).unwrap_or_default();
     format!(

@@ -3,6 +3,7 @@
 use crate::backend::{Chosen, Job, dispatch};
 use crate::cli::{BenchCommand, BenchOperationsArgs, BenchStepArgs, BenchWork};
 use crate::commands::train::{Streams, TrainJob};
+use crate::diagnostics::note;
 use crate::error::CliError;
 use crate::printer::{print, table};
 use crate::{signals, threads};
@@ -171,6 +172,9 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
     let plan = RunPlan::resolve(&config, &environment)?;
     if let Some(available) = chosen.probe().total_memory() {
         plan.check_memory(available)?;
+    }
+    if let Some(how) = plan.without_kernels() {
+        note(&how);
     }
     // Only now that the plan stands: they may be many.
     let data = if let Some(streams) = given {

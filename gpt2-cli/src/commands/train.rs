@@ -77,6 +77,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
             "backend {} on {}: {}",
             chosen.backend, chosen.device.name, chosen.reason
         ));
+        if let Some(how) = plan.without_kernels() {
+            note(&how);
+        }
         note(&format!("run directory {}", directory.root().display()));
     }
     let interrupter = Interrupter::new();

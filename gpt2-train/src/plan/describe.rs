@@ -3,7 +3,7 @@
 use super::{DataSummary, RunPlan};
 use crate::config::{BackendChoice, ScheduleKind};
 use crate::quantity::{bytes, flops, grouped};
-use gpt2_model::cost;
+use gpt2_model::{Precision, cost};
 use std::fmt::Write;
 
 impl RunPlan {
@@ -30,22 +30,35 @@ impl RunPlan {
     }
 
     fn machine_line(&self) -> String {
-        let mut line = format!(
+        let machine = format!(
             "{} device {}, {}, recomputing {}, {} threads",
             self.backend, self.device, self.precision, self.recompute, self.threads
         );
-        // No kernel steps aside in silence.
-        if self.backend == BackendChoice::Wgpu {
-            line.push_str("; in plain tensors: fused operations are for CUDA and the CPU");
+        match self.without_kernels() {
+            Some(how) => format!("{machine}; {how}"),
+            None => machine,
         }
-        if self.backend == BackendChoice::Cuda && !self.has_kernels() {
-            let (width, head) = (self.model.n_embd, self.model.n_embd / self.model.n_head);
-            let _ = write!(
-                line,
-                "; slower, in plain tensors: no kernel takes {head} channels a head, {width} wide"
-            );
+    }
+
+    /// How the step is computed where our own kernels do not take it: none of them steps aside in silence.
+    pub fn without_kernels(&self) -> Option<String> {
+        match self.backend {
+            BackendChoice::Wgpu => Some("in plain tensors: fused operations are for CUDA and the CPU".to_owned()),
+            BackendChoice::Cuda if !self.has_kernels() => {
+                let head = self.model.n_embd / self.model.n_head;
+                let attention = match self.precision {
+                    Precision::F32 => " and with attention in TF32",
+                    Precision::Tf32 | Precision::Bf16 => "",
+                };
+                Some(format!(
+                    "partly in plain tensors, slower{attention}: the kernels take heads of 64 channels, not of {head}"
+                ))
+            }
+            _ if self.model.dropout > 0.0 => {
+                Some("attention in plain tensors, slower: the fused one has no dropout".to_owned())
+            }
+            _ => None,
         }
-        line
     }
 
     fn model_line(&self) -> String {
@@ -217,21 +230,23 @@ mod tests {
 
     #[test]
     fn a_shape_without_kernels_is_told() {
-        let line = |backend, n_head| {
+        let line = |backend, n_head, dropout| {
             let config = RunConfig {
                 backend: Some(backend),
                 model: Some("d4".to_owned()),
                 n_head: Some(n_head),
+                dropout: Some(dropout),
                 ..RunConfig::default()
             };
             RunPlan::resolve(&config, &Environment::sample())
                 .unwrap()
                 .machine_line()
         };
-        assert!(line(BackendChoice::Cuda, 4).contains("32 channels a head"));
-        assert!(!line(BackendChoice::Cuda, 2).contains("channels"));
-        assert!(!line(BackendChoice::Ndarray, 4).contains("channels"));
-        assert!(line(BackendChoice::Wgpu, 4).contains("plain tensors"));
+        assert!(line(BackendChoice::Cuda, 4, 0.0).contains("not of 32"));
+        assert!(!line(BackendChoice::Cuda, 2, 0.0).contains("plain"));
+        assert!(!line(BackendChoice::Ndarray, 4, 0.0).contains("plain"));
+        assert!(line(BackendChoice::Ndarray, 4, 0.1).contains("no dropout"));
+        assert!(line(BackendChoice::Wgpu, 4, 0.0).contains("plain tensors"));
     }
 
     #[test]
