@@ -4,7 +4,11 @@ use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, first_blocks};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/adamw.cu")]);
+const SOURCES: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
+    include_str!("cuda/elementwise.cuh"),
+    include_str!("cuda/adamw.cu"),
+]);
 
 const THREADS: usize = 256;
 

@@ -7,9 +7,18 @@ use crate::launch::{Kernel, Launch, Sources, compute_capability, empty, multipro
 use crate::{HEAD_SIZE, Tensor};
 use burn::tensor::{DType, TensorMetadata};
 
-const DELTA: Sources = Sources::new(&[include_str!("cuda/attention_delta.cu")]);
-const HOPPER: Sources = Sources::new(&[include_str!("cuda/attention_hopper.cu")]);
-const PORTABLE: Sources = Sources::new(&[include_str!("cuda/attention.cu")]);
+const DELTA: Sources = Sources::new(&[include_str!("cuda/common.cuh"), include_str!("cuda/attention_delta.cu")]);
+const HOPPER: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
+    include_str!("cuda/warp.cuh"),
+    include_str!("cuda/hopper.cuh"),
+    include_str!("cuda/attention_hopper.cu"),
+]);
+const PORTABLE: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
+    include_str!("cuda/warp.cuh"),
+    include_str!("cuda/attention.cu"),
+]);
 
 /// Queries of a block of the forward kernels.
 const BLOCK_ROWS: usize = 128;
@@ -35,7 +44,11 @@ struct Wide {
 }
 
 const SINGLE: Wide = Wide {
-    sources: Sources::new(&[include_str!("cuda/attention_f32.cu")]),
+    sources: Sources::new(&[
+        include_str!("cuda/common.cuh"),
+        include_str!("cuda/warp.cuh"),
+        include_str!("cuda/attention_f32.cu"),
+    ]),
     entries: [
         "attention_f32_forward",
         "attention_f32_backward_query",
@@ -49,7 +62,11 @@ const SINGLE: Wide = Wide {
 };
 
 const TF32: Wide = Wide {
-    sources: Sources::new(&[include_str!("cuda/attention_tf32.cu")]),
+    sources: Sources::new(&[
+        include_str!("cuda/common.cuh"),
+        include_str!("cuda/warp.cuh"),
+        include_str!("cuda/attention_tf32.cu"),
+    ]),
     entries: [
         "attention_tf32_forward",
         "attention_tf32_backward_query",

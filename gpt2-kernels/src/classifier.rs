@@ -5,7 +5,10 @@ use crate::{Tensor, product};
 use burn::tensor::{DType, TensorMetadata};
 
 const SOURCES: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
     include_str!("cuda/elementwise.cuh"),
+    include_str!("cuda/warp.cuh"),
+    include_str!("cuda/hopper.cuh"),
     include_str!("cuda/softmax_loss.cu"),
 ]);
 

@@ -4,7 +4,11 @@ use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, first_blocks, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/columns.cu")]);
+const SOURCES: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
+    include_str!("cuda/elementwise.cuh"),
+    include_str!("cuda/columns.cu"),
+]);
 
 /// Tensors of a launch that takes several.
 const SLOTS: usize = 16;

@@ -4,7 +4,11 @@ use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/embedding.cu")]);
+const SOURCES: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
+    include_str!("cuda/elementwise.cuh"),
+    include_str!("cuda/embedding.cu"),
+]);
 
 /// Rows of a block of the forward kernel.
 const FORWARD_ROWS: usize = 4;

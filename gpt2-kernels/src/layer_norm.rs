@@ -5,7 +5,11 @@ use crate::columns::sum_rows;
 use crate::launch::{Kernel, Launch, Sources, empty, is_wide, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/layer_norm.cu")]);
+const SOURCES: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
+    include_str!("cuda/elementwise.cuh"),
+    include_str!("cuda/layer_norm.cu"),
+]);
 
 /// Rows that a block of the forward kernel normalises, one a warp.
 const FORWARD_ROWS: usize = 4;

@@ -4,7 +4,11 @@ use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, is_wide};
 use burn::tensor::TensorMetadata;
 
-const SOURCES: Sources = Sources::new(&[include_str!("cuda/elementwise.cuh"), include_str!("cuda/scale.cu")]);
+const SOURCES: Sources = Sources::new(&[
+    include_str!("cuda/common.cuh"),
+    include_str!("cuda/elementwise.cuh"),
+    include_str!("cuda/scale.cu"),
+]);
 
 const THREADS: usize = 256;
 

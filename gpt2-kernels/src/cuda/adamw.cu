@@ -1,7 +1,5 @@
 // AdamW over many tensors, and the global norm of the gradients. Follows elementwise.cuh. Counts are multiples of 4.
 //
-// Defines: COPY_BF16    adamw: also writes the bf16 copy of the updated parameters
-//
 // square_sums(gradient 0..31, partials, {counts[32], first_blocks[32], first_partial})
 //     one f32 partial sum of squares a block, from partials[first_partial] on. A tensor takes
 //     ceil(count / SQUARE_CHUNK = 16384) blocks; grid: all of them, block 256.
@@ -9,7 +7,7 @@
 //     adds up all partials: the squared norm of the gradients as they are -> f32 [1], and the factor that takes them to the
 //     mean and clips them -> f32 [1]: mean_factor * min(1, max_norm / (norm * mean_factor + 1e-6)), no clipping where
 //     max_norm <= 0. A NaN norm gives a NaN factor, an infinite one 0, as in PyTorch. grid 1, block 1024.
-// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15[, copy 0..15 with COPY_BF16], scale,
+// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15, scale,
 //       {counts[16], first_blocks[16], decays[16], beta1, beta2, epsilon, square_correction, step_size, shrink})
 //     in place, with g' = g * scale[0]:
 //         m = beta1 * m + (1 - beta1) * g',  v = beta2 * v + (1 - beta2) * g'^2,
@@ -31,27 +29,21 @@ struct SquareArgs {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     square_sums(
-        const float *g0, const float *g1, const float *g2, const float *g3, const float *g4, const float *g5,
-        const float *g6, const float *g7, const float *g8, const float *g9, const float *g10, const float *g11,
-        const float *g12, const float *g13, const float *g14, const float *g15, const float *g16, const float *g17,
-        const float *g18, const float *g19, const float *g20, const float *g21, const float *g22, const float *g23,
-        const float *g24, const float *g25, const float *g26, const float *g27, const float *g28, const float *g29,
-        const float *g30, const float *g31,
+        PARAMETERS_16(const float *, g), PARAMETERS_16(const float *, h),
         float *__restrict__ partials, const __grid_constant__ SquareArgs args) {
-    const unsigned slot = slot_of_block(args.first_blocks);
+    const u32 slot = slot_of_block(args.first_blocks);
     const float *gradient = nullptr;
     switch (slot) {
-#define SLOT(i) case i: gradient = g##i; break;
-        SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5) SLOT(6) SLOT(7)
-        SLOT(8) SLOT(9) SLOT(10) SLOT(11) SLOT(12) SLOT(13) SLOT(14) SLOT(15)
-        SLOT(16) SLOT(17) SLOT(18) SLOT(19) SLOT(20) SLOT(21) SLOT(22) SLOT(23)
-        SLOT(24) SLOT(25) SLOT(26) SLOT(27) SLOT(28) SLOT(29) SLOT(30) SLOT(31)
+#define SLOT(i) \
+    case i: gradient = g##i; break; \
+    case 16 + i: gradient = h##i; break;
+        EACH_OF_16(SLOT)
 #undef SLOT
     }
     const u64 count = args.counts[slot];
-    const unsigned chunk = blockIdx.x - (unsigned)args.first_blocks[slot];
+    const u32 chunk = blockIdx.x - (u32)args.first_blocks[slot];
 
-    const u64 first = (u64)chunk * SQUARE_CHUNK + 4 * threadIdx.x;
+    const u64 first = u64(chunk) * SQUARE_CHUNK + 4 * threadIdx.x;
     float4 v[SQUARE_BATCH], sum = zero4();
 #pragma unroll
     for (int i = 0; i < SQUARE_BATCH; ++i) {
@@ -104,39 +96,21 @@ struct Rule {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw(
-        float *p0, float *p1, float *p2, float *p3, float *p4, float *p5, float *p6, float *p7, float *p8, float *p9,
-        float *p10, float *p11, float *p12, float *p13, float *p14, float *p15,
-        const float *g0, const float *g1, const float *g2, const float *g3, const float *g4, const float *g5,
-        const float *g6, const float *g7, const float *g8, const float *g9, const float *g10, const float *g11,
-        const float *g12, const float *g13, const float *g14, const float *g15,
-        float *m0, float *m1, float *m2, float *m3, float *m4, float *m5, float *m6, float *m7, float *m8, float *m9,
-        float *m10, float *m11, float *m12, float *m13, float *m14, float *m15,
-        float *v0, float *v1, float *v2, float *v3, float *v4, float *v5, float *v6, float *v7, float *v8, float *v9,
-        float *v10, float *v11, float *v12, float *v13, float *v14, float *v15,
-#ifdef COPY_BF16
-        bf16 *c0, bf16 *c1, bf16 *c2, bf16 *c3, bf16 *c4, bf16 *c5, bf16 *c6, bf16 *c7, bf16 *c8, bf16 *c9, bf16 *c10,
-        bf16 *c11, bf16 *c12, bf16 *c13, bf16 *c14, bf16 *c15,
-#endif
+        PARAMETERS_16(float *, p), PARAMETERS_16(const float *, g), PARAMETERS_16(float *, m), PARAMETERS_16(float *, v),
         const float *__restrict__ scale, const __grid_constant__ AdamwArgs args) {
-    const unsigned slot = slot_of_block(args.first_blocks);
+    const u32 slot = slot_of_block(args.first_blocks);
     float *parameter = nullptr, *m_at = nullptr, *v_at = nullptr;
     const float *gradient = nullptr;
-#ifdef COPY_BF16
-    bf16 *copy = nullptr;
-#define COPY(i) copy = c##i;
-#else
-#define COPY(i)
-#endif
     switch (slot) {
-#define SLOT(i) case i: parameter = p##i; gradient = g##i; m_at = m##i; v_at = v##i; COPY(i) break;
-        SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5) SLOT(6) SLOT(7)
-        SLOT(8) SLOT(9) SLOT(10) SLOT(11) SLOT(12) SLOT(13) SLOT(14) SLOT(15)
+#define SLOT(i) \
+    case i: parameter = p##i, gradient = g##i, m_at = m##i, v_at = v##i; break;
+        EACH_OF_16(SLOT)
 #undef SLOT
     }
     const u64 count = args.counts[slot];
-    const unsigned chunk = blockIdx.x - (unsigned)args.first_blocks[slot];
+    const u32 chunk = blockIdx.x - (u32)args.first_blocks[slot];
 
-    const u64 at = (u64)chunk * ADAMW_CHUNK + 4 * threadIdx.x;
+    const u64 at = u64(chunk) * ADAMW_CHUNK + 4 * threadIdx.x;
     if (at >= count) return;
     float4 p = load4(parameter + at), m = load4(m_at + at), v = load4(v_at + at);
     const float4 g = load4(gradient + at);
@@ -150,7 +124,4 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     store4(parameter + at, p);
     store4(m_at + at, m);
     store4(v_at + at, v);
-#ifdef COPY_BF16
-    store4(copy + at, p);
-#endif
 }

@@ -1,4 +1,5 @@
-// Causal multi-head attention with mma.sync, for sm_80 and later, straight from the packed projection.
+// Causal multi-head attention with mma.sync, for sm_80 and later, straight from the packed projection. Follows common.cuh and
+// warp.cuh.
 //
 // Compile-time: HEAD_SIZE (32, 64 or 128; default 64).
 //
@@ -21,20 +22,14 @@
 #define HEAD_SIZE 64
 #endif
 
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef unsigned short bf16;
-
 struct AttentionArgs { u64 batch, length, heads; };
 
 constexpr u32 CHUNKS = HEAD_SIZE / 8;            // 16-byte pieces of a row
 constexpr u32 ROW_BYTES = HEAD_SIZE * 2;
 constexpr u32 KEYS = 64;                         // keys of a tile, forward and for the gradient of queries
 constexpr u32 QUERIES = HEAD_SIZE > 64 ? 32 : 64;   // queries of a tile, for the gradients of keys and values
-constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float SCALE = HEAD_SIZE == 32 ? 0.17677669529663687f : HEAD_SIZE == 64 ? 0.125f : 0.08838834764831845f;
 constexpr float SCALE_LOG2 = SCALE * LOG2_E;
-#define NEGATIVE_INFINITY __int_as_float(0xff800000)
 
 // ---- shared memory -------------------------------------------------------------------------------------------------
 
@@ -42,10 +37,6 @@ constexpr float SCALE_LOG2 = SCALE * LOG2_E;
 __device__ __forceinline__ u32 chunk_address(u32 tile, u32 row, u32 chunk)
 {
     return tile + row * ROW_BYTES + (chunk ^ (CHUNKS >= 8 ? row % 8 : row / 2 % 4)) * 16;
-}
-__device__ __forceinline__ void copy_chunk(u32 target, const void* source, bool valid)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(target), "l"(source), "r"(valid ? 16 : 0) : "memory");
 }
 // ROWS rows of one head from `first` on; `source` is row 0. Rows beyond the length become zeros.
 template <u32 ROWS, u32 THREADS>
@@ -58,44 +49,14 @@ __device__ __forceinline__ void load_rows(u32 tile, const bf16* source, u64 stri
         copy_chunk(chunk_address(tile, row, chunk), source + (valid ? first + row : 0) * stride + chunk * 8, valid);
     }
 }
-__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-__device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 
 // ---- fragments and products ----------------------------------------------------------------------------------------
 // Accumulator element 4 n + 2 h + e of a thread: row lane / 4 + 8 h of the warp, column 8 n + 2 (lane % 4) + e.
 
-__device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-__device__ __forceinline__ u32 pack(float low, float high)
-{
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
 template <u32 N> __device__ __forceinline__ void pack_operand(u32 (&a)[N / 16][4], const float (&sum)[N / 2])
 {
 #pragma unroll
-    for (u32 i = 0; i < N / 4; ++i) a[i / 4][i % 4] = pack(sum[2 * i], sum[2 * i + 1]);
-}
-__device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-__device__ __forceinline__ void load_matrices_transposed(u32 (&r)[4], u32 address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-__device__ __forceinline__ void mma(float* sum, const u32 (&a)[4], u32 b0, u32 b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    for (u32 i = 0; i < N / 4; ++i) a[i / 4][i % 4] = bf16_pack(sum[2 * i], sum[2 * i + 1]);
 }
 // 16 rows from `row` on as a left operand.
 __device__ __forceinline__ void load_operand(u32 (&a)[HEAD_SIZE / 16][4], u32 tile, u32 row)
@@ -116,8 +77,8 @@ template <u32 N> __device__ __forceinline__ void multiply_scores(float (&scores)
         for (u32 n = 0; n < N / 16; ++n) {
             u32 b[4];
             load_matrices(b, chunk_address(tile, 16 * n + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
-            mma(scores + 8 * n, a[k], b[0], b[1]);
-            mma(scores + 8 * n + 4, a[k], b[2], b[3]);
+            mma_bf16(scores + 8 * n, a[k], b[0], b[1]);
+            mma_bf16(scores + 8 * n + 4, a[k], b[2], b[3]);
         }
 }
 // sum += a * tile: the rows of the tile are summed over.
@@ -130,8 +91,8 @@ template <u32 N> __device__ __forceinline__ void multiply_add(float (&sum)[HEAD_
         for (u32 n = 0; n < HEAD_SIZE / 16; ++n) {
             u32 b[4];
             load_matrices_transposed(b, chunk_address(tile, 16 * k + lane % 16, 2 * n + lane / 16));
-            mma(sum + 8 * n, a[k], b[0], b[1]);
-            mma(sum + 8 * n + 4, a[k], b[2], b[3]);
+            mma_bf16(sum + 8 * n, a[k], b[0], b[1]);
+            mma_bf16(sum + 8 * n + 4, a[k], b[2], b[3]);
         }
 }
 // Writes the warp's 16 rows, scaled and rounded, to rows first.. of `target`, through its rows of a tile.
@@ -142,19 +103,17 @@ __device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)
     __syncwarp();
 #pragma unroll
     for (u32 n = 0; n < CHUNKS; ++n) {
-        const u32 low = pack(sum[4 * n] * scale_low, sum[4 * n + 1] * scale_low);
-        const u32 high = pack(sum[4 * n + 2] * scale_high, sum[4 * n + 3] * scale_high);
-        asm volatile("st.shared.b32 [%0], %1;" :: "r"(chunk_address(tile, row + lane / 4, n) + lane % 4 * 4), "r"(low) : "memory");
-        asm volatile("st.shared.b32 [%0], %1;" :: "r"(chunk_address(tile, row + lane / 4 + 8, n) + lane % 4 * 4), "r"(high) : "memory");
+        const u32 low = bf16_pack(sum[4 * n] * scale_low, sum[4 * n + 1] * scale_low);
+        const u32 high = bf16_pack(sum[4 * n + 2] * scale_high, sum[4 * n + 3] * scale_high);
+        store_shared(chunk_address(tile, row + lane / 4, n) + lane % 4 * 4, low);
+        store_shared(chunk_address(tile, row + lane / 4 + 8, n) + lane % 4 * 4, high);
     }
     __syncwarp();
 #pragma unroll
     for (u32 i = 0; i < CHUNKS / 2; ++i) {
         const u32 at = i * 32 + lane, r = at / CHUNKS, chunk = at % CHUNKS;
-        uint4 v;
-        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                     : "r"(chunk_address(tile, row + r, chunk)) : "memory");
-        if (first + r < length) *(uint4*)(target + (first + r) * stride + chunk * 8) = v;
+        const float4 v = load_shared<float4>(chunk_address(tile, row + r, chunk));
+        if (first + r < length) *(float4*)(target + (first + r) * stride + chunk * 8) = v;
     }
 }
 
@@ -163,8 +122,8 @@ __device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)
 extern "C" __global__ void __launch_bounds__(256, HEAD_SIZE > 64 ? 1 : 2)
 attention_forward(const bf16* qkv, bf16* out, float* log_sum, const __grid_constant__ AttentionArgs args)
 {
-    extern __shared__ __align__(128) unsigned char shared[];
-    const u32 query_tile = (u32)__cvta_generic_to_shared(shared), ring = query_tile + 128 * ROW_BYTES;
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 query_tile = shared_address(shared), ring = query_tile + 128 * ROW_BYTES;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
     const u32 block = gridDim.x / batch_heads - 1 - blockIdx.x / batch_heads, batch_head = blockIdx.x % batch_heads;
     const u32 batch = batch_head / heads, head = batch_head % heads, lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16;
@@ -181,12 +140,13 @@ attention_forward(const bf16* qkv, bf16* out, float* log_sum, const __grid_const
     load_rows<128, 256>(query_tile, source, 3 * stride, block * 128, length);
     load(0);
     u32 query[HEAD_SIZE / 16][4], probability[KEYS / 16][4];
-    float scores[KEYS / 2], sum[HEAD_SIZE / 2], maximum[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, total[2] = {0.0f, 0.0f};
+    float scores[KEYS / 2], sum[HEAD_SIZE / 2];
+    float maximum[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, total[2] = {0.0f, 0.0f};
 #pragma unroll
     for (u32 i = 0; i < HEAD_SIZE / 2; ++i) sum[i] = 0.0f;
 
     for (u32 tile = 0; tile < tiles; ++tile) {
-        copies_wait();
+        copies_wait<0>();
         __syncthreads();
         if (tile == 0) load_operand(query, query_tile, row);
         if (tile + 1 < tiles) load(tile + 1);
@@ -242,8 +202,8 @@ attention_forward(const bf16* qkv, bf16* out, float* log_sum, const __grid_const
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, bf16* d_qkv, const __grid_constant__ AttentionArgs args)
 {
-    extern __shared__ __align__(128) unsigned char shared[];
-    const u32 key_tile = (u32)__cvta_generic_to_shared(shared), value_tile = key_tile + 64 * ROW_BYTES;
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 key_tile = shared_address(shared), value_tile = key_tile + 64 * ROW_BYTES;
     const u32 ring = value_tile + 64 * ROW_BYTES, ring_stats = ring + 4 * QUERIES * ROW_BYTES;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads, padded = gridDim.x / batch_heads * 64;
     const u32 block = blockIdx.x / batch_heads, batch_head = blockIdx.x % batch_heads;
@@ -271,7 +231,7 @@ attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, 
     for (u32 i = 0; i < HEAD_SIZE / 2; ++i) d_key[i] = d_value[i] = 0.0f;
 
     for (u32 tile = begin; tile < end; ++tile) {
-        copies_wait();
+        copies_wait<0>();
         __syncthreads();
         if (tile == begin) { load_operand(key, key_tile, row); load_operand(value, value_tile, row); }
         if (tile + 1 < end) load(tile + 1);
@@ -279,10 +239,9 @@ attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, 
         multiply_scores<QUERIES>(p, key, queries);
 #pragma unroll
         for (u32 n = 0; n < QUERIES / 8; ++n) {
-            float shift[2];
-            asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(shift[0]), "=f"(shift[1]) : "r"(statistics + n * 32) : "memory");
+            const float2 shift = load_shared<float2>(statistics + n * 32);
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i) p[4 * n + i] = exp2_fast(p[4 * n + i] * SCALE_LOG2 - shift[i % 2]);
+            for (u32 i = 0; i < 4; ++i) p[4 * n + i] = exp2_fast(p[4 * n + i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
         }
         const int limit = block * 64 + row + lane / 4 - tile * QUERIES;      // first column that sees the thread's first row
         if (block * 64 + row + 15 > tile * QUERIES) {
@@ -295,10 +254,9 @@ attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, 
         multiply_scores<QUERIES>(dp, value, queries + QUERIES * ROW_BYTES);
 #pragma unroll
         for (u32 n = 0; n < QUERIES / 8; ++n) {
-            float delta[2];
-            asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(delta[0]), "=f"(delta[1]) : "r"(statistics + QUERIES * 4 + n * 32) : "memory");
+            const float2 delta = load_shared<float2>(statistics + QUERIES * 4 + n * 32);
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i) dp[4 * n + i] = p[4 * n + i] * (dp[4 * n + i] - delta[i % 2]);
+            for (u32 i = 0; i < 4; ++i) dp[4 * n + i] = p[4 * n + i] * (dp[4 * n + i] - (i % 2 ? delta.y : delta.x));
         }
         pack_operand<QUERIES>(left, dp);
         multiply_add<QUERIES>(d_key, left, queries);
@@ -312,8 +270,8 @@ attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, 
 extern "C" __global__ void __launch_bounds__(128, 2)
 attention_backward_queries(const bf16* qkv, const bf16* d_out, const float* stats, bf16* d_qkv, const __grid_constant__ AttentionArgs args)
 {
-    extern __shared__ __align__(128) unsigned char shared[];
-    const u32 query_tile = (u32)__cvta_generic_to_shared(shared), gradient_tile = query_tile + 64 * ROW_BYTES;
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 query_tile = shared_address(shared), gradient_tile = query_tile + 64 * ROW_BYTES;
     const u32 ring = gradient_tile + 64 * ROW_BYTES;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads, padded = gridDim.x / batch_heads * 64;
     const u32 block = gridDim.x / batch_heads - 1 - blockIdx.x / batch_heads, batch_head = blockIdx.x % batch_heads;
@@ -342,7 +300,7 @@ attention_backward_queries(const bf16* qkv, const bf16* d_out, const float* stat
     }
 
     for (u32 tile = 0; tile <= block; ++tile) {
-        copies_wait();
+        copies_wait<0>();
         __syncthreads();
         if (tile == 0) { load_operand(query, query_tile, row); load_operand(gradient, gradient_tile, row); }
         if (tile < block) load(tile + 1);

@@ -1,4 +1,4 @@
-// Row statistics for the backward pass of attention, in the form its kernels consume.
+// Row statistics for the backward pass of attention, in the form its kernels consume. Follows common.cuh.
 //
 // Compile-time: HEAD_SIZE (32, 64 or 128; default 64).
 //
@@ -14,13 +14,7 @@
 #define HEAD_SIZE 64
 #endif
 
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
 struct AttentionArgs { u64 batch, length, heads; };
-
-__device__ __forceinline__ float low(u32 pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 
 extern "C" __global__ void __launch_bounds__(256)
 attention_delta(const uint4* out, const uint4* d_out, const float* log_sum, float* stats,
@@ -43,14 +37,15 @@ attention_delta(const uint4* out, const uint4* d_out, const float* log_sum, floa
         if (row < length) {
             const u64 at = (((u64)(head / heads) * length + row) * heads + head % heads) * LANES + lane;
             const uint4 a = out[at], b = d_out[at];
-            sum = low(a.x) * low(b.x) + high(a.x) * high(b.x) + low(a.y) * low(b.y) + high(a.y) * high(b.y)
-                + low(a.z) * low(b.z) + high(a.z) * high(b.z) + low(a.w) * low(b.w) + high(a.w) * high(b.w);
+            sum = bf16_low(a.x) * bf16_low(b.x) + bf16_high(a.x) * bf16_high(b.x) + bf16_low(a.y) * bf16_low(b.y) +
+                  bf16_high(a.y) * bf16_high(b.y) + bf16_low(a.z) * bf16_low(b.z) + bf16_high(a.z) * bf16_high(b.z) +
+                  bf16_low(a.w) * bf16_low(b.w) + bf16_high(a.w) * bf16_high(b.w);
         }
 #pragma unroll
         for (int distance = LANES / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
         if (lane == 0) {
             const u64 at = (u64)head * padded + row;
-            stats[at] = row < length ? log_sum[(u64)head * length + row] * 1.4426950408889634f : __int_as_float(0x7f800000);
+            stats[at] = row < length ? log_sum[(u64)head * length + row] * LOG2_E : POSITIVE_INFINITY;
             stats[(u64)batch_heads * padded + at] = sum;
         }
     }

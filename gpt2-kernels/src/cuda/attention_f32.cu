@@ -1,6 +1,6 @@
 // Causal attention in true f32 (FFMA), forward and backward, straight from the packed projections
 // qkv [B, T, 3C]: query, key and value side by side, each of them H heads of HEAD_DIM, C = H * HEAD_DIM.
-// T is arbitrary; nothing of size T x T reaches memory; every sum has a fixed order.
+// Follows common.cuh and warp.cuh. T is arbitrary; nothing of size T x T reaches memory; every sum has a fixed order.
 //
 // Defines: HEAD_DIM (32, 64 or 128); PASS picks the one kernel that is compiled:
 //
@@ -21,11 +21,6 @@
 #ifndef HEAD_DIM
 #define HEAD_DIM 64
 #endif
-#ifndef PASS
-#define PASS 0
-#endif
-
-typedef unsigned long long u64;
 
 struct Args {
     u64 batch, heads, tokens;
@@ -43,17 +38,6 @@ constexpr int WARP_ROWS = ROWS / (THREADS / 32);
 constexpr int RM = WARP_ROWS / LANES_M;  // rows per thread
 constexpr int CN = COLUMNS / LANES_N;    // columns of a score tile per thread
 constexpr int DN = D / LANES_N;          // columns of an output tile per thread, in fours
-constexpr float LOG2_E = 1.4426950408889634f;
-
-__device__ __forceinline__ float4 load4(const float *p) {
-    return *reinterpret_cast<const float4 *>(p);
-}
-
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 // Tiles lie in shared memory row by row, in groups of four floats whose order is permuted by the row, so that
 // the rows a warp reads together lie in different banks: the offset of a group is combined with one of these.
@@ -101,16 +85,15 @@ __device__ __forceinline__ void copy_tile(float *tile, const float *head, u64 pi
         int row = v / (D / 4), column = v % (D / 4) * 4;
         bool inside = first + row < tokens;
         const float *from = head + (inside ? first + row : 0) * pitch + column;
-        unsigned to = (unsigned)__cvta_generic_to_shared(tile + row * D + (column ^ tile_swap(row)));
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(inside ? 16 : 0) : "memory");
+        copy_chunk(shared_address(tile + row * D + (column ^ tile_swap(row))), from, inside);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    copies_commit();
 }
 
 // Waits for all but the last PENDING copies of this block.
 template <int PENDING>
 __device__ __forceinline__ void wait_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+    copies_wait<PENDING>();
     __syncthreads();
 }
 
@@ -195,8 +178,7 @@ __device__ __forceinline__ void write_rows(float *head, u64 pitch, int first, in
         if (row >= tokens) continue;
 #pragma unroll
         for (int j = 0; j < DN; j += 4)
-            *reinterpret_cast<float4 *>(head + row * pitch + at.output_column(j)) =
-                make_float4(o[i][j] * factor[i], o[i][j + 1] * factor[i], o[i][j + 2] * factor[i], o[i][j + 3] * factor[i]);
+            store4(head + row * pitch + at.output_column(j), make_float4(o[i][j], o[i][j + 1], o[i][j + 2], o[i][j + 3]) * factor[i]);
     }
 }
 
@@ -220,7 +202,7 @@ attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid
     float scale = LOG2_E * rsqrtf((float)D);  // scores count powers of two
     float o[RM][DN] = {}, highest[RM], sum[RM];
 #pragma unroll
-    for (int i = 0; i < RM; i++) highest[i] = __int_as_float(0xff800000), sum[i] = 0.0f;
+    for (int i = 0; i < RM; i++) highest[i] = NEGATIVE_INFINITY, sum[i] = 0.0f;
 
     int end = min(first + ROWS, tokens);
     for (int column = 0; column < end; column += COLUMNS) {
@@ -237,7 +219,7 @@ attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid
                 float top = highest[i];
 #pragma unroll
                 for (int j = 0; j < CN; j++) {
-                    if (!whole && column + at.column(j) > first + at.row(i)) s[i][j] = __int_as_float(0xff800000);
+                    if (!whole && column + at.column(j) > first + at.row(i)) s[i][j] = NEGATIVE_INFINITY;
                     top = fmaxf(top, s[i][j]);
                 }
                 top = row_max(top);
@@ -383,7 +365,7 @@ attention_f32_backward_key(const float *qkv, const float *d_out, const float *lo
 #pragma unroll
         for (int j = 0; j < CN; j++) {
             int c = column + at.column(j);
-            shift[j] = c < tokens ? log_sum[c] * LOG2_E : __int_as_float(0x7f800000);  // weights of no query are zero
+            shift[j] = c < tokens ? log_sum[c] * LOG2_E : POSITIVE_INFINITY;  // weights of no query are zero
             dot[j] = c < tokens ? delta[c] : 0.0f;
         }
         wait_copies<1>();

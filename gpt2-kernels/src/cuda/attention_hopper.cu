@@ -1,4 +1,5 @@
 // Causal multi-head attention for Hopper (sm_90a), head size 64: wgmma fed by TMA, straight from the packed projection.
+// Follows common.cuh, warp.cuh and hopper.cuh.
 //
 // Tensors    qkv, d_qkv  bf16 [batch, length, 3, heads, 64]   (query, key, value side by side)
 //            out, d_out  bf16 [batch, length, heads, 64]
@@ -22,40 +23,24 @@
 // 128-byte swizzle of TMA and wgmma). A warpgroup owns 64 rows of the result and keeps scores, probabilities and sums
 // in registers; the accumulator layout of one product is the operand layout of the next.
 
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef unsigned short bf16;
-
-struct alignas(64) TensorMap { u64 opaque[16]; };
 struct AttentionArgs { u64 batch, length, heads; };
 
 constexpr u32 TILE = 64;                         // rows of a tile, and the head size
 constexpr u32 TILE_BYTES = TILE * 128;
 constexpr u32 BLOCK_ROWS = 2 * TILE;             // two warpgroups
 constexpr float SCALE = 0.125f;                  // 1 / sqrt(64)
-constexpr float SCALE_LOG2 = SCALE * 1.4426950408889634f;
-#define NEGATIVE_INFINITY __int_as_float(0xff800000)
+constexpr float SCALE_LOG2 = SCALE * LOG2_E;
 
-// ---- shared memory, barriers, copies -------------------------------------------------------------------------------
+// ---- barriers and copies -------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
-
-__device__ __forceinline__ void barrier_init(u32 barrier, u32 count)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(barrier), "r"(count));
-}
-__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 barrier)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity)
-{
-    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}"
-                 :: "r"(barrier), "r"(parity) : "memory");
+// barrier_wait as one piece of assembly: with hopper.cuh's loop around it, ptxas allots these kernels' registers differently.
+__device__ __forceinline__ void wait_for(u32 barrier, u32 parity) {
+    asm volatile("{\n.reg .pred done;\n"
+                 "AGAIN:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra AGAIN;\n}" ::"r"(barrier),
+                 "r"(parity)
+                 : "memory");
 }
 // One arrival per warp, after all its lanes are done.
 __device__ __forceinline__ void warp_arrive(u32 barrier)
@@ -63,87 +48,27 @@ __device__ __forceinline__ void warp_arrive(u32 barrier)
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
 }
-__device__ __forceinline__ void warpgroup_sync(u32 warpgroup)
-{
-    asm volatile("bar.sync %0, 128;" :: "r"(warpgroup + 1) : "memory");
+__device__ __forceinline__ void warpgroup_sync(u32 warpgroup) { named_barrier(1 + warpgroup, 128); }
+// 64 rows of a head; `slot` counts heads, of the query first where a map has all three.
+__device__ __forceinline__ void load_tile(u32 to, const TensorMap &map, u32 slot, u32 row, u32 batch, u32 barrier) {
+    tma_load(to, map, barrier, 0, slot, row, batch);
 }
-__device__ __forceinline__ void load_tile(u32 target, const TensorMap& map, u32 slot, u32 row, u32 batch, u32 barrier)
-{
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
-                 :: "r"(target), "l"(&map), "r"(0), "r"(slot), "r"(row), "r"(batch), "r"(barrier) : "memory");
+__device__ __forceinline__ void store_tile(u32 from, const TensorMap &map, u32 slot, u32 row, u32 batch) {
+    tma_store(from, map, 0, slot, row, batch);
 }
-__device__ __forceinline__ void load_bytes(u32 target, const void* source, u32 bytes, u32 barrier)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                 :: "r"(target), "l"(source), "r"(bytes), "r"(barrier) : "memory");
-}
-__device__ __forceinline__ void store_tile(const TensorMap& map, u32 slot, u32 row, u32 batch, u32 source)
-{
-    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];"
-                 :: "l"(&map), "r"(0), "r"(slot), "r"(row), "r"(batch), "r"(source) : "memory");
-}
-__device__ __forceinline__ void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Until committed stores have read their shared memory.
-__device__ __forceinline__ void store_wait() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-// Orders earlier ordinary writes to shared memory before later TMA and wgmma reads of it.
-__device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // ---- tensor cores --------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> __device__ __forceinline__ void wgmma_wait()
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory");
-}
-// Keeps the compiler from moving uses of an accumulator across this point.
-__device__ __forceinline__ void pin(float (&sum)[32])
-{
-#pragma unroll
-    for (int i = 0; i < 32; ++i) asm volatile("" : "+f"(sum[i]) :: "memory");
-}
+// wgmma_descriptor(address, 1024, 16) without its mask, which clears no bit here and changes what ptxas makes.
+__device__ __forceinline__ u64 descriptor(u32 address) { return 1ull << 62 | 64ull << 32 | 1ull << 16 | address >> 4; }
 
-// Descriptor of a 128-byte-swizzled tile: groups of 8 rows are 1024 bytes apart.
-__device__ __forceinline__ u64 descriptor(u32 address)
-{
-    return (1ull << 62) | (64ull << 32) | (1ull << 16) | (address >> 4);
-}
-
-// sum[64 x 64] += a[64 x 16] * b[16 x 64], a in registers, b stored with its rows as rows.
-__device__ __forceinline__ void wgmma_registers(float (&sum)[32], const u32 (&a)[4], u64 b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-          "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-          "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]), "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-          "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]), "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-// sum[64 x 64] (+)= a[64 x 16] * b[16 x 64], both in shared memory, b stored with its columns as rows.
-// An operand that stays the same through a loop is read from shared memory because ptxas of CUDA 13.0 reuses the
-// registers of such an operand of wgmma inside the loop.
-__device__ __forceinline__ void wgmma_shared(float (&sum)[32], u64 a, u64 b, int accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, p, 1, 1, 0, 0;\n}"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-          "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-          "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]), "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-          "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]), "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31])
-        : "l"(a), "l"(b), "r"(accumulate));
-}
-// scores = rows * tile^T: the rows of the tile are the columns of the result.
+// scores = rows * tile^T: the rows of the tile are the columns of the result. `rows` stay the same through a loop, but are
+// not held in registers: ptxas of CUDA 13.0 reuses the registers of such an operand of wgmma inside the loop.
 __device__ __forceinline__ void multiply_scores(float (&scores)[32], u32 rows, u32 tile)
 {
     const u64 a = descriptor(rows), b = descriptor(tile);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) wgmma_shared(scores, a + k * 2, b + k * 2, k > 0);
+    for (int k = 0; k < 4; ++k) wgmma<0, 0>(scores, a + k * 2, b + k * 2, k > 0);
     wgmma_commit();
 }
 // sum += a * tile: the rows of the tile are summed over.
@@ -151,30 +76,18 @@ __device__ __forceinline__ void multiply_add(float (&sum)[32], const u32 (&a)[4]
 {
     const u64 b = descriptor(tile);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) wgmma_registers(sum, a[k], b + k * 128);
+    for (int k = 0; k < 4; ++k) wgmma<1>(sum, a[k], b + k * 128);
     wgmma_commit();
 }
 
 // ---- fragments -----------------------------------------------------------------------------------------------------
 // Accumulator element 4 n + 2 h + e of a thread: row 16 (warp % 4) + lane / 4 + 8 h, column 8 n + 2 (lane % 4) + e.
 
-__device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-__device__ __forceinline__ u32 pack(float low, float high)
-{
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
 // An accumulator, rounded, as the left operand of the next product.
 __device__ __forceinline__ void pack_operand(u32 (&a)[4][4], const float (&sum)[32])
 {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) a[i / 4][i % 4] = pack(sum[2 * i], sum[2 * i + 1]);
+    for (int i = 0; i < 16; ++i) a[i / 4][i % 4] = bf16_pack(sum[2 * i], sum[2 * i + 1]);
 }
 // Rounds an accumulator into a tile, the thread's two rows multiplied by the two scales.
 __device__ __forceinline__ void write_tile(u32 tile, const float (&sum)[32], float scale_low, float scale_high)
@@ -182,16 +95,10 @@ __device__ __forceinline__ void write_tile(u32 tile, const float (&sum)[32], flo
     const u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
-        const u32 address = tile + row * 128 + (n ^ row % 8) * 16 + lane % 4 * 4;
-        asm volatile("st.shared.b32 [%0], %1;" :: "r"(address), "r"(pack(sum[4 * n] * scale_low, sum[4 * n + 1] * scale_low)) : "memory");
-        asm volatile("st.shared.b32 [%0], %1;" :: "r"(address + 1024), "r"(pack(sum[4 * n + 2] * scale_high, sum[4 * n + 3] * scale_high)) : "memory");
+        const u32 address = tile + swizzle_128(row, n) + lane % 4 * 4;
+        store_shared(address, bf16_pack(sum[4 * n] * scale_low, sum[4 * n + 1] * scale_low));
+        store_shared(address + 1024, bf16_pack(sum[4 * n + 2] * scale_high, sum[4 * n + 3] * scale_high));
     }
-}
-__device__ __forceinline__ float2 load_pair(u32 address)
-{
-    float2 pair;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "r"(address) : "memory");
-    return pair;
 }
 
 // ---- order of the work ---------------------------------------------------------------------------------------------
@@ -221,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap out_map,
                   const bf16*, bf16*, float* log_sum, const __grid_constant__ AttentionArgs args)
 {
-    extern __shared__ __align__(1024) unsigned char shared[];
+    extern __shared__ __align__(1024) u8 shared[];
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
     const u32 blocks = (length + BLOCK_ROWS - 1) / BLOCK_ROWS;
@@ -243,7 +150,7 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
     if (threadIdx.x == 0) {
         barrier_init(query_full, 1);
         for (u32 stage = 0; stage < FORWARD_STAGES; ++stage) { barrier_init(full(stage), 1); barrier_init(empty(stage), 8); }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barrier_init_fence();
         barrier_expect(query_full, 2 * TILE_BYTES);
         for (u32 half = 0; half < 2; ++half)
             load_tile(base + half * TILE_BYTES, qkv_map, head, block * BLOCK_ROWS + half * TILE, batch, query_full);
@@ -256,22 +163,22 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
 #pragma unroll
     for (int i = 0; i < 32; ++i) sum[i] = 0.0f;
     const u32 own = base + warpgroup * TILE_BYTES;
-    barrier_wait(query_full, 0);
+    wait_for(query_full, 0);
 
     const u32 diagonal = 2 * block + warpgroup;
     u32 tile = 0, stage = 0, phase = 0, done = 0;            // done: the stage of the tile before
     do {
-        barrier_wait(full(stage), phase);
+        wait_for(full(stage), phase);
         wgmma_fence();
         multiply_scores(scores, own, key_tile(stage));
         wgmma_wait<0>();                                     // and the product with the values of the tile before
-        pin(scores);
-        pin(sum);
+        wgmma_pin(scores);
+        wgmma_pin(sum);
         if (tile > 0) warp_arrive(empty(done));
         if (tile > 1 && tile + FORWARD_STAGES - 2 < tiles && threadIdx.x < 32) {
             const u32 old = done == 0 ? FORWARD_STAGES - 1 : done - 1;
             if (lane == 0) {
-                barrier_wait(empty(old), (tile - 2) / FORWARD_STAGES & 1);
+                wait_for(empty(old), (tile - 2) / FORWARD_STAGES & 1);
                 load(tile + FORWARD_STAGES - 2, old);
             }
             __syncwarp();
@@ -303,14 +210,14 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
             total[i / 2 % 2] += scores[i];
         }
         pack_operand(probability, scores);
-        pin(sum);
+        wgmma_pin(sum);
         wgmma_fence();
         multiply_add(sum, probability, key_tile(stage) + TILE_BYTES);
         done = stage;
         if (++stage == FORWARD_STAGES) { stage = 0; phase ^= 1; }
     } while (++tile < min(tiles, diagonal + 1));
     wgmma_wait<0>();
-    pin(sum);
+    wgmma_pin(sum);
 
     const u32 row = block * BLOCK_ROWS + threadIdx.x / 32 * 16 + lane / 4;
 #pragma unroll
@@ -322,12 +229,12 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
     }
     warpgroup_sync(warpgroup);                               // every warp is done with the queries
     write_tile(own, sum, 1.0f / total[0], 1.0f / total[1]);
-    fence_async();
+    async_proxy_fence();
     warpgroup_sync(warpgroup);
     if (threadIdx.x % 128 == 0) {
-        store_tile(out_map, head, block * BLOCK_ROWS + warpgroup * TILE, batch, own);
-        store_commit();
-        store_wait();
+        store_tile(own, out_map, head, block * BLOCK_ROWS + warpgroup * TILE, batch);
+        tma_commit();
+        tma_wait_read<0>();
     }
 }
 
@@ -394,7 +301,7 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
     for (int i = 0; i < 32; ++i) d_key[i] = d_value[i] = 0.0f;
 
     if (tile < diagonal) {                                       // queries before the keys
-        barrier_wait(ring.full(), ring.phase);
+        wait_for(ring.full(), ring.phase);
         warp_arrive(ring.empty());
         ring.advance();
         ++tile;
@@ -403,17 +310,17 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
 
     u32 left[4][4], right[4][4], busy = 0;                       // busy: barrier of the stage that pending products still read
     float scores[32], p[32], dp[32];
-    barrier_wait(ring.full(), ring.phase);
+    wait_for(ring.full(), ring.phase);
     wgmma_fence();
     multiply_scores(scores, key, ring.tile());
     wgmma_wait<0>();
-    pin(scores);
+    wgmma_pin(scores);
     do {
         wgmma_fence();
         multiply_scores(dp, value, ring.tile() + TILE_BYTES);
 #pragma unroll
         for (int n = 0; n < 8; ++n) {
-            const float2 shift = load_pair(ring.stats() + (8 * n + lane % 4 * 2) * 4);
+            const float2 shift = load_shared<float2>(ring.stats() + (8 * n + lane % 4 * 2) * 4);
 #pragma unroll
             for (int i = 4 * n; i < 4 * n + 4; ++i) p[i] = exp2_fast(scores[i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
         }
@@ -425,17 +332,17 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
         pack_operand(left, p);
         const Ring now = ring;
         if (tile + 1 < work.last) ring.advance();
-        barrier_wait(ring.full(), ring.phase);
+        wait_for(ring.full(), ring.phase);
         wgmma_fence();
         multiply_add(d_value, left, now.tile() + TILE_BYTES);
         multiply_scores(scores, key, ring.tile());
         wgmma_wait<2>();
-        pin(dp);
+        wgmma_pin(dp);
         if (busy) warp_arrive(busy);
         busy = now.empty();
 #pragma unroll
         for (int n = 0; n < 8; ++n) {
-            const float2 delta = load_pair(now.stats() + (TILE + 8 * n + lane % 4 * 2) * 4);
+            const float2 delta = load_shared<float2>(now.stats() + (TILE + 8 * n + lane % 4 * 2) * 4);
 #pragma unroll
             for (int i = 4 * n; i < 4 * n + 4; ++i) dp[i] = p[i] * (dp[i] - (i % 2 ? delta.y : delta.x));
         }
@@ -443,12 +350,12 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
         wgmma_fence();
         multiply_add(d_key, right, now.tile());
         wgmma_wait<1>();
-        pin(scores);
+        wgmma_pin(scores);
     } while (++tile < work.last);
     ring.advance();
     wgmma_wait<0>();
-    pin(d_key);
-    pin(d_value);
+    wgmma_pin(d_key);
+    wgmma_pin(d_value);
     warp_arrive(busy);
 }
 
@@ -469,11 +376,11 @@ __device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u
 
         u32 left[4][4], busy = 0;
         float scores[32], p[32], dp[32];
-        barrier_wait(ring.full(), ring.phase);
+        wait_for(ring.full(), ring.phase);
         wgmma_fence();
         multiply_scores(scores, query, ring.tile());
         wgmma_wait<0>();
-        pin(scores);
+        wgmma_pin(scores);
         do {
             wgmma_fence();
             multiply_scores(dp, d_out, ring.tile() + TILE_BYTES);
@@ -486,11 +393,11 @@ __device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u
             }
             const Ring now = ring;
             if (tile < diagonal) ring.advance();
-            barrier_wait(ring.full(), ring.phase);
+            wait_for(ring.full(), ring.phase);
             wgmma_fence();
             multiply_scores(scores, query, ring.tile());
             wgmma_wait<1>();
-            pin(dp);
+            wgmma_pin(dp);
             if (busy) warp_arrive(busy);
             busy = now.empty();
 #pragma unroll
@@ -499,15 +406,15 @@ __device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u
             wgmma_fence();
             multiply_add(d_query, left, now.tile());
             wgmma_wait<1>();
-            pin(scores);
+            wgmma_pin(scores);
         } while (++tile <= diagonal);
         ring.advance();
         wgmma_wait<0>();
-        pin(d_query);
+        wgmma_pin(d_query);
         warp_arrive(busy);
     }
     for (; tile < work.last; ++tile, ring.advance()) {           // keys after the queries
-        barrier_wait(ring.full(), ring.phase);
+        wait_for(ring.full(), ring.phase);
         warp_arrive(ring.empty());
     }
 }
@@ -517,7 +424,7 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
                    const __grid_constant__ TensorMap d_qkv_map, const bf16*, const bf16*, bf16*,
                    float* stats, const __grid_constant__ AttentionArgs args)
 {
-    extern __shared__ __align__(1024) unsigned char shared[];
+    extern __shared__ __align__(1024) u8 shared[];
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
     const u32 padded = (length + TILE - 1) / TILE * TILE, stats_size = batch_heads * padded;
@@ -533,18 +440,18 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
         Ring each = ring;
         for (; each.phase == 0; each.advance()) { barrier_init(each.full(), 1); barrier_init(each.empty(), 8); }
         for (u32 slot = 0; slot < 2; ++slot) { barrier_init(fixed_full(slot), 1); barrier_init(fixed_empty(slot), 8); }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barrier_init_fence();
     }
     __syncthreads();
 
     if (warpgroup == 2) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        give_registers<24>();
         if (threadIdx.x != 256) return;
         const u32 count = 2 * ((length + BLOCK_ROWS - 1) / BLOCK_ROWS) * batch_heads;
 #pragma unroll 1
         for (u32 slot = 0, parity = 1;; slot ^= 1, parity ^= slot == 0) {
             const u32 index = atomicAdd((u32*)(stats + 2 * (u64)stats_size), 1);
-            barrier_wait(fixed_empty(slot), parity);
+            wait_for(fixed_empty(slot), parity);
             if (index >= count) {
                 index_slots[slot] = NO_WORK;
                 barrier_arrive(fixed_full(slot));
@@ -561,7 +468,7 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
             }
 #pragma unroll 1
             for (u32 tile = work.first; tile < work.last; ++tile, ring.advance()) {
-                barrier_wait(ring.empty(), ring.phase ^ 1);
+                wait_for(ring.empty(), ring.phase ^ 1);
                 if (work.queries) {
                     barrier_expect(ring.full(), 2 * TILE_BYTES);
                     load_tile(ring.tile(), qkv_map, heads + work.head, tile * TILE, work.batch, ring.full());
@@ -571,17 +478,17 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
                     barrier_expect(ring.full(), 2 * TILE_BYTES + 2 * TILE * 4);
                     load_tile(ring.tile(), qkv_map, work.head, tile * TILE, work.batch, ring.full());
                     load_tile(ring.tile() + TILE_BYTES, d_out_map, work.head, tile * TILE, work.batch, ring.full());
-                    load_bytes(ring.stats(), source, TILE * 4, ring.full());
-                    load_bytes(ring.stats() + TILE * 4, source + stats_size, TILE * 4, ring.full());
+                    bulk_load(ring.stats(), u64(source), TILE * 4, ring.full());
+                    bulk_load(ring.stats() + TILE * 4, u64(source + stats_size), TILE * 4, ring.full());
                 }
             }
         }
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        take_registers<240>();
         const u32 staged = base + STAGED + warpgroup * 2 * TILE_BYTES;
         const bool leader = threadIdx.x % 128 == 0;
         for (u32 slot = 0, parity = 0;; slot ^= 1, parity ^= slot == 0) {
-            barrier_wait(fixed_full(slot), parity);
+            wait_for(fixed_full(slot), parity);
             const u32 index = __shfl_sync(~0u, index_slots[slot], 0);
             if (index == NO_WORK) break;
             const Work work = find_work(index, length, heads, batch_heads);
@@ -590,26 +497,26 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
                 float d_query[32];
                 backward_queries(work, ring, fixed_tile(slot), warpgroup, stats, length, stats_size, d_query);
                 warp_arrive(fixed_empty(slot));
-                if (leader) store_wait();                        // the staged results of the piece before have left
+                if (leader) tma_wait_read<0>();                        // the staged results of the piece before have left
                 warpgroup_sync(warpgroup);
                 write_tile(staged, d_query, SCALE, SCALE);
             } else {
                 float d_key[32], d_value[32];
                 backward_keys(work, ring, fixed_tile(slot), warpgroup, d_key, d_value);
                 warp_arrive(fixed_empty(slot));
-                if (leader) store_wait();
+                if (leader) tma_wait_read<0>();
                 warpgroup_sync(warpgroup);
                 write_tile(staged, d_key, SCALE, SCALE);
                 write_tile(staged + TILE_BYTES, d_value, 1.0f, 1.0f);
             }
-            fence_async();
+            async_proxy_fence();
             warpgroup_sync(warpgroup);
             if (leader) {
-                store_tile(d_qkv_map, work.queries ? work.head : heads + work.head, row, work.batch, staged);
-                if (!work.queries) store_tile(d_qkv_map, 2 * heads + work.head, row, work.batch, staged + TILE_BYTES);
-                store_commit();
+                store_tile(staged, d_qkv_map, work.queries ? work.head : heads + work.head, row, work.batch);
+                if (!work.queries) store_tile(staged + TILE_BYTES, d_qkv_map, 2 * heads + work.head, row, work.batch);
+                tma_commit();
             }
         }
-        if (leader) store_wait();
+        if (leader) tma_wait_read<0>();
     }
 }

@@ -1,6 +1,6 @@
 // Causal attention in TF32 on the tensor cores (mma.sync, sm_80 and later), forward and backward, straight from the packed
 // projections qkv [B, T, 3C]: query, key and value side by side, each of them H heads of 64, C = 64 H. Everything in memory
-// is f32; operands are rounded to TF32 on their way into a product, sums and softmax are f32. Parameters and grids are those
+// is f32; operands are rounded to TF32 on their way into a product, sums and softmax are f32. Follows common.cuh and warp.cuh. Parameters and grids are those
 // of attention_f32.cu. T is arbitrary; nothing of size T x T reaches memory; every sum has a fixed order.
 //
 // Defines: PASS picks the one kernel that is compiled:
@@ -20,13 +20,6 @@
 //     PASS 1  ROWS  64, SHARED  98560 (96 KiB + 256)
 //     PASS 2  ROWS  64, SHARED  99328 (97 KiB)
 
-#ifndef PASS
-#define PASS 0
-#endif
-
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
 struct Args {
     u64 batch, heads, tokens;
 };
@@ -38,10 +31,7 @@ constexpr u32 TILE = 64;            // rows of a tile of the side that is walked
 constexpr u32 COLUMNS = PASS == 0 ? TILE : TILE / 2;  // of them, those that one warp looks at
 constexpr u32 THREADS = 128;
 constexpr u32 ROW_BYTES = D * 4, TILE_BYTES = TILE * ROW_BYTES;
-constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float SCALE = 0.125f;     // 1 / sqrt(D)
-
-#define NEGATIVE_INFINITY __int_as_float(0xff800000)
 
 // Accumulators of 32 rows by N columns. A thread's element [m][n][2 h + e] is row 16 m + 8 h + lane / 4; its column is
 // 8 n + 2 (lane % 4) + e in a matrix of scores, and as column() says in a result.
@@ -52,12 +42,9 @@ using Operand = u32[2][4];
 // A product cuts off the last 13 bits of its operands. After this it sees one of the two neighbours of x in TF32, mostly the
 // nearer one and on average neither too small nor too large, and x itself if that is in TF32; NaN stays NaN. This is one
 // instruction; cvt.rna.tf32 is two.
-__device__ __forceinline__ float to_tf32(float x) {
-    return x * (1.0f + 0x1p-11f * 2.0f / 3.0f);
-}
-__device__ __forceinline__ float4 to_tf32(float4 v) {
-    return make_float4(to_tf32(v.x), to_tf32(v.y), to_tf32(v.z), to_tf32(v.w));
-}
+constexpr float TO_TF32 = 1.0f + 0x1p-11f * 2.0f / 3.0f;
+__device__ __forceinline__ float to_tf32(float x) { return x * TO_TF32; }
+__device__ __forceinline__ float4 to_tf32(float4 v) { return v * TO_TF32; }
 __device__ __forceinline__ u32 operand(float x) {
     return __float_as_uint(to_tf32(x));
 }
@@ -95,27 +82,8 @@ __device__ __forceinline__ void copy_rows(u32 tile, const float *head, u32 pitch
         u32 at = i * THREADS + threadIdx.x, row = at / (D / 4), chunk = at % (D / 4);
         bool inside = first + row < tokens;
         const float *from = head + (u64)(inside ? first + row : 0) * pitch + chunk * 4;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(chunk_address(tile, row, chunk)), "l"(from),
-                     "r"(inside ? 16 : 0) : "memory");
+        copy_chunk(chunk_address(tile, row, chunk), from, inside);
     }
-}
-
-__device__ __forceinline__ void commit_copies() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-// Waits for all but the last PENDING groups of this thread's copies.
-template <u32 PENDING>
-__device__ __forceinline__ void wait_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-__device__ __forceinline__ float4 load4(u32 address) {
-    float4 v;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
-    return v;
-}
-__device__ __forceinline__ void store4(u32 address, float4 v) {
-    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
 
 // Rounds the pieces of a tile that this thread has copied.
@@ -124,17 +92,11 @@ __device__ __forceinline__ void round_rows(u32 tile) {
 #pragma unroll
     for (u32 i = 0; i < COUNT * (D / 4) / THREADS; i++) {
         u32 at = i * THREADS + threadIdx.x, address = chunk_address(tile, at / (D / 4), at % (D / 4));
-        store4(address, to_tf32(load4(address)));
+        store_shared(address, to_tf32(load_shared<float4>(address)));
     }
 }
 
 // ---- products ------------------------------------------------------------------------------------------------------
-
-// Four matrices of 8 rows by 4 channels; a thread gets the row lane / 4, the channel lane % 4 of each.
-__device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
 
 // The 32 rows of a tile from `row` on as a left operand along channels 8 k to 8 k + 7.
 __device__ __forceinline__ void load_operand(Operand &a, u32 tile, u32 row, u32 k) {
@@ -143,13 +105,14 @@ __device__ __forceinline__ void load_operand(Operand &a, u32 tile, u32 row, u32 
     for (u32 m = 0; m < 2; m++) load_matrices(a[m], chunk_address(tile, row + 16 * m + lane % 16, 2 * k + lane / 16));
 }
 
-// sum += a b, or sum = a b.
+// sum += a b, or sum = a b; unlike mma_tf32, it may start from zeros that are in no register.
 __device__ __forceinline__ void mma(float (&sum)[4], const u32 (&a)[4], u32 b0, u32 b1, bool add = true) {
     float c[4] = {};
     if (add)
 #pragma unroll
         for (u32 i = 0; i < 4; i++) c[i] = sum[i];
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
         : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
@@ -199,8 +162,8 @@ __device__ __forceinline__ void weigh(Sums<D> &o, const Sums<COLUMNS> &p, u32 ti
             for (u32 i = 0; i < 4; i++) a[m][i] = operand(p[m][k][i % 2 * 2 + i / 2]);
 #pragma unroll
         for (u32 half = 0; half < 2; half++) {
-            float4 even = load4(chunk_address(tile, row + 8 * k + lane % 4 * 2, 8 * half + lane / 4));
-            float4 odd = load4(chunk_address(tile, row + 8 * k + lane % 4 * 2 + 1, 8 * half + lane / 4));
+            float4 even = load_shared<float4>(chunk_address(tile, row + 8 * k + lane % 4 * 2, 8 * half + lane / 4));
+            float4 odd = load_shared<float4>(chunk_address(tile, row + 8 * k + lane % 4 * 2 + 1, 8 * half + lane / 4));
             u32 b[4][2] = {{operand(even.x), operand(odd.x)}, {operand(even.y), operand(odd.y)},
                            {operand(even.z), operand(odd.z)}, {operand(even.w), operand(odd.w)}};
 #pragma unroll
@@ -232,20 +195,14 @@ __device__ __forceinline__ float4 neighbours(const float (&o)[D / 8][4], u32 hal
     return make_float4(o[4 * half][2 * h + e], o[4 * half + 1][2 * h + e], o[4 * half + 2][2 * h + e], o[4 * half + 3][2 * h + e]);
 }
 
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 #if PASS == 0
 
 constexpr float SLACK = 64.0f;  // a weight may grow to e^(SLACK * SCALE) before the sums are scaled down
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __grid_constant__ Args args) {
-    extern __shared__ __align__(128) unsigned char shared[];
-    const u32 query_tile = (u32)__cvta_generic_to_shared(shared), ring = query_tile + 2 * TILE_BYTES;
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 query_tile = shared_address(shared), ring = query_tile + 2 * TILE_BYTES;
     const Work work;
     const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32, row = threadIdx.x / 32 * 32;
     const u32 batch = work.head / (u32)args.heads, channels = args.heads * D, pitch = 3 * channels;
@@ -257,13 +214,13 @@ attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __gri
         u32 target = ring + start / TILE % 2 * 2 * TILE_BYTES;
         copy_rows<TILE>(target, keys, pitch, start, tokens);
         copy_rows<TILE>(target + TILE_BYTES, values, pitch, start, tokens);
-        commit_copies();
+        copies_commit();
     };
 
     copy_rows<ROWS>(query_tile, queries, pitch, first, tokens);
-    commit_copies();
+    copies_commit();
     copy(0);
-    wait_copies<1>();
+    copies_wait<1>();
     round_rows<ROWS>(query_tile);
     __syncthreads();
     Operand query[D / 8];
@@ -275,7 +232,7 @@ attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __gri
     for (u32 i = 0; i < 4; i++) shift[i / 2][i % 2] = NEGATIVE_INFINITY;
 
     for (u32 start = 0; start < end; start += TILE) {
-        wait_copies<0>();
+        copies_wait<0>();
         __syncthreads();
         if (start + TILE < end) copy(start + TILE);
         if (start > first + row + 31) continue;  // all of it lies in the warp's future
@@ -334,7 +291,7 @@ attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __gri
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
                 float4 v = neighbours(o[m], i / 2, h, i % 2);
-                *(float4 *)(out + (u64)at * channels + column(i / 2, i % 2)) = make_float4(v.x * inverse, v.y * inverse, v.z * inverse, v.w * inverse);
+                *(float4 *)(out + (u64)at * channels + column(i / 2, i % 2)) = v * inverse;
             }
         }
 }
@@ -344,17 +301,13 @@ attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __gri
 // The warps of a block stand two by two: `row` is where a warp's half of the block's rows starts, `part` where its half of
 // the columns of every tile. In the end the two warps of a row share out what they have to add and write.
 
-__device__ __forceinline__ float4 sum4(float4 a, float4 b, float factor) {
-    return make_float4((a.x + b.x) * factor, (a.y + b.y) * factor, (a.z + b.z) * factor, (a.w + b.w) * factor);
-}
-
 #if PASS == 1
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_tf32_backward_query(const float *qkv, const float *out, const float *d_out, const float *log_sum, float *delta,
                               float *d_qkv, const __grid_constant__ Args args) {
-    extern __shared__ __align__(128) unsigned char shared[];
-    const u32 query_tile = (u32)__cvta_generic_to_shared(shared), slope_tile = query_tile + TILE_BYTES, ring = slope_tile + TILE_BYTES;
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 query_tile = shared_address(shared), slope_tile = query_tile + TILE_BYTES, ring = slope_tile + TILE_BYTES;
     float *const dots = (float *)(shared + 6 * TILE_BYTES);
     const Work work;
     const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -371,26 +324,26 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
         u32 target = ring + start / TILE % 2 * 2 * TILE_BYTES;
         copy_rows<TILE>(target, keys, pitch, start, tokens);
         copy_rows<TILE>(target + TILE_BYTES, values, pitch, start, tokens);
-        commit_copies();
+        copies_commit();
     };
 
     copy_rows<ROWS>(query_tile, queries, pitch, first, tokens);
     copy_rows<ROWS>(slope_tile, slopes, channels, first, tokens);
-    commit_copies();
+    copies_commit();
     copy(0);
     float4 x[ROWS / 8];
 #pragma unroll
     for (u32 i = 0; i < ROWS / 8; i++) {
         u32 at = min(first + 8 * i + threadIdx.x / 16, tokens - 1);
-        x[i] = *(const float4 *)(out + (u64)at * channels + lane % 16 * 4);
+        x[i] = load4(out + (u64)at * channels + lane % 16 * 4);
     }
-    wait_copies<1>();
+    copies_wait<1>();
     round_rows<ROWS>(query_tile);
 #pragma unroll
     for (u32 i = 0; i < ROWS / 8; i++) {
         u32 r = 8 * i + threadIdx.x / 16, address = chunk_address(slope_tile, r, threadIdx.x % 16);
-        float4 y = to_tf32(load4(address));
-        store4(address, y);
+        float4 y = to_tf32(load_shared<float4>(address));
+        store_shared(address, y);
         float dot = x[i].x * cut(y.x) + x[i].y * cut(y.y) + (x[i].z * cut(y.z) + x[i].w * cut(y.w));
 #pragma unroll
         for (u32 distance = 8; distance > 0; distance /= 2) dot += __shfl_xor_sync(~0u, dot, distance);
@@ -413,7 +366,7 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
     }
 
     for (u32 start = 0; start <= first; start += TILE) {
-        wait_copies<0>();
+        copies_wait<0>();
         __syncthreads();
         if (start < first) copy(start + TILE);
         if (start + part > first + row) continue;  // all of it lies in the warp's future
@@ -438,16 +391,16 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
 #pragma unroll
     for (u32 i = 0; i < 8; i++) {
         float4 low = neighbours(d_query[i / 4], 0, i / 2 % 2, i % 2), high = neighbours(d_query[i / 4], 1, i / 2 % 2, i % 2);
-        store4(slot + (warp * 8 + i) * 512, half ? low : high);
+        store_shared(slot + (warp * 8 + i) * 512, half ? low : high);
     }
     __syncthreads();
     float *const target = d_qkv + (u64)batch * tokens * pitch + head * D;
 #pragma unroll
     for (u32 i = 0; i < 8; i++) {
         float4 low = neighbours(d_query[i / 4], 0, i / 2 % 2, i % 2), high = neighbours(d_query[i / 4], 1, i / 2 % 2, i % 2);
-        float4 v = sum4(half ? high : low, load4(slot + ((warp ^ 2) * 8 + i) * 512), SCALE);
+        float4 v = ((half ? high : low) + load_shared<float4>(slot + ((warp ^ 2) * 8 + i) * 512)) * SCALE;
         u32 at = first + row + i / 2 * 8 + lane / 4;
-        if (at < tokens) *(float4 *)(target + (u64)at * pitch + column(half, i % 2)) = v;
+        if (at < tokens) store4(target + (u64)at * pitch + column(half, i % 2), v);
     }
 }
 
@@ -456,9 +409,10 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_tf32_backward_key(const float *qkv, const float *d_out, const float *log_sum, const float *delta, float *d_qkv,
                             const __grid_constant__ Args args) {
-    extern __shared__ __align__(128) unsigned char shared[];
-    const u32 key_tile = (u32)__cvta_generic_to_shared(shared), value_tile = key_tile + TILE_BYTES, ring = value_tile + TILE_BYTES;
-    const u32 ring_stats = ring + 4 * TILE_BYTES;  // log_sum and delta of a tile's rows; zeros, like the rows, from `tokens` on
+    extern __shared__ __align__(128) u8 shared[];
+    const u32 key_tile = shared_address(shared), value_tile = key_tile + TILE_BYTES, ring = value_tile + TILE_BYTES;
+    // log_sum and delta of a tile's rows; zeros, like the rows, from `tokens` on.
+    const u32 ring_stats = ring + 4 * TILE_BYTES;
     const Work work;
     const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 row = warp % 2 * 32, part = warp / 2 * 32;
@@ -473,21 +427,20 @@ attention_tf32_backward_key(const float *qkv, const float *d_out, const float *l
         bool inside = at < tokens;
         copy_rows<TILE>(target, queries, pitch, start, tokens);
         copy_rows<TILE>(target + TILE_BYTES, slopes, channels, start, tokens);
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(ring_stats + (stage * THREADS + threadIdx.x) * 4),
-                     "l"(stats + (inside ? at : 0)), "r"(inside ? 4 : 0) : "memory");
-        commit_copies();
+        copy_floats<1>(ring_stats + (stage * THREADS + threadIdx.x) * 4, stats + (inside ? at : 0), inside);
+        copies_commit();
     };
 
     copy_rows<ROWS>(key_tile, keys, pitch, first, tokens);
     copy_rows<ROWS>(value_tile, values, pitch, first, tokens);
-    commit_copies();
+    copies_commit();
     copy(first);
-    wait_copies<1>();
+    copies_wait<1>();
     round_rows<ROWS>(key_tile);
     round_rows<ROWS>(value_tile);
     Sums<D> d_key = {}, d_value = {};
     for (u32 start = first; start < tokens; start += TILE) {
-        wait_copies<0>();
+        copies_wait<0>();
         __syncthreads();
         if (start + TILE < tokens) copy(start + TILE);
         if (start + part < first + row) continue;  // all of it lies in the warp's past
@@ -525,16 +478,16 @@ attention_tf32_backward_key(const float *qkv, const float *d_out, const float *l
 #pragma unroll
     for (u32 i = 0; i < 16; i++) {
         float4 k = neighbours(d_key[i / 8], i / 2 % 2, i / 4 % 2, i % 2), v = neighbours(d_value[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
-        store4(slot + (warp * 16 + i) * 512, half ? k : v);
+        store_shared(slot + (warp * 16 + i) * 512, half ? k : v);
     }
     __syncthreads();
     float *const target = d_qkv + (u64)batch * tokens * pitch + (1 + half) * channels + head * D;
 #pragma unroll
     for (u32 i = 0; i < 16; i++) {
         float4 k = neighbours(d_key[i / 8], i / 2 % 2, i / 4 % 2, i % 2), v = neighbours(d_value[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
-        v = sum4(half ? v : k, load4(slot + ((warp ^ 2) * 16 + i) * 512), half ? 1.0f : SCALE);
+        v = ((half ? v : k) + load_shared<float4>(slot + ((warp ^ 2) * 16 + i) * 512)) * (half ? 1.0f : SCALE);
         u32 at = first + row + i / 4 * 8 + lane / 4;
-        if (at < tokens) *(float4 *)(target + (u64)at * pitch + column(i / 2 % 2, i % 2)) = v;
+        if (at < tokens) store4(target + (u64)at * pitch + column(i / 2 % 2, i % 2), v);
     }
 }
 

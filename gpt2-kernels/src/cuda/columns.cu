@@ -32,7 +32,7 @@ __device__ __forceinline__ void write_partials(const float (&sum)[WIDTH], float 
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i) scratch[warp][WIDTH * lane + i] = sum[i];
     __syncthreads();
-    const u64 column = (u64)blockIdx.x * 32 * WIDTH + threadIdx.x;
+    const u64 column = u64(blockIdx.x) * 32 * WIDTH + threadIdx.x;
     if (threadIdx.x >= 32 * WIDTH || column >= columns) return;
     float total = 0.f;
 #pragma unroll
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     column_partials_f32(const float *source, bf16 *copy, float *partials,
                         const __grid_constant__ PartialArgs args) {
     constexpr int BATCH = 8; // rows a thread has in flight
-    const u64 column = (u64)blockIdx.x * 128 + 4 * (threadIdx.x % 32);
+    const u64 column = u64(blockIdx.x) * 128 + 4 * (threadIdx.x % 32);
     const u64 begin = blockIdx.y * args.rows_per_block, end = min(begin + args.rows_per_block, args.rows);
     float4 sum = zero4();
     if (column < args.columns) {
@@ -77,11 +77,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     column_partials_bf16(const bf16 *__restrict__ source, float *__restrict__ partials,
                          const __grid_constant__ PartialArgs args) {
     constexpr int BATCH = 8;
-    const u64 column = (u64)blockIdx.x * 256 + 8 * (threadIdx.x % 32);
+    const u64 column = u64(blockIdx.x) * 256 + 8 * (threadIdx.x % 32);
     const u64 begin = blockIdx.y * args.rows_per_block, end = min(begin + args.rows_per_block, args.rows);
     float sums[8] = {};
     const auto add = [&](uint4 v) {
-        const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
+        const u32 pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             sums[2 * j] += bf16_low(pairs[j]);
@@ -110,25 +110,21 @@ struct SumArgs {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    sum_rows(const float *s0, const float *s1, const float *s2, const float *s3, const float *s4, const float *s5,
-             const float *s6, const float *s7, const float *s8, const float *s9, const float *s10, const float *s11,
-             const float *s12, const float *s13, const float *s14, const float *s15, float *d0, float *d1, float *d2,
-             float *d3, float *d4, float *d5, float *d6, float *d7, float *d8, float *d9, float *d10, float *d11,
-             float *d12, float *d13, float *d14, float *d15, const __grid_constant__ SumArgs args) {
+    sum_rows(PARAMETERS_16(const float *, s), PARAMETERS_16(float *, d), const __grid_constant__ SumArgs args) {
     constexpr int QUADS = SUM_COLUMNS / 4;
     constexpr int LINES = THREADS / QUADS; // rows a block reads at a time
     constexpr int BATCH = 4;               // of those, in flight
-    const unsigned slot = slot_of_block(args.first_blocks);
+    const u32 slot = slot_of_block(args.first_blocks);
     const float *source = nullptr;
     float *destination = nullptr;
     switch (slot) {
-#define SLOT(i) case i: source = s##i; destination = d##i; break;
-        SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5) SLOT(6) SLOT(7)
-        SLOT(8) SLOT(9) SLOT(10) SLOT(11) SLOT(12) SLOT(13) SLOT(14) SLOT(15)
+#define SLOT(i) \
+    case i: source = s##i, destination = d##i; break;
+        EACH_OF_16(SLOT)
 #undef SLOT
     }
     const u64 rows = args.rows[slot], columns = args.columns[slot];
-    const unsigned block = blockIdx.x - (unsigned)args.first_blocks[slot];
+    const u32 block = blockIdx.x - (u32)args.first_blocks[slot];
 
     const int quad = threadIdx.x % QUADS;
     const u64 column = block * SUM_COLUMNS + 4 * quad;
@@ -168,24 +164,20 @@ constexpr int CAST_BATCH = 8;
 constexpr int CAST_CHUNK = 4 * THREADS * CAST_BATCH; // 8192
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    cast_bf16(const float *s0, const float *s1, const float *s2, const float *s3, const float *s4, const float *s5,
-              const float *s6, const float *s7, const float *s8, const float *s9, const float *s10, const float *s11,
-              const float *s12, const float *s13, const float *s14, const float *s15, bf16 *d0, bf16 *d1, bf16 *d2,
-              bf16 *d3, bf16 *d4, bf16 *d5, bf16 *d6, bf16 *d7, bf16 *d8, bf16 *d9, bf16 *d10, bf16 *d11, bf16 *d12,
-              bf16 *d13, bf16 *d14, bf16 *d15, const __grid_constant__ CastArgs args) {
-    const unsigned slot = slot_of_block(args.first_blocks);
+    cast_bf16(PARAMETERS_16(const float *, s), PARAMETERS_16(bf16 *, d), const __grid_constant__ CastArgs args) {
+    const u32 slot = slot_of_block(args.first_blocks);
     const float *source = nullptr;
     bf16 *destination = nullptr;
     switch (slot) {
-#define SLOT(i) case i: source = s##i; destination = d##i; break;
-        SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5) SLOT(6) SLOT(7)
-        SLOT(8) SLOT(9) SLOT(10) SLOT(11) SLOT(12) SLOT(13) SLOT(14) SLOT(15)
+#define SLOT(i) \
+    case i: source = s##i, destination = d##i; break;
+        EACH_OF_16(SLOT)
 #undef SLOT
     }
     const u64 count = args.counts[slot];
-    const unsigned chunk = blockIdx.x - (unsigned)args.first_blocks[slot];
+    const u32 chunk = blockIdx.x - (u32)args.first_blocks[slot];
 
-    const u64 first = (u64)chunk * CAST_CHUNK + 4 * threadIdx.x;
+    const u64 first = u64(chunk) * CAST_CHUNK + 4 * threadIdx.x;
     float4 v[CAST_BATCH];
 #pragma unroll
     for (int i = 0; i < CAST_BATCH; ++i) {

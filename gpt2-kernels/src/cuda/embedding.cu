@@ -31,9 +31,9 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS)
                       const float *__restrict__ position_table, float *__restrict__ x,
                       const __grid_constant__ ForwardArgs args) {
     constexpr int QUADS = (CHANNELS + 127) / 128;
-    const u64 row = (u64)blockIdx.x * FORWARD_WARPS + threadIdx.x / 32;
+    const u64 row = u64(blockIdx.x) * FORWARD_WARPS + threadIdx.x / 32;
     if (row >= args.rows) return;
-    const float *const token = token_table + (u64)tokens[row] * CHANNELS;
+    const float *const token = token_table + u64(tokens[row]) * CHANNELS;
     const float *const position = position_table + (args.offset + row % args.sequence) * CHANNELS;
     float4 v[QUADS];
 #pragma unroll
@@ -80,14 +80,14 @@ __device__ __forceinline__ void sum_positions(const float *dx, float *d_position
 // one contiguous share of the rows, which keeps the sort stable. The sort leaves the memory idle: further blocks use it for
 // the positions.
 extern "C" __global__ void __launch_bounds__(32 * SORT_WARPS, 2)
-    embedding_sort(const int *__restrict__ tokens, const float *__restrict__ dx, unsigned *__restrict__ order,
+    embedding_sort(const int *__restrict__ tokens, const float *__restrict__ dx, u32 *__restrict__ order,
                    int *__restrict__ sorted, float *__restrict__ d_positions, const __grid_constant__ SortArgs args) {
     if (blockIdx.x >= args.sort_blocks) {
         sum_positions(dx, d_positions, (blockIdx.x - args.sort_blocks) * 32 * SORT_WARPS + threadIdx.x, args);
         return;
     }
-    __shared__ unsigned cursor[SORT_WARPS][SORT_BINS]; // counts, then the next place of a warp's token
-    __shared__ unsigned warp_below[SORT_WARPS], bin_total[SORT_BINS / 32];
+    __shared__ u32 cursor[SORT_WARPS][SORT_BINS]; // counts, then the next place of a warp's token
+    __shared__ u32 warp_below[SORT_WARPS], bin_total[SORT_BINS / 32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int rows = args.rows, low = blockIdx.x * SORT_BINS;
     const int share = (rows + 32 * SORT_WARPS - 1) / (32 * SORT_WARPS) * 32;
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(32 * SORT_WARPS, 2)
 
     for (int bin = lane; bin < SORT_BINS; bin += 32) cursor[warp][bin] = 0;
     __syncwarp();
-    unsigned below = 0;
+    u32 below = 0;
     for (int first = begin + lane; first < end; first += 32 * BATCH) {
         int token[BATCH];
 #pragma unroll
@@ -103,31 +103,31 @@ extern "C" __global__ void __launch_bounds__(32 * SORT_WARPS, 2)
 #pragma unroll
         for (int i = 0; i < BATCH; ++i) {
             below += token[i] < low;
-            if ((unsigned)(token[i] - low) < SORT_BINS) atomicAdd(&cursor[warp][token[i] - low], 1u);
+            if ((u32)(token[i] - low) < SORT_BINS) atomicAdd(&cursor[warp][token[i] - low], 1u);
         }
     }
     below = block_sum(below, warp_below); // its barrier also completes the counts
 
     // Exclusive sums over bins, and within a bin over warps.
-    unsigned total = 0, inclusive;
+    u32 total = 0, inclusive;
     if (threadIdx.x < SORT_BINS) {
 #pragma unroll
         for (int w = 0; w < SORT_WARPS; ++w) total += cursor[w][threadIdx.x];
         inclusive = total;
 #pragma unroll
         for (int step = 1; step < 32; step *= 2) {
-            const unsigned left = __shfl_up_sync(~0u, inclusive, step);
+            const u32 left = __shfl_up_sync(~0u, inclusive, step);
             if (lane >= step) inclusive += left;
         }
         if (lane == 31) bin_total[warp] = inclusive;
     }
     __syncthreads();
     if (threadIdx.x < SORT_BINS) {
-        unsigned place = below + inclusive - total;
+        u32 place = below + inclusive - total;
         for (int w = 0; w < warp; ++w) place += bin_total[w];
 #pragma unroll
         for (int w = 0; w < SORT_WARPS; ++w) {
-            const unsigned count = cursor[w][threadIdx.x];
+            const u32 count = cursor[w][threadIdx.x];
             cursor[w][threadIdx.x] = place;
             place += count;
         }
@@ -144,11 +144,11 @@ extern "C" __global__ void __launch_bounds__(32 * SORT_WARPS, 2)
 #pragma unroll
         for (int i = 0; i < BATCH; ++i) {
             const int bin = token[i] - low;
-            const bool mine = (unsigned)bin < SORT_BINS;
+            const bool mine = (u32)bin < SORT_BINS;
             if (!__any_sync(~0u, mine)) continue;
-            const unsigned equal = __match_any_sync(~0u, mine ? bin : -1);
-            const unsigned earlier = equal & ((1u << lane) - 1);
-            unsigned place = 0;
+            const u32 equal = __match_any_sync(~0u, mine ? bin : -1);
+            const u32 earlier = equal & ((1u << lane) - 1);
+            u32 place = 0;
             if (mine) {
                 place = cursor[warp][bin] + __popc(earlier);
                 order[place] = first + 32 * i + lane;
@@ -168,19 +168,19 @@ struct SpanArgs {
 };
 
 extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-    embedding_spans(const unsigned *__restrict__ order, const int *__restrict__ sorted, const float *__restrict__ dx,
+    embedding_spans(const u32 *__restrict__ order, const int *__restrict__ sorted, const float *__restrict__ dx,
                     float *__restrict__ d_tokens, float *__restrict__ partials, const __grid_constant__ SpanArgs args) {
     const int channel = 4 * threadIdx.x;
     if (channel >= CHANNELS) return;
     const int rows = args.rows, begin = blockIdx.x * args.span, end = min(begin + (int)args.span, rows);
-    float *const head = partials + (u64)blockIdx.x * CHANNELS + channel;
-    float *const tail = head + (u64)gridDim.x * CHANNELS;
+    float *const head = partials + u64(blockIdx.x) * CHANNELS + channel;
+    float *const tail = head + u64(gridDim.x) * CHANNELS;
 
     int token = sorted[begin];
     bool crosses = begin > 0 && sorted[begin - 1] == token; // the token began in an earlier span
     float4 sum = zero4();
     const auto add = [&]() {
-        float *const at = d_tokens + (u64)token * CHANNELS + channel;
+        float *const at = d_tokens + u64(token) * CHANNELS + channel;
         store4(at, load4(at) + sum);
     };
     for (int first = begin; first < end; first += BATCH) {
@@ -223,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     const int token = sorted[end];
     if (sorted[end - 1] != token || (begin > 0 && sorted[begin - 1] == token)) return;
     const float *const heads = partials + channel, *const tails = heads + (u64)spans * CHANNELS;
-    float4 sum = load4(tails + (u64)blockIdx.x * CHANNELS);
+    float4 sum = load4(tails + u64(blockIdx.x) * CHANNELS);
     bool more = true;
     for (int first = blockIdx.x + 1; more && first < spans; first += BATCH) {
         float4 v[BATCH];
@@ -240,6 +240,6 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS)
             if (more) sum = sum + v[i];
         }
     }
-    float *const at = d_tokens + (u64)token * CHANNELS + channel;
+    float *const at = d_tokens + u64(token) * CHANNELS + channel;
     store4(at, load4(at) + sum);
 }

@@ -22,13 +22,11 @@ struct Args {
 constexpr float SQRT_2_OVER_PI = 0.7978845608028654f;
 constexpr float CUBIC = 0.044715f;
 
-// gelu(x) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), which loses no digits in either tail.
+// gelu(x) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), which loses no digits in either tail. The products' GELU
+// (gemm_hopper.cuh, gemm_tiled.cuh) takes fewer instructions and is less exact there.
 __device__ __forceinline__ float exp_minus_2u(float x) {
-    constexpr float LOG2_E = 1.4426950408889634f;
     const float u = x * (SQRT_2_OVER_PI + SQRT_2_OVER_PI * CUBIC * x * x);
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(-2.f * LOG2_E * u));
-    return y;
+    return exp2_fast(-2.0f * LOG2_E * u);
 }
 
 __device__ __forceinline__ float gelu(float x) { return __fdividef(x, 1.f + exp_minus_2u(x)); }
@@ -43,7 +41,7 @@ __device__ __forceinline__ float gelu_derivative(float x) {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     gelu_forward(const Element *__restrict__ x, Element *__restrict__ y, const __grid_constant__ Args args) {
-    const u64 first = (u64)blockIdx.x * CHUNK + 4 * threadIdx.x;
+    const u64 first = u64(blockIdx.x) * CHUNK + 4 * threadIdx.x;
     float4 v[BATCH];
 #pragma unroll
     for (int i = 0; i < BATCH; ++i) {
@@ -59,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     gelu_backward(const Element *__restrict__ x, const Element *dy, Element *dx, const __grid_constant__ Args args) {
-    const u64 first = (u64)blockIdx.x * CHUNK + 4 * threadIdx.x;
+    const u64 first = u64(blockIdx.x) * CHUNK + 4 * threadIdx.x;
     float4 v[BATCH], d[BATCH];
 #pragma unroll
     for (int i = 0; i < BATCH; ++i) {

@@ -10,10 +10,10 @@
 //   EPILOGUE 3  out bf16 = acc * gelu'(extra); extra: bf16 input of the GELU
 //   EPILOGUE 4  out f32  = acc, one matrix per split                     flag: adds to what is there instead
 //
-// Defines: LAYOUT, EPILOGUE; TILE_N (192; 128 for few tiles), STAGES (4; 5 with TILE_N 128), CLUSTER (1 or 2 blocks that
-// share B), COLUMN_SUMS (EPILOGUE 3: also the sums of the rounded result's columns over each 128 rows).
+// Defines: LAYOUT, EPILOGUE; TILE_N (192; 128 for few tiles), STAGES (4; 5 with TILE_N 128), COLUMN_SUMS
+// (EPILOGUE 3: also the sums of the rounded result's columns over each 128 rows).
 //
-// Kernel gemm, after common.cuh; tensor maps with 128-byte swizzle
+// Kernel gemm, after common.cuh, warp.cuh, hopper.cuh and gemm_hopper.cuh; tensor maps with 128-byte swizzle
 //   maps        A, B         bf16, [R, C] seen as panels [C / 64, R, 64] with strides [64, C, 1]; boxes
 //                            A  NN, NT [1, 128, 64], TN [2, 64, 64]
 //                            B  NT [1, TILE_N / 2, 64], NN and TN [TILE_N / 64, 32, 64]
@@ -23,37 +23,17 @@
 //   buffers     EPILOGUE 0 to 2: const float *bias [N] (any valid pointer without one)
 //               COLUMN_SUMS: float *column_sums [ceil(M / 128), N]
 //   args        m, n, k_tiles = ceil(K / 64), splits (1, but for EPILOGUE 4; at most k_tiles), group, flag
-//   grid        CLUSTER * min(units, SMs / CLUSTER), units = ceil(M / (128 CLUSTER)) ceil(N / TILE_N) splits
+//   grid        min(units, SMs), units = ceil(M / 128) ceil(N / TILE_N) splits
 //   block       384
 //   shared      1024 + STAGES * (128 + TILE_N) * 128 + 16 * STAGES + BOXES * (16384 + 32), with 4 BOXES;
 //               with COLUMN_SUMS 3 BOXES and 4096 bytes more
 //
-// Rows (M in NN and NT, K in TN) are arbitrary; all widths are multiples of 64. `group` rows of tiles, CLUSTER tiles high,
-// are made together for reuse in L2: 8 suits all shapes, 16 the logits. Results do not depend on the order of execution.
-//
-// Choice of tile and splits, by the time in microseconds that it is expected to take (H100, C = 768):
-//   7 + waves * ceil(k_tiles / splits) * (TILE_N 192: 0.47, 128: 0.33) + (splits > 1: 2 + 8 bytes * splits * M * N / 3.5 MB)
-//   with waves = ceil(units * CLUSTER / SMs). NN and NT: always 192 and 1 split. TN: the cheapest of 192 and 128 with 1 to 5
-//   splits, e.g. 768 x 2304: 128, 1; 768 x 768: 128, 3 (192, 5 from K = 16384); 768 x 3072: 192, 1 (192, 4 from K = 32768).
-
-#ifndef LAYOUT
-#define LAYOUT 0
-#endif
-#ifndef EPILOGUE
-#define EPILOGUE 0
-#endif
-#ifndef TILE_N
-#define TILE_N 192
-#endif
-#ifndef CLUSTER
-#define CLUSTER 2
-#endif
-#ifndef STAGES
-#define STAGES 4
-#endif
+// Rows (M in NN and NT, K in TN) are arbitrary; all widths are multiples of 64. `group` rows of tiles are made
+// together for reuse in L2: 8 suits all shapes, 32 the logits. Results do not depend on the order of execution.
 
 constexpr bool A_MAJOR_M = LAYOUT == 2, B_MAJOR_N = LAYOUT != 1;
-constexpr bool GELU = EPILOGUE == 1, READS_EXTRA = EPILOGUE == 2 || EPILOGUE == 3, OUT_F32 = EPILOGUE == 2 || EPILOGUE == 4;
+constexpr bool GELU = EPILOGUE == 1, READS_EXTRA = EPILOGUE == 2 || EPILOGUE == 3;
+constexpr bool OUT_F32 = EPILOGUE == 2 || EPILOGUE == 4;
 
 // A stage of the ring holds both operands of 64 k: rows of 128 bytes.
 constexpr u32 TILE_M = 128, TILE_K = 64;
@@ -84,6 +64,14 @@ __device__ __forceinline__ float2 load_bias(const float *bias, u32 col, u32 cols
     return bias && col < cols ? __ldg(reinterpret_cast<const float2 *>(bias + col)) : make_float2(0.0f, 0.0f);
 }
 
+// barrier_arrive, through the address that the barrier has in the cluster, of this block alone: it is compiled differently.
+__device__ __forceinline__ void release_stage(u32 barrier) {
+    asm volatile("{\n.reg .b32 remote;\n"
+                 "mapa.shared::cluster.u32 remote, %0, 0;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}\n" ::"r"(barrier)
+                 : "memory");
+}
+
 // Adds the sums of the lanes `lane` and `lane ^ 2 HALF`; each keeps half of them, the upper lane the upper half.
 template <u32 HALF> __device__ __forceinline__ void fold(float (&s)[16], u32 lane) {
 #pragma unroll
@@ -95,9 +83,6 @@ template <u32 HALF> __device__ __forceinline__ void fold(float (&s)[16], u32 lan
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
-#if CLUSTER > 1
-    __cluster_dims__(CLUSTER, 1, 1)
-#endif
 gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
      const __grid_constant__ TensorMap map_out,
 #if EPILOGUE >= 1 && EPILOGUE <= 3
@@ -118,16 +103,15 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const u32 warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
-    const u32 rank = CLUSTER > 1 ? cluster_rank() : 0;
-    const u32 first = blockIdx.x / CLUSTER, stride = gridDim.x / CLUSTER;
-    const Schedule<TILE_M, TILE_N, CLUSTER> schedule(args);
+    const u32 first = blockIdx.x, stride = gridDim.x;
+    const Schedule<TILE_M, TILE_N> schedule(args);
 
     if (threadIdx.x == 256) {
         tma_prefetch(map_a);
         tma_prefetch(map_b);
         for (u32 i = 0; i < STAGES; ++i) {
             barrier_init(base + FULL + 8 * i, 1);
-            barrier_init(base + EMPTY + 8 * i, 4 * CLUSTER);
+            barrier_init(base + EMPTY + 8 * i, 4);
         }
         for (u32 i = 0; i < 2 * BOXES; ++i) {
             barrier_init(base + BOX_FULL + 8 * i, 1);
@@ -136,15 +120,14 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
         barrier_init_fence();
     }
     __syncthreads();
-    if (CLUSTER > 1) cluster_sync();
 
     if (warpgroup == 2) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        give_registers<24>();
         if (warp == 8 && lane == 0) {
             // Fills the ring with the operands of one tile after the other.
             Cursor<STAGES> stage;
             for (u32 unit = first; unit < schedule.count; unit += stride) {
-                const Tile t = schedule.tile(unit, rank);
+                const Tile t = schedule.tile(unit);
                 for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
                     const u32 full = base + FULL + 8 * stage.slot, a = base + stage.slot * STAGE_BYTES, b = a + A_BYTES;
                     barrier_wait(base + EMPTY + 8 * stage.slot, stage.phase ^ 1);
@@ -156,8 +139,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                         const u32 to = b + half * (B_BYTES / 2);
                         const u32 y = B_MAJOR_N ? k * TILE_K + half * (TILE_K / 2) : t.col + half * (TILE_N / 2);
                         const u32 z = B_MAJOR_N ? t.col / 64 : k;
-                        if (CLUSTER == 1) tma_load(to, map_b, full, 0, y, z);
-                        else if (half == rank) tma_load_multicast(to, map_b, full, 0, y, z, 3);
+                        tma_load(to, map_b, full, 0, y, z);
                     }
                 }
             }
@@ -170,7 +152,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
             Cursor<BOXES> box;
             for (u32 unit = first, i = 0; unit < schedule.count; unit += stride, ++i) {
                 if (i % 2 != of) continue;
-                const Tile t = schedule.tile(unit, rank);
+                const Tile t = schedule.tile(unit);
                 for (u32 step = 0; step < STEPS; ++step, box.next()) {
                     const u32 at = of * BOXES + box.slot, full = base + BOX_FULL + 8 * at;
                     barrier_wait(base + BOX_EMPTY + 8 * at, box.phase ^ 1);
@@ -182,7 +164,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
         }
 #endif
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        take_registers<240>();
         // The two warpgroups take the tiles in turn: one multiplies while the other finishes its tile.
         const bool leader = threadIdx.x % 128 == 0;
         const u32 warp_row = warp % 4 * 16;
@@ -198,7 +180,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
         const u64 b_descriptor = wgmma_descriptor(base + A_BYTES, 1024, B_MAJOR_N ? 32 * 128 : 16);
 
         for (u32 unit = first, turn = 0; unit < schedule.count; unit += stride, ++turn) {
-            const Tile t = schedule.tile(unit, rank);
+            const Tile t = schedule.tile(unit);
             if (turn % 2 != warpgroup) {
                 stage.skip(t.k_end - t.k_begin);
                 continue;
@@ -209,7 +191,8 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
             for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
                 barrier_wait(base + FULL + 8 * stage.slot, stage.phase);
                 wgmma_fence();
-                const u64 a = a_descriptor + stage.slot * (STAGE_BYTES / 16), b = b_descriptor + stage.slot * (STAGE_BYTES / 16);
+                const u64 a = a_descriptor + stage.slot * (STAGE_BYTES / 16);
+                const u64 b = b_descriptor + stage.slot * (STAGE_BYTES / 16);
 #pragma unroll
                 for (u32 kk = 0; kk < TILE_K / 16; ++kk)
 #pragma unroll
@@ -219,12 +202,12 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                                                     kk > 0 || k > t.k_begin);
                 wgmma_commit();
                 wgmma_wait<1>();
-                if (k > t.k_begin && lane < CLUSTER) barrier_arrive_cluster(base + EMPTY + 8 * last, lane);
+                if (k > t.k_begin && lane == 0) release_stage(base + EMPTY + 8 * last);
                 last = stage.slot;
             }
             if (unit + stride < schedule.count) named_barrier_arrive(4 - warpgroup, 256);
             wgmma_wait<0>();
-            if (lane < CLUSTER) barrier_arrive_cluster(base + EMPTY + 8 * last, lane);
+            if (lane == 0) release_stage(base + EMPTY + 8 * last);
             wgmma_pin(acc[0]);
             wgmma_pin(acc[1]);
 
@@ -243,10 +226,11 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                     for (u32 j = 0; j < BOX_COLS / 8; ++j) {
                         const float *d = acc[block] + chunk * (BOX_COLS / 2) + j * 4;
                         float2 low = make_float2(d[0], d[1]), high = make_float2(d[2], d[3]);
-                        const u32 at_low = box + swizzle_128(r, j * 2 + quad / 2) + quad % 2 * 8, at_high = at_low + 8 * 128;
+                        const u32 at_low = box + swizzle_128(r, j * 2 + quad / 2) + quad % 2 * 8;
+                        const u32 at_high = at_low + 8 * 128;
 #if EPILOGUE == 2
                         const float2 v = load_bias(args.flag ? bias : 0, col + j * 8 + quad * 2, u32(args.n));
-                        const float2 e = load_shared(at_low), f = load_shared(at_high);
+                        const float2 e = load_shared<float2>(at_low), f = load_shared<float2>(at_high);
                         low.x += e.x + v.x, low.y += e.y + v.y, high.x += f.x + v.x, high.y += f.y + v.y;
 #endif
                         store_shared(at_low, low);
@@ -266,10 +250,10 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                         u32 out[4];
 #if EPILOGUE == 3
                         u32 h[4];
-                        load_matrices(at, h);
+                        load_matrices(h, at);
 #pragma unroll
                         for (u32 q = 0; q < 4; ++q)
-                            out[q] = bf16_pack(d[q * 2] * gelu_grad(bf16_low(h[q])), d[q * 2 + 1] * gelu_grad(bf16_high(h[q])));
+                            out[q] = bf16_pack(d[q * 2] * gelu_derivative(bf16_low(h[q])), d[q * 2 + 1] * gelu_derivative(bf16_high(h[q])));
 #else
                         const u32 c = col + j * 8 + lane % 4 * 2;
                         const float2 v = load_bias(args.flag ? bias : 0, c, u32(args.n));
@@ -332,7 +316,7 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                     float2 total = make_float2(0.0f, 0.0f);
 #pragma unroll
                     for (u32 w = 0; w < 4; ++w) {
-                        const float2 v = load_shared(sums + chunk % 2 * 1024 + w * 256 + pair * 8);
+                        const float2 v = load_shared<float2>(sums + chunk % 2 * 1024 + w * 256 + pair * 8);
                         total.x += v.x, total.y += v.y;
                     }
                     float *to = column_sums + u64(t.row / TILE_M) * args.n + col + pair * 2;
@@ -344,5 +328,4 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
         }
         if (leader) tma_wait_all();
     }
-    if (CLUSTER > 1) cluster_sync();
 }

@@ -11,10 +11,10 @@
 //   EPILOGUE 4  out = acc * gelu'(extra)                    (extra is the input of the GELU)
 //   EPILOGUE 5  out = out + acc
 //
-// Defines: LAYOUT, EPILOGUE; THREAD_N (8, 12 or 16 columns per thread); TILE_M a multiple of 64, TILE_N of 4 * THREAD_N;
-//          BLOCKS per multiprocessor, if the default does not suit. Checked: TILE_M 128 with TILE_N / THREAD_N 128/16, 96/12, 64/8.
+// Defines: LAYOUT, EPILOGUE; THREAD_N (8, 12 or 16 columns per thread); TILE_M a multiple of 64, TILE_N of 4 * THREAD_N.
+//          Checked: TILE_M 128 with TILE_N / THREAD_N 128/16, 96/12, 64/8.
 //
-// Kernel gemm_f32 (REDUCE undefined)
+// Kernel gemm_f32 (REDUCE undefined), after common.cuh, warp.cuh and gemm_tiled.cuh
 //   parameters  const float *a, const float *b, float *out, const float *bias, float *extra, Args {m, n, k, k_split}
 //               (bias and extra: any valid pointer where the epilogue has none)
 //   grid        (ceil(m / TILE_M) * ceil(n / TILE_N), splits, 1), splits = ceil(k / k_split)
@@ -28,60 +28,10 @@
 //
 // Rows are arbitrary. N is a multiple of 4; so is K in NN and NT, and M in TN.
 
-#ifndef LAYOUT
-#define LAYOUT 0
-#endif
-#ifndef EPILOGUE
-#define EPILOGUE 0
-#endif
-#ifndef TILE_M
-#define TILE_M 128
-#endif
-#ifndef TILE_N
-#define TILE_N 128
-#endif
-#ifndef THREAD_N
-#define THREAD_N 16
-#endif
-
-typedef unsigned long long u64;
-
-struct Args {
-    u64 m, n, k, k_split;
-};
-
-// 1 / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3); gelu(x) is x times this.
-__device__ __forceinline__ float gelu_gate(float x) {
-    float u = 0.7978845608028654f * x * fmaf(0.044715f * x, x, 1.0f);
-    return __fdividef(1.0f, 1.0f + __expf(-2.0f * u));
-}
-
-__device__ __forceinline__ float gelu(float x) {
-    return x * gelu_gate(x);
-}
-
-__device__ __forceinline__ float gelu_derivative(float x) {
-    float gate = gelu_gate(x);
-    float slope = 1.5957691216057308f * fmaf(3.0f * 0.044715f * x, x, 1.0f);
-    return fmaf(x * gate * (1.0f - gate), slope, gate);
-}
-
-__device__ __forceinline__ float4 load4(const float *p) {
-    return *reinterpret_cast<const float4 *>(p);
-}
-
-__device__ __forceinline__ void store4(float *p, float4 v) {
-    *reinterpret_cast<float4 *>(p) = v;
-}
-
-__device__ __forceinline__ float4 add4(float4 a, float4 b) {
-    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-
 // Finishes four neighbouring elements: `at` is their offset in the output, `column` their first column.
 __device__ __forceinline__ void finish(float4 v, u64 at, u64 column, float *out, const float *bias, float *extra) {
-    if (EPILOGUE == 1 || EPILOGUE == 2 || EPILOGUE == 3) v = add4(v, load4(bias + column));
-    if (EPILOGUE == 3) v = add4(v, load4(extra + at));
+    if (EPILOGUE == 1 || EPILOGUE == 2 || EPILOGUE == 3) v = v + load4(bias + column);
+    if (EPILOGUE == 3) v = v + load4(extra + at);
     if (EPILOGUE == 4) {
         float4 h = load4(extra + at);
         v.x *= gelu_derivative(h.x);
@@ -89,7 +39,7 @@ __device__ __forceinline__ void finish(float4 v, u64 at, u64 column, float *out,
         v.z *= gelu_derivative(h.z);
         v.w *= gelu_derivative(h.w);
     }
-    if (EPILOGUE == 5) v = add4(v, load4(out + at));
+    if (EPILOGUE == 5) v = v + load4(out + at);
     store4(out + at, v);
     if (EPILOGUE == 2) store4(extra + at, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
 }
@@ -103,7 +53,7 @@ gemm_f32_reduce(const float *partials, float *out, const float *bias, float *ext
     u64 at = 4 * (256 * (u64)blockIdx.x + threadIdx.x);
     if (at >= size) return;
     float4 sum = load4(partials + at);
-    for (u64 s = 1; s < splits; s++) sum = add4(sum, load4(partials + s * size + at));
+    for (u64 s = 1; s < splits; s++) sum = sum + load4(partials + s * size + at);
     finish(sum, at, at % args.n, out, bias, extra);
 }
 
@@ -117,11 +67,7 @@ constexpr int WARP_M = 8 * THREAD_M;
 constexpr int WARP_N = 4 * THREAD_N;
 constexpr int WARPS_N = TILE_N / WARP_N;
 constexpr int THREADS = 32 * (TILE_M / WARP_M) * WARPS_N;
-#ifndef BLOCKS
-#define BLOCKS (4096 / THREADS / THREAD_N)
-#endif
-// Tiles of the output are visited in bands of this many tiles of rows, so that neighbours share operands in L2.
-constexpr u64 BAND = 16;
+constexpr int BLOCKS = 4096 / THREADS / THREAD_N; // of a multiprocessor
 
 // Copies an operand's tiles from global to shared memory, where they lie as [TILE_K][TILE] with rows of PITCH.
 // ALONG_K: the operand's rows in memory run along k; the tile is transposed on the way, one float at a time, and the
@@ -136,7 +82,7 @@ struct Operand {
     const float *source;
     u64 step, advance;  // in memory: between this thread's copies, between tiles
     int k, side, limit; // this thread's k and its place along the output's side, which ends at limit
-    unsigned target;    // of this thread's first copy, in bytes within the tile
+    u32 target;         // of this thread's first copy, in bytes within the tile
 
     // `first`: where the tile starts along the output's side, of `size`; `k0`: where the product starts.
     __device__ Operand(const float *matrix, u64 first, u64 size, u64 k0, u64 pitch) {
@@ -151,18 +97,16 @@ struct Operand {
 
     // Starts copying the next tile; k_left elements of k remain, from this tile's start. The rest becomes zeros.
     __device__ void fetch(float *tile, int k_left) {
-        unsigned to = (unsigned)__cvta_generic_to_shared(tile) + target;
+        u32 to = shared_address(tile) + target;
         bool whole = limit == TILE && k_left >= TILE_K;
         const float *from = source;
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             if (TILE % APART == 0 || side + i * APART < TILE) {
-                if (whole) {
-                    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to + 4 * i * APART), "l"(from), "n"(4 * WIDTH) : "memory");
-                } else {
-                    bool inside = k < k_left && side + i * APART < limit;
-                    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to + 4 * i * APART), "l"(from),
-                                 "n"(4 * WIDTH), "r"(inside ? 4 * WIDTH : 0) : "memory");
+                if (whole) copy_floats<WIDTH>(to + 4 * i * APART, from);
+                else {
+                    const bool inside = k < k_left && side + i * APART < limit;
+                    copy_floats<WIDTH>(to + 4 * i * APART, from, inside);
                 }
             }
             from += step;
@@ -189,10 +133,8 @@ gemm_f32(const float *a, const float *b, float *out, const float *bias, float *e
     __shared__ __align__(16) float tiles_a[STAGES][TILE_K * OperandA::PITCH];
     __shared__ __align__(16) float tiles_b[STAGES][TILE_K * OperandB::PITCH];
 
-    u64 rows = (args.m + TILE_M - 1) / TILE_M, columns = (args.n + TILE_N - 1) / TILE_N;
-    u64 band = blockIdx.x / (BAND * columns), in_band = blockIdx.x % (BAND * columns);
-    u64 height = min(BAND, rows - band * BAND);
-    u64 m0 = (band * BAND + in_band % height) * TILE_M, n0 = in_band / height * TILE_N;
+    const Corner corner = corner_of_tile<TILE_M, TILE_N>(args);
+    u64 m0 = corner.row, n0 = corner.column;
     u64 k0 = blockIdx.y * args.k_split;
     int k_size = (int)min(args.k_split, args.k - k0);
 
@@ -210,10 +152,10 @@ gemm_f32(const float *a, const float *b, float *out, const float *bias, float *e
             operand_a.fetch(tiles_a[stage], k_size - k);
             operand_b.fetch(tiles_b[stage], k_size - k);
         }
-        asm volatile("cp.async.commit_group;" ::: "memory");
+        copies_commit();
     };
     auto wait = [] {
-        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+        copies_wait<STAGES - 2>();
         __syncthreads();
     };
     for (int stage = 0; stage < STAGES - 1; stage++) fetch(stage * TILE_K, stage);

@@ -23,7 +23,7 @@
 // Defines: LAYOUT, EPILOGUE, TF32; TILE_M, TILE_N (multiples of 64), WARP_N (32 or 64 columns per warp), STAGES.
 //          Checked: 128 x 128 with WARP_N 64 and 32, 128 x 256 with WARP_N 64, three stages.
 //
-// Kernel gemm_portable (REDUCE undefined)
+// Kernel gemm_portable (REDUCE undefined), after common.cuh, warp.cuh and gemm_tiled.cuh
 //   parameters  const T *a, const T *b, void *out, const float *bias, void *extra, Args {m, n, k, k_split}
 //               (bias and extra: any valid pointer where the epilogue has none)
 //   grid        (ceil(m / TILE_M) * ceil(n / TILE_N), splits, 1), splits = ceil(k / k_split)
@@ -37,52 +37,11 @@
 //
 // Rows are arbitrary. N is a multiple of 8; so is K in NN and NT, and M in TN.
 
-#ifndef LAYOUT
-#define LAYOUT 0
-#endif
-#ifndef EPILOGUE
-#define EPILOGUE 0
-#endif
-#ifndef TILE_M
-#define TILE_M 128
-#endif
-#ifndef TILE_N
-#define TILE_N 128
-#endif
-#ifndef WARP_N
-#define WARP_N 64
-#endif
-#ifndef STAGES
-#define STAGES 3
-#endif
-
-typedef unsigned long long u64;
-typedef unsigned int u32;
 #ifdef TF32
 typedef float Element;
 #else
-typedef unsigned short Element;  // bf16
+typedef bf16 Element;
 #endif
-
-struct Args {
-    u64 m, n, k, k_split;
-};
-
-// 1 / (1 + exp(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3); gelu(x) is x times this.
-__device__ __forceinline__ float gelu_gate(float x) {
-    float u = 0.7978845608028654f * x * fmaf(0.044715f * x, x, 1.0f);
-    return __fdividef(1.0f, 1.0f + __expf(-2.0f * u));
-}
-
-__device__ __forceinline__ float gelu(float x) {
-    return x * gelu_gate(x);
-}
-
-__device__ __forceinline__ float gelu_derivative(float x) {
-    float gate = gelu_gate(x);
-    float slope = 1.5957691216057308f * fmaf(3.0f * 0.044715f * x, x, 1.0f);
-    return fmaf(x * gate * (1.0f - gate), slope, gate);
-}
 
 // Eight neighbouring elements of a row, in f32; in memory either f32 or bf16.
 struct Eight {
@@ -90,31 +49,31 @@ struct Eight {
 };
 
 __device__ __forceinline__ Eight load8(const float *p) {
-    float4 a = reinterpret_cast<const float4 *>(p)[0], b = reinterpret_cast<const float4 *>(p)[1];
+    float4 a = load4(p), b = load4(p + 4);
     return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 }
 
-__device__ __forceinline__ Eight load8(const unsigned short *p) {
+__device__ __forceinline__ Eight load8(const bf16 *p) {
     uint4 v = *reinterpret_cast<const uint4 *>(p);
     u32 words[4] = {v.x, v.y, v.z, v.w};
     Eight e;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        e.x[2 * i] = __uint_as_float(words[i] << 16);
-        e.x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+        e.x[2 * i] = bf16_low(words[i]);
+        e.x[2 * i + 1] = bf16_high(words[i]);
     }
     return e;
 }
 
 __device__ __forceinline__ void store8(float *p, Eight e) {
-    reinterpret_cast<float4 *>(p)[0] = make_float4(e.x[0], e.x[1], e.x[2], e.x[3]);
-    reinterpret_cast<float4 *>(p)[1] = make_float4(e.x[4], e.x[5], e.x[6], e.x[7]);
+    store4(p, make_float4(e.x[0], e.x[1], e.x[2], e.x[3]));
+    store4(p + 4, make_float4(e.x[4], e.x[5], e.x[6], e.x[7]));
 }
 
-__device__ __forceinline__ void store8(unsigned short *p, Eight e) {
+__device__ __forceinline__ void store8(bf16 *p, Eight e) {
     u32 words[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(e.x[2 * i + 1]), "f"(e.x[2 * i]));
+    for (int i = 0; i < 4; i++) words[i] = bf16_pack(e.x[2 * i], e.x[2 * i + 1]);
     *reinterpret_cast<uint4 *>(p) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
@@ -174,10 +133,8 @@ constexpr int TILE_K = 8 * CHUNK;  // elements, in four steps of one mma each
 constexpr int WARP_M = 64;
 constexpr int WARPS_N = TILE_N / WARP_N;
 constexpr int THREADS = 32 * (TILE_M / WARP_M) * WARPS_N;
-constexpr int MM = WARP_M / 16, NN = WARP_N / 8;  // mma tiles of a warp
+constexpr int MM = WARP_M / 16, NN = WARP_N / 8; // mma tiles of a warp
 constexpr int STAGE_BYTES = (TILE_M + TILE_N) * 128;
-// Tiles of the output are visited in bands of this many tiles of rows, so that neighbours share operands in L2.
-constexpr u64 BAND = 16;
 
 // One operand's tile. ALONG_K: its rows in memory run along k and it lies as [TILE][TILE_K], else as [TILE_K][TILE].
 // The chunks of a row are permuted by the row, so that the rows that are read together lie in different banks.
@@ -219,9 +176,7 @@ struct Operand {
         for (int i = 0; i < COUNT; i++) {
             int r = row + i * ROWS_APART;
             bool inside = ALONG_K ? (r < limit && column < k_left) : (r < k_left && column < limit);
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(tile + target + i * ROWS_APART * PER_ROW * 16),
-                         "l"(source + i * apart), "r"(inside ? 16 : 0)
-                         : "memory");
+            copy_chunk(tile + target + i * ROWS_APART * PER_ROW * 16, source + i * apart, inside);
         }
         source += advance;
     }
@@ -230,20 +185,10 @@ struct Operand {
 typedef Operand<TILE_M, LAYOUT != 2> OperandA;
 typedef Operand<TILE_N, LAYOUT == 1> OperandB;
 
-__device__ __forceinline__ void ldmatrix(u32 (&to)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
-}
-
-__device__ __forceinline__ void ldmatrix_transposed(u32 (&to)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
-}
-
 // Rounds to TF32, unless the operand is split later on.
 __device__ __forceinline__ u32 to_tf32(u32 x) {
-#if defined(TF32) && TF32 == 1
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(x) : "f"(__uint_as_float(x)));
+#if TF32 == 1
+    x = round_tf32(__uint_as_float(x));
 #endif
     return x;
 }
@@ -254,7 +199,7 @@ template <bool SIDE_FIRST>
 __device__ __forceinline__ void read_along(u32 (&to)[4], u32 tile, int side, int step) {
     int lane = threadIdx.x % 32, low = lane >> 3 & 1, high = lane >> 4;
     int row = side + lane % 8 + 8 * (SIDE_FIRST ? low : high), chunk = 2 * step + (SIDE_FIRST ? high : low);
-    ldmatrix(to, tile + row * 128 + ((chunk ^ lane % 8) << 4));
+    load_matrices(to, tile + row * 128 + ((chunk ^ lane % 8) << 4));
 #ifdef TF32
 #pragma unroll
     for (int i = 0; i < 4; i++) to[i] = to_tf32(to[i]);
@@ -272,24 +217,21 @@ __device__ __forceinline__ void read_across(u32 (&to)[4], u32 tile, int side, in
         int low = i % 2, high = i / 2;
         int k = 8 * step + 4 * (SIDE_FIRST ? high : low), column = offset + 8 * (SIDE_FIRST ? low : high);
         u32 address = tile + ((column % 32 ^ lane % 4 * 8) + column / 32 * 32 + k * TILE) * 4;
-        asm volatile("ld.shared.u32 %0, [%1];" : "=r"(to[i]) : "r"(address) : "memory");
-        to[i] = to_tf32(to[i]);
+        to[i] = to_tf32(load_shared<u32>(address));
     }
 #else
     int low = lane >> 3 & 1, high = lane >> 4;
     int k = 16 * step + lane % 8 + 8 * (SIDE_FIRST ? high : low), chunk = (side + offset) / 8 + (SIDE_FIRST ? low : high);
-    ldmatrix_transposed(to, tile + k * TILE * 2 + ((chunk ^ lane % 8) << 4));
+    load_matrices_transposed(to, tile + k * TILE * 2 + ((chunk ^ lane % 8) << 4));
 #endif
 }
 
-__device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+__device__ __forceinline__ void mma(float (&sum)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 #ifdef TF32
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    mma_tf32(sum, a, b0, b1);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    mma_bf16(sum, a, b0, b1);
 #endif
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Leaves of each element its first 11 bits and gives the rest, which is exact; of that the product reads 11 bits more, the
@@ -334,13 +276,11 @@ struct Fragments {
 
 extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS)
 gemm_portable(const Element *a, const Element *b, void *out, const float *bias, void *extra, const __grid_constant__ Args args) {
-    extern __shared__ __align__(1024) unsigned char shared[];
-    u32 stages = (u32)__cvta_generic_to_shared(shared);
+    extern __shared__ __align__(1024) u8 shared[];
+    u32 stages = shared_address(shared);
 
-    u64 rows = (args.m + TILE_M - 1) / TILE_M, columns = (args.n + TILE_N - 1) / TILE_N;
-    u64 band = blockIdx.x / (BAND * columns), in_band = blockIdx.x % (BAND * columns);
-    u64 height = min(BAND, rows - band * BAND);
-    u64 m0 = (band * BAND + in_band % height) * TILE_M, n0 = in_band / height * TILE_N;
+    const Corner corner = corner_of_tile<TILE_M, TILE_N>(args);
+    u64 m0 = corner.row, n0 = corner.column;
     u64 k0 = blockIdx.y * args.k_split;
     int k_size = (int)min(args.k_split, args.k - k0);
     int tiles = (k_size + TILE_K - 1) / TILE_K;
@@ -357,16 +297,16 @@ gemm_portable(const Element *a, const Element *b, void *out, const float *bias, 
             operand_a.fetch(stage, k_size - tile * TILE_K);
             operand_b.fetch(stage + TILE_M * 128, k_size - tile * TILE_K);
         }
-        asm volatile("cp.async.commit_group;" ::: "memory");
+        copies_commit();
     };
     for (int tile = 0; tile < STAGES - 1; tile++) fetch(tile);
 
     float sum[MM][NN][4] = {};
     for (int tile = 0; tile < tiles; tile++) {
-        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+        copies_wait<STAGES - 2>();
         __syncthreads();
         u32 stage = stages + tile % STAGES * STAGE_BYTES;
-#if defined(TF32) && TF32 == 3
+#if TF32 == 3
         float of_tile[MM][NN][4] = {};
 #else
         float (&of_tile)[MM][NN][4] = sum;
@@ -378,7 +318,7 @@ gemm_portable(const Element *a, const Element *b, void *out, const float *bias, 
         for (int step = 0; step < 4; step++) {
             if (step < 3) part[(step + 1) % 2].read(stage, row, column, step + 1);
             Fragments &now = part[step % 2];
-#if defined(TF32) && TF32 == 3
+#if TF32 == 3
             Fragments rest;
             split(now.a, rest.a);
             split(now.b, rest.b);
@@ -387,7 +327,7 @@ gemm_portable(const Element *a, const Element *b, void *out, const float *bias, 
 #endif
             multiply(of_tile, now.a, now.b);
         }
-#if defined(TF32) && TF32 == 3
+#if TF32 == 3
 #pragma unroll
         for (int i = 0; i < MM; i++)
 #pragma unroll

@@ -1,9 +1,8 @@
 // Adds up the partial results of a split matrix product, in split order: out = [out +] part[0] + part[1] + ...
+// Follows common.cuh.
 //
 //   parameters  const float *parts [splits, count], float *out [count], Args {count, splits, accumulate}
 //   grid        (ceil(count / 1024), 1, 1), block 256; count is a multiple of 4
-
-typedef unsigned long long u64;
 
 struct Args {
     u64 count, splits, accumulate;
@@ -18,9 +17,6 @@ gemm_split_sum(const float4 *__restrict__ parts, float4 *__restrict__ out, const
         const float4 part = parts[split * count + i];
         sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
     }
-    if (args.accumulate) {
-        const float4 old = out[i];
-        sum.x += old.x, sum.y += old.y, sum.z += old.z, sum.w += old.w;
-    }
+    if (args.accumulate) sum = sum + out[i];
     out[i] = sum;
 }

@@ -14,7 +14,7 @@
 // Defines: LAYOUT, EPILOGUE; TOGETHER (0: the two warpgroups take tiles of 192 x 128 in turn, 1: each half of a tile of
 // 192 x 256; NT has 0, TN has 1, NN either); COLUMN_SUMS (EPILOGUE 4: also the sums of the result's columns over each 192 rows).
 //
-// Kernel gemm_tf32, after common.cuh; TILE_N = TOGETHER ? 256 : 128, STAGES = TOGETHER ? 4 : 5
+// Kernel gemm_tf32, after common.cuh, warp.cuh, hopper.cuh and gemm_hopper.cuh; TILE_N = TOGETHER ? 256 : 128, STAGES = TOGETHER ? 4 : 5
 //   maps        f32, 128-byte swizzle
 //               A  NN, NT [M, K], box [192, 32]
 //                  TN     [K, M] seen as panels [M / 32, K, 32] with strides [32, M, 1], box [6, 32, 32]
@@ -44,16 +44,6 @@
 //   together   3 + waves * (ceil(k_tiles / splits) * c + 6), c = 1.1 (NN) or 1.25 (TN)
 //   and with several splits 4 + (2 splits + 1) * M * N / 10^6 more, for their sum.
 
-#ifndef LAYOUT
-#define LAYOUT 0
-#endif
-#ifndef EPILOGUE
-#define EPILOGUE 0
-#endif
-#ifndef TOGETHER
-#define TOGETHER 0
-#endif
-
 static_assert(LAYOUT == 1 ? TOGETHER == 0 : LAYOUT == 0 || TOGETHER == 1, "see above");
 
 constexpr bool TRANSPOSES = LAYOUT == 2, FROM_REGISTERS = LAYOUT != 1;
@@ -74,43 +64,8 @@ struct Args {
     u64 m, n, k_tiles, splits, group;
 };
 
-__device__ __forceinline__ void tma_load(u32 to, const TensorMap &map, u32 barrier, u32 x, u32 y, u32 z, u32 u, u32 v) {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(to),
-                 "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(u), "r"(v)
-                 : "memory");
-}
-
-__device__ __forceinline__ float4 load_shared_4(u32 address) {
-    float4 v;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
-    return v;
-}
-__device__ __forceinline__ void store_shared_4(u32 address, uint4 v) {
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-}
-
-__device__ __forceinline__ u32 round_tf32(float x) {
-    u32 rounded;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
-    return rounded;
-}
 __device__ __forceinline__ uint4 round_tf32(float4 v) {
     return make_uint4(round_tf32(v.x), round_tf32(v.y), round_tf32(v.z), round_tf32(v.w));
-}
-
-// D[64, 192] (+)= A.B over 8 k. A: either a descriptor, or registers that hold rows g and g + 8 of columns t and t + 4.
-__device__ __forceinline__ void wgmma_tf32(float (&d)[96], u64 a, u64 b, u32 accumulate) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {" D96 "}, %96, %97, p, 1, 1;\n}\n"
-                 : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
-                 : "l"(a), "l"(b), "r"(accumulate));
-}
-__device__ __forceinline__ void wgmma_tf32(float (&d)[96], const u32 (&a)[4], u64 b, u32 accumulate) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %101, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {" D96 "}, {%96, %97, %98, %99}, %100, p, 1, 1;\n}\n"
-                 : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
 }
 
 // Transposes a panel, 32 k by 32 columns, in place; by one warp, in four passes that each take 16 squares of 4 by 4, two lanes
@@ -125,10 +80,10 @@ __device__ __forceinline__ void transpose(u32 from, u32 to, u32 flip_2, u32 flip
         if (pass == 3) from ^= 32, to -= flip_2;
         float2 v[4];
 #pragma unroll
-        for (u32 i = 0; i < 4; ++i) v[i] = load_shared((from ^ i * 16) + i * 128);
+        for (u32 i = 0; i < 4; ++i) v[i] = load_shared<float2>((from ^ i * 16) + i * 128);
         __syncwarp();
-        store_shared_4(to, round_tf32(make_float4(v[0].x, v[1].x, v[2].x, v[3].x)));
-        store_shared_4((to ^ 16) + 128, round_tf32(make_float4(v[0].y, v[1].y, v[2].y, v[3].y)));
+        store_shared(to, round_tf32(make_float4(v[0].x, v[1].x, v[2].x, v[3].x)));
+        store_shared((to ^ 16) + 128, round_tf32(make_float4(v[0].y, v[1].y, v[2].y, v[3].y)));
     }
 }
 
@@ -158,12 +113,12 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
     __syncthreads();
 
     if (warpgroup == 2) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        give_registers<24>();
         Cursor<STAGES> stage;
         if (warp == 8 && lane == 0) {
             // Fills the ring with the operands of one tile after the other.
             for (u32 unit = blockIdx.x; unit < schedule.count; unit += gridDim.x) {
-                const Tile t = schedule.tile(unit, 0);
+                const Tile t = schedule.tile(unit);
                 for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
                     const u32 full = base + FULL + 8 * stage.slot, b = base + stage.slot * STAGE_BYTES, a = b + B_BYTES;
                     barrier_wait(base + EMPTY + 8 * stage.slot, stage.phase ^ 1);
@@ -183,7 +138,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
         } else if (TRANSPOSES && warp > 8) {
             u32 steps = 0;
             for (u32 unit = blockIdx.x; unit < schedule.count; unit += gridDim.x) {
-                const Tile t = schedule.tile(unit, 0);
+                const Tile t = schedule.tile(unit);
                 steps += t.k_end - t.k_begin;
             }
             // The square's place in units of 4 k and of 4 columns, and the lane's half of it.
@@ -204,7 +159,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
             }
         }
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        take_registers<240>();
         // Unless TOGETHER, the two warpgroups take the tiles in turn: one multiplies while the other finishes its tile.
         float acc[2][96]; // two blocks of 64 columns of the result
         Cursor<STAGES> stage;
@@ -217,7 +172,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
         const u32 fragments = base + (TOGETHER * warpgroup * 4 + warp % 4) * PANEL_BYTES;
 
         for (u32 unit = blockIdx.x, turn = 0; unit < schedule.count; unit += gridDim.x, ++turn) {
-            const Tile t = schedule.tile(unit, 0);
+            const Tile t = schedule.tile(unit);
             if (!TOGETHER && turn % 2 != warpgroup) {
                 stage.skip(t.k_end - t.k_begin);
                 continue;
@@ -227,14 +182,15 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
             u32 last = 0;
             for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
                 barrier_wait(base + READY + 8 * stage.slot, stage.phase);
-                const u64 a = a_descriptor + stage.slot * (STAGE_BYTES / 16), b = b_descriptor + stage.slot * (STAGE_BYTES / 16);
+                const u64 a = a_descriptor + stage.slot * (STAGE_BYTES / 16);
+                const u64 b = b_descriptor + stage.slot * (STAGE_BYTES / 16);
 #pragma unroll
                 for (u32 kk = 0; kk < TILE_K / 8; ++kk) {
                     const u32 accumulate = kk > 0 || k > t.k_begin;
                     if (FROM_REGISTERS) {
                         const u32 row = kk * 8 + lane % 4, from = fragments + stage.slot * STAGE_BYTES;
-                        const uint4 v = round_tf32(load_shared_4(from + swizzle_128(row, quad)));
-                        const uint4 w = round_tf32(load_shared_4(from + swizzle_128(row + 4, quad)));
+                        const uint4 v = round_tf32(load_shared<float4>(from + swizzle_128(row, quad)));
+                        const uint4 w = round_tf32(load_shared<float4>(from + swizzle_128(row + 4, quad)));
                         const u32 low[4] = {v.x, v.y, w.x, w.y}, high[4] = {v.z, v.w, w.z, w.w};
                         wgmma_fence();
                         wgmma_tf32(acc[0], low, a + kk * 2, accumulate);
@@ -263,12 +219,12 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
 
             const u32 col = t.col + (TOGETHER * warpgroup * 4 + warp % 4) * 32 + quad * 4;
             if (col >= u32(args.n)) continue;
-            float4 offset = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (HAS_BIAS) offset = *reinterpret_cast<const float4 *>(bias + col);
+            float4 offset = zero4();
+            if (HAS_BIAS) offset = load4(bias + col);
             const u32 row = t.row + pair, rows = u32(args.m);
             u64 at = (t.split * args.m + row) * args.n + col;
 #ifdef COLUMN_SUMS
-            float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            float4 sum = zero4();
 #endif
             constexpr u32 BATCH = 2; // pairs of rows whose extra operand is read at once
 #pragma unroll
@@ -278,7 +234,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
 #pragma unroll
                     for (u32 i = 0; i < BATCH * 2; ++i) {
                         const u32 down = i / 2 * 8 + i % 2;
-                        if (row + first * 8 + down < rows) e[i / 2][i % 2] = *reinterpret_cast<const float4 *>(extra + at + down * args.n);
+                        if (row + first * 8 + down < rows) e[i / 2][i % 2] = load4(extra + at + down * args.n);
                     }
                 }
 #pragma unroll
@@ -286,23 +242,24 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
                     const u32 j = (first + i / 2) * 4 + i % 2, down = i / 2 * 8 + i % 2;
                     if (row + first * 8 + down >= rows) continue;
                     float4 v = make_float4(acc[0][j], acc[0][j + 2], acc[1][j], acc[1][j + 2]);
-                    float4 *to = reinterpret_cast<float4 *>(out + at + down * args.n);
+                    float *to = out + at + down * args.n;
                     const float4 x = e[i / 2][i % 2];
-                    if (HAS_BIAS) v.x += offset.x, v.y += offset.y, v.z += offset.z, v.w += offset.w;
-                    if (EPILOGUE == 3) v.x += x.x, v.y += x.y, v.z += x.z, v.w += x.w;
-                    if (EPILOGUE == 4) v.x *= gelu_grad(x.x), v.y *= gelu_grad(x.y), v.z *= gelu_grad(x.z), v.w *= gelu_grad(x.w);
+                    if (HAS_BIAS) v = v + offset;
+                    if (EPILOGUE == 3) v = v + x;
+                    if (EPILOGUE == 4) v.x *= gelu_derivative(x.x), v.y *= gelu_derivative(x.y), v.z *= gelu_derivative(x.z), v.w *= gelu_derivative(x.w);
 #ifdef COLUMN_SUMS
-                    sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+                    sum = sum + v;
 #endif
                     // One addition per element, so the result does not depend on any order.
                     if (EPILOGUE == 5)
                         asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
-                    else *to = v;
+                    else store4(to, v);
                     if (EPILOGUE == 2)
-                        *reinterpret_cast<float4 *>(extra + at + down * args.n) = make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w));
+                        store4(extra + at + down * args.n, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
                 }
                 at += BATCH * 8 * args.n;
-                asm volatile("" : "+l"(at)); // else all the addresses are computed in advance, and take too many registers
+                // Else all the addresses are computed in advance, and take too many registers.
+                asm volatile("" : "+l"(at));
             }
 #ifdef COLUMN_SUMS
 #pragma unroll
@@ -310,7 +267,7 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
                 sum.x += __shfl_xor_sync(~0u, sum.x, apart), sum.y += __shfl_xor_sync(~0u, sum.y, apart);
                 sum.z += __shfl_xor_sync(~0u, sum.z, apart), sum.w += __shfl_xor_sync(~0u, sum.w, apart);
             }
-            if (pair == 0) *reinterpret_cast<float4 *>(column_sums + t.row / TILE_M * args.n + col) = sum;
+            if (pair == 0) store4(column_sums + t.row / TILE_M * args.n + col, sum);
 #endif
         }
     }

@@ -4,15 +4,14 @@
 //          OUTPUT_F32      forward: y is f32, else bf16
 //          UPSTREAM_F32    backward: dy is f32, else bf16
 //          ADD_RESIDUAL    backward: `residual` is added to the result, else it is not read
-//          COPY_BF16       backward: also writes the bf16 copy of dx and the partial column sums of dx
 //
 // layer_norm_forward(x, gain, offset, y, mean, rstd, {rows})
 //     a warp a row: grid ceil(rows / 4), block 128.
-// layer_norm_backward(dy, x, gain, mean, rstd, residual, dx, dx_bf16, gain_partials, offset_partials, dx_partials, {rows})
+// layer_norm_backward(dy, x, gain, mean, rstd, residual, dx, unused, gain_partials, offset_partials, unused, {rows})
 //     block BACKWARD_THREADS = CHANNELS / 4 rounded up to 32; any grid G >= 1, best BACKWARD_BLOCKS a multiprocessor.
 //     The partials are f32 [G, CHANNELS], every element written; the sums over their rows (sum_rows in columns.cu) are the
-//     gradients of gain and offset and the column sums of dx, which are the bias gradient of the projection that x ends
-//     with. dx may be `residual`. Buffers that the defines leave unused may be any valid pointer.
+//     gradients of gain and offset. dx may be `residual`. `residual` without ADD_RESIDUAL, and what is unused, may be any
+//     valid pointer.
 
 constexpr float EPSILON = 1e-5f;
 
@@ -39,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS)
                        const __grid_constant__ Args args) {
     constexpr int QUADS = (CHANNELS + 127) / 128; // groups of four channels a lane holds
     const int lane = threadIdx.x % 32;
-    const u64 row = (u64)blockIdx.x * FORWARD_WARPS + threadIdx.x / 32;
+    const u64 row = u64(blockIdx.x) * FORWARD_WARPS + threadIdx.x / 32;
     if (row >= args.rows) return;
 
     float4 v[QUADS];
@@ -57,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS)
 #pragma unroll
     for (int i = 0; i < QUADS; ++i) {
         if (128 * i + 4 * lane >= CHANNELS) break;
-        v[i] = make_float4(v[i].x - mean, v[i].y - mean, v[i].z - mean, v[i].w - mean);
+        v[i] = v[i] - mean;
         squares += sum4(v[i] * v[i]);
     }
     const float rstd = rsqrtf(warp_sum(squares) * (1.f / CHANNELS) + EPSILON);
@@ -66,8 +65,7 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS)
     for (int i = 0; i < QUADS; ++i) {
         const int channel = 128 * i + 4 * lane;
         if (channel >= CHANNELS) break;
-        const float4 scaled = make_float4(v[i].x * rstd, v[i].y * rstd, v[i].z * rstd, v[i].w * rstd);
-        store4(y + row * CHANNELS + channel, scaled * load4(gain + channel) + load4(offset + channel));
+        store4(y + row * CHANNELS + channel, v[i] * rstd * load4(gain + channel) + load4(offset + channel));
     }
     if (lane == 0) {
         mean_out[row] = mean;
@@ -84,8 +82,8 @@ constexpr int BACKWARD_THREADS = 32 * BACKWARD_WARPS;
 extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
     layer_norm_backward(const Upstream *__restrict__ dy, const float *__restrict__ x, const float *__restrict__ gain,
                         const float *__restrict__ mean, const float *__restrict__ rstd, const float *residual, float *dx,
-                        bf16 *__restrict__ dx_bf16, float *__restrict__ gain_partials,
-                        float *__restrict__ offset_partials, float *__restrict__ dx_partials,
+                        const void *, float *__restrict__ gain_partials,
+                        float *__restrict__ offset_partials, const void *,
                         const __grid_constant__ Args args) {
     // The sums of two successive groups of rows, so that one barrier a group is enough.
     __shared__ float2 scratch[2][BACKWARD_WARPS][BACKWARD_ROWS];
@@ -95,11 +93,8 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
     const float4 weight = active ? load4(gain + channel) : zero4();
 
     float4 d_gain = zero4(), d_offset = zero4();
-#ifdef COPY_BF16
-    float4 d_bias = zero4();
-#endif
     int phase = 0;
-    for (u64 first = (u64)blockIdx.x * BACKWARD_ROWS; first < args.rows; first += (u64)gridDim.x * BACKWARD_ROWS) {
+    for (u64 first = u64(blockIdx.x) * BACKWARD_ROWS; first < args.rows; first += u64(gridDim.x) * BACKWARD_ROWS) {
         float4 upstream[BACKWARD_ROWS], normal[BACKWARD_ROWS];
         float scale[BACKWARD_ROWS];
 #ifdef ADD_RESIDUAL
@@ -120,8 +115,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
             const bool valid = first + r < args.rows;
             const float shift = valid ? mean[first + r] : 0.f;
             scale[r] = valid ? rstd[first + r] : 0.f;
-            normal[r] = make_float4((normal[r].x - shift) * scale[r], (normal[r].y - shift) * scale[r],
-                                    (normal[r].z - shift) * scale[r], (normal[r].w - shift) * scale[r]);
+            normal[r] = (normal[r] - shift) * scale[r];
             d_gain = d_gain + upstream[r] * normal[r];
             d_offset = d_offset + upstream[r];
             upstream[r] = upstream[r] * weight;
@@ -149,18 +143,11 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
 #endif
             const u64 at = (first + r) * CHANNELS + channel;
             store4(dx + at, out);
-#ifdef COPY_BF16
-            store4(dx_bf16 + at, out);
-            d_bias = d_bias + out;
-#endif
         }
         phase ^= 1;
     }
     if (!active) return;
-    const u64 at = (u64)blockIdx.x * CHANNELS + channel;
+    const u64 at = u64(blockIdx.x) * CHANNELS + channel;
     store4(gain_partials + at, d_gain);
     store4(offset_partials + at, d_offset);
-#ifdef COPY_BF16
-    store4(dx_partials + at, d_bias);
-#endif
 }

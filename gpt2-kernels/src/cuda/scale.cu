@@ -23,10 +23,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     scale(Element *x, const float *__restrict__ factor, const __grid_constant__ Args args) {
     const float f = *factor;
     if (f == 1.f) return;
-    const u64 first = (u64)blockIdx.x * 4 * THREADS * BATCH + 4 * threadIdx.x;
+    const u64 first = u64(blockIdx.x) * 4 * THREADS * BATCH + 4 * threadIdx.x;
 #pragma unroll
     for (int i = 0; i < BATCH; ++i) {
         const u64 at = first + 4 * THREADS * i;
-        if (at < args.count) store4(x + at, load4(x + at) * make_float4(f, f, f, f));
+        if (at < args.count) store4(x + at, load4(x + at) * f);
     }
 }

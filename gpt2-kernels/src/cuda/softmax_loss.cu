@@ -1,4 +1,5 @@
-// Cross-entropy and its derivative, in place of the logits. Follows elementwise.cuh.
+// Cross-entropy and its derivative, in place of the logits. Follows elementwise.cuh, warp.cuh
+// and hopper.cuh.
 //
 // Defines: LOSS_ONLY   the logits are only read
 //
@@ -15,52 +16,44 @@
 
 constexpr int SOFTMAX_THREADS = 512;
 constexpr int WARPS = SOFTMAX_THREADS / 32;
-constexpr float LOG2_E = 1.4426950408889634f;
 
 struct SoftmaxArgs {
     u64 rows, columns, vocabulary;
     double scale;
 };
 
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
+// NaN where one of the two is.
+__device__ __forceinline__ float max_nan(float a, float b) {
+    float c;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
 }
-
-__device__ __forceinline__ unsigned max_pair(unsigned a, unsigned b) {
-    unsigned c;
+__device__ __forceinline__ u32 max_pair(u32 a, u32 b) {
+    u32 c;
     asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
     return c;
 }
 
 // Copies `bytes` (a multiple of 16) from global to shared memory, on Hopper and later with the bulk copy engine.
-__device__ __forceinline__ void load_row(void *shared, const void *global, unsigned bytes) {
+__device__ __forceinline__ void load_row(void *shared, const void *global, u32 bytes) {
 #if __CUDA_ARCH__ < 900
 #pragma unroll 8
-    for (unsigned i = threadIdx.x; i < bytes / 16; i += SOFTMAX_THREADS)
+    for (u32 i = threadIdx.x; i < bytes / 16; i += SOFTMAX_THREADS)
         static_cast<uint4 *>(shared)[i] = static_cast<const uint4 *>(global)[i];
     __syncthreads();
 #else
     __shared__ u64 arrival;
-    constexpr unsigned PIECE = 16384;
-    const unsigned barrier = __cvta_generic_to_shared(&arrival);
+    constexpr u32 PIECE = 16384;
+    const u32 barrier = shared_address(&arrival);
     if (threadIdx.x == 0) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier));
-        asm volatile("fence.mbarrier_init.release.cluster;");
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-        for (unsigned at = 0; at < bytes; at += PIECE) {
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                             (unsigned)__cvta_generic_to_shared(shared) + at),
-                         "l"(__cvta_generic_to_global((const char *)global + at)), "r"(min(PIECE, bytes - at)), "r"(barrier)
-                         : "memory");
-        }
+        barrier_init(barrier, 1);
+        barrier_init_fence();
+        barrier_expect(barrier, bytes);
+        for (u32 at = 0; at < bytes; at += PIECE)
+            bulk_load(shared_address(shared) + at, __cvta_generic_to_global(static_cast<const u8 *>(global) + at), min(PIECE, bytes - at), barrier);
     }
     __syncthreads();
-    asm volatile("{\n\t.reg .pred done;\n"
-                 "wait: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], 0;\n\t"
-                 "@!done bra wait;\n\t}" ::"r"(barrier)
-                 : "memory");
+    barrier_wait(barrier, 0);
 #endif
 }
 
@@ -71,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
     __shared__ float warp_max[WARPS], warp_total[WARPS];
     const int columns = args.columns, groups = columns / 8;
     const int target = targets[blockIdx.x];
-    bf16 *const global_row = logits + (u64)blockIdx.x * columns;
+    bf16 *const global_row = logits + u64(blockIdx.x) * columns;
 
     load_row(row, global_row, 2 * columns);
     if ((int)args.vocabulary < columns) {
@@ -81,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
         __syncthreads();
     }
 
-    unsigned pair = 0xff80ff80u;
+    u32 pair = 0xff80ff80u;
 #pragma unroll 4
     for (int i = threadIdx.x; i < groups; i += SOFTMAX_THREADS) {
         const uint4 v = row[i];
@@ -94,13 +87,13 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
     __syncthreads();
     float maximum = warp_max[0];
 #pragma unroll
-    for (int w = 1; w < WARPS; ++w) asm("max.NaN.f32 %0, %0, %1;" : "+f"(maximum) : "f"(warp_max[w]));
+    for (int w = 1; w < WARPS; ++w) maximum = max_nan(maximum, warp_max[w]);
 
     float sum = 0.f;
 #pragma unroll 2
     for (int i = threadIdx.x; i < groups; i += SOFTMAX_THREADS) {
         const uint4 v = row[i];
-        const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
+        const u32 pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             sum += exp2_fast((bf16_low(pairs[j]) - maximum) * LOG2_E) + exp2_fast((bf16_high(pairs[j]) - maximum) * LOG2_E);
@@ -117,19 +110,19 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
 #pragma unroll 2
     for (int i = threadIdx.x; i < groups; i += SOFTMAX_THREADS) {
         const uint4 v = row[i];
-        const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
+        const u32 pairs[4] = {v.x, v.y, v.z, v.w};
         float d[8];
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             d[2 * j] = exp2_fast((bf16_low(pairs[j]) - maximum) * LOG2_E) * factor;
             d[2 * j + 1] = exp2_fast((bf16_high(pairs[j]) - maximum) * LOG2_E) * factor;
         }
-        reinterpret_cast<uint4 *>(global_row)[i] = make_uint4(bf16_pair(d[0], d[1]), bf16_pair(d[2], d[3]),
-                                                              bf16_pair(d[4], d[5]), bf16_pair(d[6], d[7]));
+        reinterpret_cast<uint4 *>(global_row)[i] = make_uint4(bf16_pack(d[0], d[1]), bf16_pack(d[2], d[3]),
+                                                              bf16_pack(d[4], d[5]), bf16_pack(d[6], d[7]));
     }
     if (threadIdx.x == target / 8 % SOFTMAX_THREADS) { // the thread that has just written this group
         const float logit = bf16_low(reinterpret_cast<const bf16 *>(row)[target]);
-        global_row[target] = bf16_pair(exp2_fast((logit - maximum) * LOG2_E) * factor - scale, 0.f);
+        global_row[target] = bf16_pack(exp2_fast((logit - maximum) * LOG2_E) * factor - scale, 0.f);
     }
 #endif
 }
@@ -141,17 +134,17 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
     const int vocabulary = args.vocabulary, target = targets[blockIdx.x];
     float *const row = logits + blockIdx.x * args.columns;
 
-    float maximum = __int_as_float(0xff800000);
+    float maximum = NEGATIVE_INFINITY;
 #pragma unroll 4
     for (int i = threadIdx.x; i < vocabulary; i += SOFTMAX_THREADS)
-        asm("max.NaN.f32 %0, %0, %1;" : "+f"(maximum) : "f"(row[i]));
+        maximum = max_nan(maximum, row[i]);
 #pragma unroll
     for (int mask = 16; mask > 0; mask >>= 1)
-        asm("max.NaN.f32 %0, %0, %1;" : "+f"(maximum) : "f"(__shfl_xor_sync(~0u, maximum, mask)));
+        maximum = max_nan(maximum, __shfl_xor_sync(~0u, maximum, mask));
     if (threadIdx.x % 32 == 0) warp_max[threadIdx.x / 32] = maximum;
     __syncthreads();
 #pragma unroll
-    for (int w = 0; w < WARPS; ++w) asm("max.NaN.f32 %0, %0, %1;" : "+f"(maximum) : "f"(warp_max[w]));
+    for (int w = 0; w < WARPS; ++w) maximum = max_nan(maximum, warp_max[w]);
 
     float sum = 0.f;
 #pragma unroll 4

@@ -5,8 +5,17 @@ use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 
-const SOURCES: Sources = Sources::new(&[include_str!("../cuda/common.cuh"), include_str!("../cuda/gemm.cu")]);
-const SPLIT_SUM: Sources = Sources::new(&[include_str!("../cuda/gemm_split_sum.cu")]);
+const SOURCES: Sources = Sources::new(&[
+    include_str!("../cuda/common.cuh"),
+    include_str!("../cuda/warp.cuh"),
+    include_str!("../cuda/hopper.cuh"),
+    include_str!("../cuda/gemm_hopper.cuh"),
+    include_str!("../cuda/gemm.cu"),
+]);
+const SPLIT_SUM: Sources = Sources::new(&[
+    include_str!("../cuda/common.cuh"),
+    include_str!("../cuda/gemm_split_sum.cu"),
+]);
 
 /// Widths that the kernels take are multiples of this: a row of 128 bytes.
 pub(super) const PANEL: usize = 64;
@@ -124,7 +133,6 @@ fn launch(
         .define("LAYOUT", layout.code())
         .define("EPILOGUE", code)
         .define("TILE_N", plan.tile_n)
-        .define("CLUSTER", 1)
         .define("STAGES", plan.stages)
         .shared_memory(plan.shared_memory(with_sums));
     if with_sums {

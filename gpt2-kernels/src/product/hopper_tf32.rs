@@ -6,7 +6,13 @@ use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::DType;
 
-const SOURCES: Sources = Sources::new(&[include_str!("../cuda/common.cuh"), include_str!("../cuda/gemm_tf32.cu")]);
+const SOURCES: Sources = Sources::new(&[
+    include_str!("../cuda/common.cuh"),
+    include_str!("../cuda/warp.cuh"),
+    include_str!("../cuda/hopper.cuh"),
+    include_str!("../cuda/gemm_hopper.cuh"),
+    include_str!("../cuda/gemm_tf32.cu"),
+]);
 
 /// Rows of a tile, and what it sums over at a time.
 const TILE_M: usize = 192;

@@ -37,7 +37,12 @@ const STAGES: usize = 3;
 
 /// `bf16` operands.
 pub(super) const BF16: Family = Family {
-    sources: Sources::new(&[include_str!("../cuda/gemm_portable.cu")]),
+    sources: Sources::new(&[
+        include_str!("../cuda/common.cuh"),
+        include_str!("../cuda/warp.cuh"),
+        include_str!("../cuda/gemm_tiled.cuh"),
+        include_str!("../cuda/gemm_portable.cu"),
+    ]),
     entries: ["gemm_portable", "gemm_portable_reduce"],
     threads: TILE * TILE / (2 * WARP_N),
     defines: &[("WARP_N", WARP_N), ("STAGES", STAGES)],
@@ -74,7 +79,12 @@ const THREAD_N: usize = 16;
 
 /// `f32` operands.
 pub(super) const F32: Family = Family {
-    sources: Sources::new(&[include_str!("../cuda/gemm_f32.cu")]),
+    sources: Sources::new(&[
+        include_str!("../cuda/common.cuh"),
+        include_str!("../cuda/warp.cuh"),
+        include_str!("../cuda/gemm_tiled.cuh"),
+        include_str!("../cuda/gemm_f32.cu"),
+    ]),
     entries: ["gemm_f32", "gemm_f32_reduce"],
     threads: TILE * TILE / (8 * THREAD_N),
     defines: &[("THREAD_N", THREAD_N)],
