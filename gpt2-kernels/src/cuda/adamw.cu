@@ -4,18 +4,18 @@
 //     one f32 partial sum of squares a block, from partials[first_partial] on. A tensor takes
 //     ceil(count / SQUARE_CHUNK = 16384) blocks; grid: all of them, block 256.
 // gradient_scale(partials, square_norm, scale, {count, mean_factor, max_norm})
-//     adds up all partials: the squared norm of the gradients as they are -> f32 [1], and the factor that takes them to the
-//     mean and clips them -> f32 [1]: mean_factor * min(1, max_norm / (norm * mean_factor + 1e-6)), no clipping where
-//     max_norm <= 0. A NaN norm gives a NaN factor, an infinite one 0, as in PyTorch. grid 1, block 1024.
+//     adds up all partials: the squared norm of the gradients as they are -> f32 [1], and the factor that takes them to
+//     the mean and clips them -> f32 [1]: mean_factor * min(1, max_norm / (norm * mean_factor + 1e-6)), no clipping
+//     where max_norm <= 0. A NaN norm gives a NaN factor, an infinite one 0, as in PyTorch. grid 1, block 1024.
 // adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15, scale,
 //       {counts[16], first_blocks[16], decays[16], beta1, beta2, epsilon, square_correction, step_size, shrink})
 //     in place, with g' = g * scale[0]:
 //         m = beta1 * m + (1 - beta1) * g',  v = beta2 * v + (1 - beta2) * g'^2,
 //         p = p * (decays ? shrink : 1) - step_size * m / (sqrt(v) / square_correction + epsilon).
-//     The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid: all
-//     of them, block 256.
-// first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has the
-// grid as its first block.
+//     The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
+//     all of them, block 256.
+// first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has
+// the grid as its first block.
 
 constexpr int THREADS = 256;
 
@@ -28,9 +28,8 @@ struct SquareArgs {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    square_sums(
-        PARAMETERS_16(const float *, g), PARAMETERS_16(const float *, h),
-        float *__restrict__ partials, const __grid_constant__ SquareArgs args) {
+    square_sums(PARAMETERS_16(const float *, g), PARAMETERS_16(const float *, h), float *__restrict__ partials,
+                const __grid_constant__ SquareArgs args) {
     const u32 slot = slot_of_block(args.first_blocks);
     const float *gradient = nullptr;
     switch (slot) {
@@ -95,9 +94,8 @@ struct Rule {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    adamw(
-        PARAMETERS_16(float *, p), PARAMETERS_16(const float *, g), PARAMETERS_16(float *, m), PARAMETERS_16(float *, v),
-        const float *__restrict__ scale, const __grid_constant__ AdamwArgs args) {
+    adamw(PARAMETERS_16(float *, p), PARAMETERS_16(const float *, g), PARAMETERS_16(float *, m),
+          PARAMETERS_16(float *, v), const float *__restrict__ scale, const __grid_constant__ AdamwArgs args) {
     const u32 slot = slot_of_block(args.first_blocks);
     float *parameter = nullptr, *m_at = nullptr, *v_at = nullptr;
     const float *gradient = nullptr;
@@ -114,8 +112,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (at >= count) return;
     float4 p = load4(parameter + at), m = load4(m_at + at), v = load4(v_at + at);
     const float4 g = load4(gradient + at);
-    const Rule rule = {*scale, (float)args.beta1, (float)args.beta2, (float)(1. - args.beta1), (float)(1. - args.beta2),
-                       (float)args.epsilon, (float)args.square_correction, (float)args.step_size,
+    const Rule rule = {*scale,
+                       (float)args.beta1,
+                       (float)args.beta2,
+                       (float)(1. - args.beta1),
+                       (float)(1. - args.beta2),
+                       (float)args.epsilon,
+                       (float)args.square_correction,
+                       (float)args.step_size,
                        args.decays[slot] ? (float)args.shrink : 1.f};
     rule.apply(p.x, g.x, m.x, v.x);
     rule.apply(p.y, g.y, m.y, v.y);

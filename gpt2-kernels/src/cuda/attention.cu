@@ -1,11 +1,11 @@
-// Causal multi-head attention with mma.sync, for sm_80 and later, straight from the packed projection. Follows common.cuh and
-// warp.cuh.
+// Causal multi-head attention with mma.sync, for sm_80 and later, straight from the packed projection. Follows
+// common.cuh and warp.cuh.
 //
 // Compile-time: HEAD_SIZE (32, 64 or 128; default 64).
 //
 // Tensors    qkv, d_qkv  bf16 [batch, length, 3, heads, HEAD_SIZE]   (query, key, value side by side)
 //            out, d_out  bf16 [batch, length, heads, HEAD_SIZE]
-//            log_sum     f32  [batch, heads, length]                 (natural log of the sum of exp(score / sqrt(HEAD_SIZE)))
+//            log_sum     f32  [batch, heads, length]    (natural log of the sum of exp(score / sqrt(HEAD_SIZE)))
 //            stats       f32  written by attention_delta: [2, batch * heads, padded], padded = length rounded up to 64
 //
 // attention_forward(qkv, out, log_sum, args{batch, length, heads})
@@ -22,26 +22,26 @@
 #define HEAD_SIZE 64
 #endif
 
-struct AttentionArgs { u64 batch, length, heads; };
+struct AttentionArgs {
+    u64 batch, length, heads;
+};
 
-constexpr u32 CHUNKS = HEAD_SIZE / 8;            // 16-byte pieces of a row
+constexpr u32 CHUNKS = HEAD_SIZE / 8; // 16-byte pieces of a row
 constexpr u32 ROW_BYTES = HEAD_SIZE * 2;
-constexpr u32 KEYS = 64;                         // keys of a tile, forward and for the gradient of queries
-constexpr u32 QUERIES = HEAD_SIZE > 64 ? 32 : 64;   // queries of a tile, for the gradients of keys and values
+constexpr u32 KEYS = 64;                          // keys of a tile, forward and for the gradient of queries
+constexpr u32 QUERIES = HEAD_SIZE > 64 ? 32 : 64; // queries of a tile, for the gradients of keys and values
 constexpr float SCALE = HEAD_SIZE == 32 ? 0.17677669529663687f : HEAD_SIZE == 64 ? 0.125f : 0.08838834764831845f;
 constexpr float SCALE_LOG2 = SCALE * LOG2_E;
 
 // ---- shared memory -------------------------------------------------------------------------------------------------
 
 // Address of a 16-byte chunk; chunks are permuted within rows so that 8 rows of one column touch all banks.
-__device__ __forceinline__ u32 chunk_address(u32 tile, u32 row, u32 chunk)
-{
+__device__ __forceinline__ u32 chunk_address(u32 tile, u32 row, u32 chunk) {
     return tile + row * ROW_BYTES + (chunk ^ (CHUNKS >= 8 ? row % 8 : row / 2 % 4)) * 16;
 }
 // ROWS rows of one head from `first` on; `source` is row 0. Rows beyond the length become zeros.
 template <u32 ROWS, u32 THREADS>
-__device__ __forceinline__ void load_rows(u32 tile, const bf16* source, u64 stride, u32 first, u32 length)
-{
+__device__ __forceinline__ void load_rows(u32 tile, const bf16 *source, u64 stride, u32 first, u32 length) {
 #pragma unroll
     for (u32 i = 0; i < ROWS * CHUNKS / THREADS; ++i) {
         const u32 at = i * THREADS + threadIdx.x, row = at / CHUNKS, chunk = at % CHUNKS;
@@ -53,21 +53,20 @@ __device__ __forceinline__ void load_rows(u32 tile, const bf16* source, u64 stri
 // ---- fragments and products ----------------------------------------------------------------------------------------
 // Accumulator element 4 n + 2 h + e of a thread: row lane / 4 + 8 h of the warp, column 8 n + 2 (lane % 4) + e.
 
-template <u32 N> __device__ __forceinline__ void pack_operand(u32 (&a)[N / 16][4], const float (&sum)[N / 2])
-{
+template <u32 N> __device__ __forceinline__ void pack_operand(u32 (&a)[N / 16][4], const float (&sum)[N / 2]) {
 #pragma unroll
     for (u32 i = 0; i < N / 4; ++i) a[i / 4][i % 4] = bf16_pack(sum[2 * i], sum[2 * i + 1]);
 }
 // 16 rows from `row` on as a left operand.
-__device__ __forceinline__ void load_operand(u32 (&a)[HEAD_SIZE / 16][4], u32 tile, u32 row)
-{
+__device__ __forceinline__ void load_operand(u32 (&a)[HEAD_SIZE / 16][4], u32 tile, u32 row) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
-    for (u32 k = 0; k < HEAD_SIZE / 16; ++k) load_matrices(a[k], chunk_address(tile, row + lane % 16, 2 * k + lane / 16));
+    for (u32 k = 0; k < HEAD_SIZE / 16; ++k)
+        load_matrices(a[k], chunk_address(tile, row + lane % 16, 2 * k + lane / 16));
 }
 // scores = a * tile^T: the rows of the tile are the columns of the result.
-template <u32 N> __device__ __forceinline__ void multiply_scores(float (&scores)[N / 2], const u32 (&a)[HEAD_SIZE / 16][4], u32 tile)
-{
+template <u32 N>
+__device__ __forceinline__ void multiply_scores(float (&scores)[N / 2], const u32 (&a)[HEAD_SIZE / 16][4], u32 tile) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (u32 i = 0; i < N / 2; ++i) scores[i] = 0.0f;
@@ -82,8 +81,8 @@ template <u32 N> __device__ __forceinline__ void multiply_scores(float (&scores)
         }
 }
 // sum += a * tile: the rows of the tile are summed over.
-template <u32 N> __device__ __forceinline__ void multiply_add(float (&sum)[HEAD_SIZE / 2], const u32 (&a)[N / 16][4], u32 tile)
-{
+template <u32 N>
+__device__ __forceinline__ void multiply_add(float (&sum)[HEAD_SIZE / 2], const u32 (&a)[N / 16][4], u32 tile) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (u32 k = 0; k < N / 16; ++k)
@@ -96,9 +95,8 @@ template <u32 N> __device__ __forceinline__ void multiply_add(float (&sum)[HEAD_
         }
 }
 // Writes the warp's 16 rows, scaled and rounded, to rows first.. of `target`, through its rows of a tile.
-__device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)[HEAD_SIZE / 2], float scale_low, float scale_high,
-                                           bf16* target, u64 stride, u32 first, u32 length)
-{
+__device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)[HEAD_SIZE / 2], float scale_low,
+                                           float scale_high, bf16 *target, u64 stride, u32 first, u32 length) {
     const u32 lane = threadIdx.x % 32;
     __syncwarp();
 #pragma unroll
@@ -113,22 +111,22 @@ __device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)
     for (u32 i = 0; i < CHUNKS / 2; ++i) {
         const u32 at = i * 32 + lane, r = at / CHUNKS, chunk = at % CHUNKS;
         const float4 v = load_shared<float4>(chunk_address(tile, row + r, chunk));
-        if (first + r < length) *(float4*)(target + (first + r) * stride + chunk * 8) = v;
+        if (first + r < length) *(float4 *)(target + (first + r) * stride + chunk * 8) = v;
     }
 }
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void __launch_bounds__(256, HEAD_SIZE > 64 ? 1 : 2)
-attention_forward(const bf16* qkv, bf16* out, float* log_sum, const __grid_constant__ AttentionArgs args)
-{
+    attention_forward(const bf16 *qkv, bf16 *out, float *log_sum, const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(128) u8 shared[];
     const u32 query_tile = shared_address(shared), ring = query_tile + 128 * ROW_BYTES;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
     const u32 block = gridDim.x / batch_heads - 1 - blockIdx.x / batch_heads, batch_head = blockIdx.x % batch_heads;
-    const u32 batch = batch_head / heads, head = batch_head % heads, lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16;
+    const u32 batch = batch_head / heads, head = batch_head % heads, lane = threadIdx.x % 32;
+    const u32 row = threadIdx.x / 32 * 16;
     const u64 stride = (u64)heads * HEAD_SIZE;
-    const bf16* const source = qkv + batch * length * 3 * stride + head * HEAD_SIZE;
+    const bf16 *const source = qkv + batch * length * 3 * stride + head * HEAD_SIZE;
     const u32 tiles = min(2 * block + 2, (length + KEYS - 1) / KEYS);
     const auto load = [&](u32 tile) {
         const u32 target = ring + tile % 2 * 2 * KEYS * ROW_BYTES;
@@ -150,8 +148,8 @@ attention_forward(const bf16* qkv, bf16* out, float* log_sum, const __grid_const
         __syncthreads();
         if (tile == 0) load_operand(query, query_tile, row);
         if (tile + 1 < tiles) load(tile + 1);
-        const int limit = block * 128 + row + lane / 4 - tile * KEYS;        // last visible column of the thread's first row
-        if ((int)(block * 128 + row + 15 - tile * KEYS) < 0) continue;       // nothing visible to this warp
+        const int limit = block * 128 + row + lane / 4 - tile * KEYS;  // last visible column of the thread's first row
+        if ((int)(block * 128 + row + 15 - tile * KEYS) < 0) continue; // nothing visible to this warp
         const u32 keys = ring + tile % 2 * 2 * KEYS * ROW_BYTES;
         multiply_scores<KEYS>(scores, query, keys);
         if (block * 128 + row < tile * KEYS + KEYS - 1) {
@@ -168,11 +166,15 @@ attention_forward(const bf16* qkv, bf16* out, float* log_sum, const __grid_const
             top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 2));
         }
         if (__any_sync(~0u, top[0] > maximum[0] || top[1] > maximum[1])) {
-            const float keep[2] = {exp2_fast((maximum[0] - top[0]) * SCALE_LOG2), exp2_fast((maximum[1] - top[1]) * SCALE_LOG2)};
+            const float keep[2] = {exp2_fast((maximum[0] - top[0]) * SCALE_LOG2),
+                                   exp2_fast((maximum[1] - top[1]) * SCALE_LOG2)};
 #pragma unroll
             for (u32 i = 0; i < HEAD_SIZE / 2; ++i) sum[i] *= keep[i / 2 % 2];
 #pragma unroll
-            for (u32 h = 0; h < 2; ++h) { maximum[h] = top[h]; total[h] *= keep[h]; }
+            for (u32 h = 0; h < 2; ++h) {
+                maximum[h] = top[h];
+                total[h] *= keep[h];
+            }
         }
 #pragma unroll
         for (u32 i = 0; i < KEYS / 2; ++i) {
@@ -189,31 +191,37 @@ attention_forward(const bf16* qkv, bf16* out, float* log_sum, const __grid_const
         total[h] += __shfl_xor_sync(~0u, total[h], 1);
         total[h] += __shfl_xor_sync(~0u, total[h], 2);
         const u32 at = first + lane / 4 + 8 * h;
-        if (lane % 4 == 0 && at < length) log_sum[(u64)batch_head * length + at] = maximum[h] * SCALE + __logf(total[h]);
+        if (lane % 4 == 0 && at < length)
+            log_sum[(u64)batch_head * length + at] = maximum[h] * SCALE + __logf(total[h]);
     }
-    store_rows(query_tile, row, sum, 1.0f / total[0], 1.0f / total[1], out + batch * length * stride + head * HEAD_SIZE, stride, first, length);
+    store_rows(query_tile, row, sum, 1.0f / total[0], 1.0f / total[1], out + batch * length * stride + head * HEAD_SIZE,
+               stride, first, length);
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------
-// Seven products instead of five: gradients of keys and values sum over queries, the gradient of queries over keys, each
-// in registers of its own block, so no partial sums pass through memory. With p = exp2(score * SCALE_LOG2 - stats[0]),
-// dv = p^T d_out, dp = d_out v^T, ds = p * (dp - stats[1]), dk = SCALE ds^T q, dq = SCALE ds k.
+// Seven products instead of five: gradients of keys and values sum over queries, the gradient of queries over keys,
+// each in registers of its own block, so no partial sums pass through memory. With
+// p = exp2(score * SCALE_LOG2 - stats[0]), dv = p^T d_out, dp = d_out v^T, ds = p * (dp - stats[1]),
+// dk = SCALE ds^T q, dq = SCALE ds k.
 
 extern "C" __global__ void __launch_bounds__(128, 2)
-attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, bf16* d_qkv, const __grid_constant__ AttentionArgs args)
-{
+    attention_backward_keys(const bf16 *qkv, const bf16 *d_out, const float *stats, bf16 *d_qkv,
+                            const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(128) u8 shared[];
     const u32 key_tile = shared_address(shared), value_tile = key_tile + 64 * ROW_BYTES;
     const u32 ring = value_tile + 64 * ROW_BYTES, ring_stats = ring + 4 * QUERIES * ROW_BYTES;
-    const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads, padded = gridDim.x / batch_heads * 64;
+    const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
+    const u32 padded = gridDim.x / batch_heads * 64;
     const u32 block = blockIdx.x / batch_heads, batch_head = blockIdx.x % batch_heads;
-    const u32 batch = batch_head / heads, head = batch_head % heads, lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16;
+    const u32 batch = batch_head / heads, head = batch_head % heads, lane = threadIdx.x % 32;
+    const u32 row = threadIdx.x / 32 * 16;
     const u64 stride = (u64)heads * HEAD_SIZE, offset = batch * length * 3 * stride + head * HEAD_SIZE;
-    const bf16* const source = qkv + offset;
-    const bf16* const gradient = d_out + batch * length * stride + head * HEAD_SIZE;
+    const bf16 *const source = qkv + offset;
+    const bf16 *const gradient = d_out + batch * length * stride + head * HEAD_SIZE;
     const u32 begin = block * 64 / QUERIES, end = (length + QUERIES - 1) / QUERIES;
     const auto load = [&](u32 tile) {
-        const u32 target = ring + tile % 2 * 2 * QUERIES * ROW_BYTES, part = threadIdx.x / (QUERIES / 4), chunk = threadIdx.x % (QUERIES / 4);
+        const u32 target = ring + tile % 2 * 2 * QUERIES * ROW_BYTES, part = threadIdx.x / (QUERIES / 4);
+        const u32 chunk = threadIdx.x % (QUERIES / 4);
         load_rows<QUERIES, 128>(target, source, 3 * stride, tile * QUERIES, length);
         load_rows<QUERIES, 128>(target + QUERIES * ROW_BYTES, gradient, stride, tile * QUERIES, length);
         if (part < 2)
@@ -233,17 +241,22 @@ attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, 
     for (u32 tile = begin; tile < end; ++tile) {
         copies_wait<0>();
         __syncthreads();
-        if (tile == begin) { load_operand(key, key_tile, row); load_operand(value, value_tile, row); }
+        if (tile == begin) {
+            load_operand(key, key_tile, row);
+            load_operand(value, value_tile, row);
+        }
         if (tile + 1 < end) load(tile + 1);
-        const u32 queries = ring + tile % 2 * 2 * QUERIES * ROW_BYTES, statistics = ring_stats + tile % 2 * 2 * QUERIES * 4 + lane % 4 * 8;
+        const u32 queries = ring + tile % 2 * 2 * QUERIES * ROW_BYTES;
+        const u32 statistics = ring_stats + tile % 2 * 2 * QUERIES * 4 + lane % 4 * 8;
         multiply_scores<QUERIES>(p, key, queries);
 #pragma unroll
         for (u32 n = 0; n < QUERIES / 8; ++n) {
             const float2 shift = load_shared<float2>(statistics + n * 32);
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i) p[4 * n + i] = exp2_fast(p[4 * n + i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
+            for (u32 i = 0; i < 4; ++i)
+                p[4 * n + i] = exp2_fast(p[4 * n + i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
         }
-        const int limit = block * 64 + row + lane / 4 - tile * QUERIES;      // first column that sees the thread's first row
+        const int limit = block * 64 + row + lane / 4 - tile * QUERIES; // first column that sees the thread's first row
         if (block * 64 + row + 15 > tile * QUERIES) {
 #pragma unroll
             for (int i = 0; i < (int)QUERIES / 2; ++i)
@@ -268,16 +281,18 @@ attention_backward_keys(const bf16* qkv, const bf16* d_out, const float* stats, 
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
-attention_backward_queries(const bf16* qkv, const bf16* d_out, const float* stats, bf16* d_qkv, const __grid_constant__ AttentionArgs args)
-{
+    attention_backward_queries(const bf16 *qkv, const bf16 *d_out, const float *stats, bf16 *d_qkv,
+                               const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(128) u8 shared[];
     const u32 query_tile = shared_address(shared), gradient_tile = query_tile + 64 * ROW_BYTES;
     const u32 ring = gradient_tile + 64 * ROW_BYTES;
-    const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads, padded = gridDim.x / batch_heads * 64;
+    const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
+    const u32 padded = gridDim.x / batch_heads * 64;
     const u32 block = gridDim.x / batch_heads - 1 - blockIdx.x / batch_heads, batch_head = blockIdx.x % batch_heads;
-    const u32 batch = batch_head / heads, head = batch_head % heads, lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16;
+    const u32 batch = batch_head / heads, head = batch_head % heads, lane = threadIdx.x % 32;
+    const u32 row = threadIdx.x / 32 * 16;
     const u64 stride = (u64)heads * HEAD_SIZE, offset = batch * length * 3 * stride + head * HEAD_SIZE;
-    const bf16* const source = qkv + offset;
+    const bf16 *const source = qkv + offset;
     const auto load = [&](u32 tile) {
         const u32 target = ring + tile % 2 * 2 * KEYS * ROW_BYTES;
         load_rows<KEYS, 128>(target, source + stride, 3 * stride, tile * KEYS, length);
@@ -302,7 +317,10 @@ attention_backward_queries(const bf16* qkv, const bf16* d_out, const float* stat
     for (u32 tile = 0; tile <= block; ++tile) {
         copies_wait<0>();
         __syncthreads();
-        if (tile == 0) { load_operand(query, query_tile, row); load_operand(gradient, gradient_tile, row); }
+        if (tile == 0) {
+            load_operand(query, query_tile, row);
+            load_operand(gradient, gradient_tile, row);
+        }
         if (tile < block) load(tile + 1);
         const u32 keys = ring + tile % 2 * 2 * KEYS * ROW_BYTES;
         multiply_scores<KEYS>(p, query, keys);

@@ -14,13 +14,14 @@
 #define HEAD_SIZE 64
 #endif
 
-struct AttentionArgs { u64 batch, length, heads; };
+struct AttentionArgs {
+    u64 batch, length, heads;
+};
 
 extern "C" __global__ void __launch_bounds__(256)
-attention_delta(const uint4* out, const uint4* d_out, const float* log_sum, float* stats,
-                const __grid_constant__ AttentionArgs args)
-{
-    constexpr int LANES = HEAD_SIZE / 8;         // threads per row, 16 bytes each
+    attention_delta(const uint4 *out, const uint4 *d_out, const float *log_sum, float *stats,
+                    const __grid_constant__ AttentionArgs args) {
+    constexpr int LANES = HEAD_SIZE / 8; // threads per row, 16 bytes each
     constexpr int ROWS = 64;
     constexpr int STEPS = ROWS * LANES / 256;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
@@ -28,7 +29,7 @@ attention_delta(const uint4* out, const uint4* d_out, const float* log_sum, floa
     const u32 head = blockIdx.x / blocks, first = blockIdx.x % blocks * ROWS;
     const u32 lane = threadIdx.x % LANES;
 
-    if (blockIdx.x == 0 && threadIdx.x == 0) ((u32*)stats)[2 * (u64)batch_heads * padded] = 0;
+    if (blockIdx.x == 0 && threadIdx.x == 0) ((u32 *)stats)[2 * (u64)batch_heads * padded] = 0;
 
 #pragma unroll
     for (int step = 0; step < STEPS; ++step) {

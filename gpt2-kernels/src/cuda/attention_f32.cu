@@ -9,8 +9,8 @@
 //   PASS 1  attention_f32_backward_query  const float *qkv, const float *out, const float *d_out, const float *log_sum,
 //                                         float *delta [B, H, T], float *d_qkv [B, T, 3C], Args
 //           Writes the queries' third of d_qkv, and delta (the sum over a head of d_out * out), scratch for pass 2.
-//   PASS 2  attention_f32_backward_key    const float *qkv, const float *d_out, const float *log_sum, const float *delta,
-//                                         float *d_qkv, Args
+//   PASS 2  attention_f32_backward_key    const float *qkv, const float *d_out, const float *log_sum,
+//                                         const float *delta, float *d_qkv, Args
 //           Writes the keys' and values' thirds of d_qkv. Runs after pass 1.
 //
 //   Args {batch, heads, tokens}
@@ -35,24 +35,21 @@ constexpr int COLUMNS = 64;
 constexpr int THREADS = 128;
 constexpr int LANES_N = 8, LANES_M = 4;
 constexpr int WARP_ROWS = ROWS / (THREADS / 32);
-constexpr int RM = WARP_ROWS / LANES_M;  // rows per thread
-constexpr int CN = COLUMNS / LANES_N;    // columns of a score tile per thread
-constexpr int DN = D / LANES_N;          // columns of an output tile per thread, in fours
+constexpr int RM = WARP_ROWS / LANES_M; // rows per thread
+constexpr int CN = COLUMNS / LANES_N;   // columns of a score tile per thread
+constexpr int DN = D / LANES_N;         // columns of an output tile per thread, in fours
 
 // Tiles lie in shared memory row by row, in groups of four floats whose order is permuted by the row, so that
 // the rows a warp reads together lie in different banks: the offset of a group is combined with one of these.
-__device__ __forceinline__ constexpr int tile_swap(int row) {
-    return row % 8 * 4;
-}
-__device__ __forceinline__ constexpr int score_swap(int row) {
-    return row * LANES_N % 32;
-}
+__device__ __forceinline__ constexpr int tile_swap(int row) { return row % 8 * 4; }
+__device__ __forceinline__ constexpr int score_swap(int row) { return row * LANES_N % 32; }
 
 // Where this thread stands in its warp and its block.
 struct Place {
     int lane_m, lane_n, warp_row;
     __device__ Place() {
-        // Neighbouring lanes share rows and lanes two apart share columns: 16-byte shared loads then take two passes, not four.
+        // Neighbouring lanes share rows and lanes two apart share columns: 16-byte shared loads then take two passes,
+        // not four.
         int lane = threadIdx.x % 32;
         lane_m = (lane >> 1 & 1) | lane >> 4 << 1;
         lane_n = (lane & 1) | (lane >> 2 & 3) << 1;
@@ -64,8 +61,7 @@ struct Place {
 };
 
 // The sum or the maximum over the lanes that share a row, in a fixed order.
-template <typename Operation>
-__device__ __forceinline__ float over_row(float x, Operation operation) {
+template <typename Operation> __device__ __forceinline__ float over_row(float x, Operation operation) {
     x = operation(x, __shfl_xor_sync(~0u, x, 1));
     x = operation(x, __shfl_xor_sync(~0u, x, 4));
     return operation(x, __shfl_xor_sync(~0u, x, 8));
@@ -91,15 +87,14 @@ __device__ __forceinline__ void copy_tile(float *tile, const float *head, u64 pi
 }
 
 // Waits for all but the last PENDING copies of this block.
-template <int PENDING>
-__device__ __forceinline__ void wait_copies() {
+template <int PENDING> __device__ __forceinline__ void wait_copies() {
     copies_wait<PENDING>();
     __syncthreads();
 }
 
 // s = A . B^T, for the tiles A [ROWS][D] and B [COLUMNS][D].
 __device__ __forceinline__ void scores(float (&s)[RM][CN], const float *a, const float *b, const Place &at) {
-    constexpr int SWAPS = 8 / LANES_M;  // a thread's rows repeat their permutation after this many
+    constexpr int SWAPS = 8 / LANES_M; // a thread's rows repeat their permutation after this many
     a += at.row(0) * D;
     b += at.column(0) * D;
 #pragma unroll
@@ -110,7 +105,8 @@ __device__ __forceinline__ void scores(float (&s)[RM][CN], const float *a, const
     for (int d = 0; d < D; d += 4) {
         float4 x[RM];
 #pragma unroll
-        for (int i = 0; i < RM; i++) x[i] = load4(a + (d ^ tile_swap(at.lane_m) ^ tile_swap(i % SWAPS * LANES_M)) + i * LANES_M * D);
+        for (int i = 0; i < RM; i++)
+            x[i] = load4(a + (d ^ tile_swap(at.lane_m) ^ tile_swap(i % SWAPS * LANES_M)) + i * LANES_M * D);
         const float *from = b + (d ^ tile_swap(at.lane_n));
 #pragma unroll
         for (int j = 0; j < CN; j++) {
@@ -178,20 +174,21 @@ __device__ __forceinline__ void write_rows(float *head, u64 pitch, int first, in
         if (row >= tokens) continue;
 #pragma unroll
         for (int j = 0; j < DN; j += 4)
-            store4(head + row * pitch + at.output_column(j), make_float4(o[i][j], o[i][j + 1], o[i][j + 2], o[i][j + 3]) * factor[i]);
+            store4(head + row * pitch + at.output_column(j),
+                   make_float4(o[i][j], o[i][j + 1], o[i][j + 2], o[i][j + 3]) * factor[i]);
     }
 }
 
 #if PASS == 0
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid_constant__ Args args) {
+    attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid_constant__ Args args) {
     extern __shared__ __align__(1024) float shared[];
     float *query = shared, *key = query + ROWS * D, *value = key + COLUMNS * D, *weights = value + COLUMNS * D;
     const Place at;
     int tokens = (int)args.tokens, head = blockIdx.x % args.heads;
     u64 batch = blockIdx.x / args.heads, channels = args.heads * D, pitch = 3 * channels;
-    int first = (gridDim.y - 1 - blockIdx.y) * ROWS;  // the longest blocks start first
+    int first = (gridDim.y - 1 - blockIdx.y) * ROWS; // the longest blocks start first
     const float *queries = qkv + batch * args.tokens * pitch + head * D;
     const float *keys = queries + channels, *values = keys + channels;
 
@@ -199,14 +196,14 @@ attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid
     copy_tile<COLUMNS>(key, keys, pitch, 0, tokens);
     copy_tile<COLUMNS>(value, values, pitch, 0, tokens);
 
-    float scale = LOG2_E * rsqrtf((float)D);  // scores count powers of two
+    float scale = LOG2_E * rsqrtf((float)D); // scores count powers of two
     float o[RM][DN] = {}, highest[RM], sum[RM];
 #pragma unroll
     for (int i = 0; i < RM; i++) highest[i] = NEGATIVE_INFINITY, sum[i] = 0.0f;
 
     int end = min(first + ROWS, tokens);
     for (int column = 0; column < end; column += COLUMNS) {
-        bool active = column < first + at.warp_row + WARP_ROWS;  // otherwise all of it lies in the warp's future
+        bool active = column < first + at.warp_row + WARP_ROWS; // otherwise all of it lies in the warp's future
         float s[RM][CN];
         wait_copies<1>();
         if (active) scores(s, query, key, at);
@@ -257,15 +254,15 @@ attention_f32_forward(const float *qkv, float *out, float *log_sum, const __grid
 #elif PASS == 1
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_f32_backward_query(const float *qkv, const float *out, const float *d_out, const float *log_sum, float *delta,
-                             float *d_qkv, const __grid_constant__ Args args) {
+    attention_f32_backward_query(const float *qkv, const float *out, const float *d_out, const float *log_sum,
+                                 float *delta, float *d_qkv, const __grid_constant__ Args args) {
     extern __shared__ __align__(1024) float shared[];
     float *query = shared, *slope = query + ROWS * D, *key = slope + ROWS * D, *value = key + COLUMNS * D;
     float *weights = value + COLUMNS * D;
     const Place at;
     int tokens = (int)args.tokens, head = blockIdx.x % args.heads;
     u64 batch = blockIdx.x / args.heads, channels = args.heads * D, pitch = 3 * channels;
-    int first = (gridDim.y - 1 - blockIdx.y) * ROWS;  // the longest blocks start first
+    int first = (gridDim.y - 1 - blockIdx.y) * ROWS; // the longest blocks start first
     const float *queries = qkv + batch * args.tokens * pitch + head * D;
     const float *keys = queries + channels, *values = keys + channels;
     const float *slopes = d_out + batch * args.tokens * channels + head * D;
@@ -287,7 +284,8 @@ attention_f32_backward_query(const float *qkv, const float *out, const float *d_
         if (row < tokens)
 #pragma unroll
             for (int j = 0; j < DN; j += 4) {
-                float4 x = load4(out + row * channels + at.output_column(j)), y = load4(slopes + row * channels + at.output_column(j));
+                float4 x = load4(out + row * channels + at.output_column(j));
+                float4 y = load4(slopes + row * channels + at.output_column(j));
                 dot[i] += x.x * y.x + x.y * y.y + (x.z * y.z + x.w * y.w);
             }
         dot[i] = row_sum(dot[i]);
@@ -336,8 +334,8 @@ attention_f32_backward_query(const float *qkv, const float *out, const float *d_
 #else
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_f32_backward_key(const float *qkv, const float *d_out, const float *log_sum, const float *delta, float *d_qkv,
-                           const __grid_constant__ Args args) {
+    attention_f32_backward_key(const float *qkv, const float *d_out, const float *log_sum, const float *delta,
+                               float *d_qkv, const __grid_constant__ Args args) {
     extern __shared__ __align__(1024) float shared[];
     float *key = shared, *value = key + ROWS * D, *query = value + ROWS * D, *slope = query + COLUMNS * D;
     float *weights = slope + COLUMNS * D;
@@ -359,13 +357,13 @@ attention_f32_backward_key(const float *qkv, const float *d_out, const float *lo
     float scale = rsqrtf((float)D);
     float d_key[RM][DN] = {}, d_value[RM][DN] = {};
     for (int column = start; column < tokens; column += COLUMNS) {
-        bool active = column + COLUMNS > first + at.warp_row;  // otherwise all of it lies in the warp's past
+        bool active = column + COLUMNS > first + at.warp_row; // otherwise all of it lies in the warp's past
         float s[RM][CN], shift[CN], dot[CN];
         copy_tile<COLUMNS>(slope, slopes, channels, column, tokens);
 #pragma unroll
         for (int j = 0; j < CN; j++) {
             int c = column + at.column(j);
-            shift[j] = c < tokens ? log_sum[c] * LOG2_E : POSITIVE_INFINITY;  // weights of no query are zero
+            shift[j] = c < tokens ? log_sum[c] * LOG2_E : POSITIVE_INFINITY; // weights of no query are zero
             dot[j] = c < tokens ? delta[c] : 0.0f;
         }
         wait_copies<1>();

@@ -23,17 +23,20 @@
 // 128-byte swizzle of TMA and wgmma). A warpgroup owns 64 rows of the result and keeps scores, probabilities and sums
 // in registers; the accumulator layout of one product is the operand layout of the next.
 
-struct AttentionArgs { u64 batch, length, heads; };
+struct AttentionArgs {
+    u64 batch, length, heads;
+};
 
-constexpr u32 TILE = 64;                         // rows of a tile, and the head size
+constexpr u32 TILE = 64; // rows of a tile, and the head size
 constexpr u32 TILE_BYTES = TILE * 128;
-constexpr u32 BLOCK_ROWS = 2 * TILE;             // two warpgroups
-constexpr float SCALE = 0.125f;                  // 1 / sqrt(64)
+constexpr u32 BLOCK_ROWS = 2 * TILE; // two warpgroups
+constexpr float SCALE = 0.125f;      // 1 / sqrt(64)
 constexpr float SCALE_LOG2 = SCALE * LOG2_E;
 
 // ---- barriers and copies -------------------------------------------------------------------------------------------
 
-// barrier_wait as one piece of assembly: with hopper.cuh's loop around it, ptxas allots these kernels' registers differently.
+// barrier_wait as one piece of assembly: with hopper.cuh's loop around it, ptxas allots these kernels' registers
+// differently.
 __device__ __forceinline__ void wait_for(u32 barrier, u32 parity) {
     asm volatile("{\n.reg .pred done;\n"
                  "AGAIN:\n"
@@ -43,8 +46,7 @@ __device__ __forceinline__ void wait_for(u32 barrier, u32 parity) {
                  : "memory");
 }
 // One arrival per warp, after all its lanes are done.
-__device__ __forceinline__ void warp_arrive(u32 barrier)
-{
+__device__ __forceinline__ void warp_arrive(u32 barrier) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
 }
@@ -62,18 +64,16 @@ __device__ __forceinline__ void store_tile(u32 from, const TensorMap &map, u32 s
 // wgmma_descriptor(address, 1024, 16) without its mask, which clears no bit here and changes what ptxas makes.
 __device__ __forceinline__ u64 descriptor(u32 address) { return 1ull << 62 | 64ull << 32 | 1ull << 16 | address >> 4; }
 
-// scores = rows * tile^T: the rows of the tile are the columns of the result. `rows` stay the same through a loop, but are
-// not held in registers: ptxas of CUDA 13.0 reuses the registers of such an operand of wgmma inside the loop.
-__device__ __forceinline__ void multiply_scores(float (&scores)[32], u32 rows, u32 tile)
-{
+// scores = rows * tile^T: the rows of the tile are the columns of the result. `rows` stay the same through a loop, but
+// are not held in registers: ptxas of CUDA 13.0 reuses the registers of such an operand of wgmma inside the loop.
+__device__ __forceinline__ void multiply_scores(float (&scores)[32], u32 rows, u32 tile) {
     const u64 a = descriptor(rows), b = descriptor(tile);
 #pragma unroll
     for (int k = 0; k < 4; ++k) wgmma<0, 0>(scores, a + k * 2, b + k * 2, k > 0);
     wgmma_commit();
 }
 // sum += a * tile: the rows of the tile are summed over.
-__device__ __forceinline__ void multiply_add(float (&sum)[32], const u32 (&a)[4][4], u32 tile)
-{
+__device__ __forceinline__ void multiply_add(float (&sum)[32], const u32 (&a)[4][4], u32 tile) {
     const u64 b = descriptor(tile);
 #pragma unroll
     for (int k = 0; k < 4; ++k) wgmma<1>(sum, a[k], b + k * 128);
@@ -84,14 +84,12 @@ __device__ __forceinline__ void multiply_add(float (&sum)[32], const u32 (&a)[4]
 // Accumulator element 4 n + 2 h + e of a thread: row 16 (warp % 4) + lane / 4 + 8 h, column 8 n + 2 (lane % 4) + e.
 
 // An accumulator, rounded, as the left operand of the next product.
-__device__ __forceinline__ void pack_operand(u32 (&a)[4][4], const float (&sum)[32])
-{
+__device__ __forceinline__ void pack_operand(u32 (&a)[4][4], const float (&sum)[32]) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) a[i / 4][i % 4] = bf16_pack(sum[2 * i], sum[2 * i + 1]);
 }
 // Rounds an accumulator into a tile, the thread's two rows multiplied by the two scales.
-__device__ __forceinline__ void write_tile(u32 tile, const float (&sum)[32], float scale_low, float scale_high)
-{
+__device__ __forceinline__ void write_tile(u32 tile, const float (&sum)[32], float scale_low, float scale_high) {
     const u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
@@ -105,9 +103,10 @@ __device__ __forceinline__ void write_tile(u32 tile, const float (&sum)[32], flo
 
 // Position in the list of work: groups of heads small enough for the second-level cache, one after the other; within a
 // group the longest pieces first. rank counts pieces of one head from the longest.
-struct Piece { u32 head, rank; };
-__device__ __forceinline__ Piece locate(u32 index, u32 heads, u32 ranks, u32 group_limit)
-{
+struct Piece {
+    u32 head, rank;
+};
+__device__ __forceinline__ Piece locate(u32 index, u32 heads, u32 ranks, u32 group_limit) {
     const u32 groups = (heads + group_limit - 1) / group_limit, size = (heads + groups - 1) / groups;
     const u32 group = index / (size * ranks), within = index % (size * ranks);
     const u32 here = min(size, heads - group * size);
@@ -116,18 +115,17 @@ __device__ __forceinline__ Piece locate(u32 index, u32 heads, u32 ranks, u32 gro
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-constexpr u32 FORWARD_STAGES = 5;                // key and value tiles in flight
-constexpr u32 FORWARD_RING = BLOCK_ROWS * 128;   // after the queries
+constexpr u32 FORWARD_STAGES = 5;              // key and value tiles in flight
+constexpr u32 FORWARD_RING = BLOCK_ROWS * 128; // after the queries
 constexpr u32 FORWARD_BARRIERS = FORWARD_RING + FORWARD_STAGES * 2 * TILE_BYTES;
 constexpr u32 FORWARD_SHARED = FORWARD_BARRIERS + 128 + 1024;
 static_assert(2 * (FORWARD_SHARED + 1024) <= 228 * 1024, "two blocks share a multiprocessor");
 
-// 128 queries a block. The first thread refills the ring: at tile i the stage of tile i - 2, so that the warpgroups may drift
-// apart by a tile.
+// 128 queries a block. The first thread refills the ring: at tile i the stage of tile i - 2, so that the warpgroups may
+// drift apart by a tile.
 extern "C" __global__ void __launch_bounds__(256, 2)
-attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap out_map,
-                  const bf16*, bf16*, float* log_sum, const __grid_constant__ AttentionArgs args)
-{
+    attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap out_map,
+                      const bf16 *, bf16 *, float *log_sum, const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
@@ -149,7 +147,10 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
 
     if (threadIdx.x == 0) {
         barrier_init(query_full, 1);
-        for (u32 stage = 0; stage < FORWARD_STAGES; ++stage) { barrier_init(full(stage), 1); barrier_init(empty(stage), 8); }
+        for (u32 stage = 0; stage < FORWARD_STAGES; ++stage) {
+            barrier_init(full(stage), 1);
+            barrier_init(empty(stage), 8);
+        }
         barrier_init_fence();
         barrier_expect(query_full, 2 * TILE_BYTES);
         for (u32 half = 0; half < 2; ++half)
@@ -166,12 +167,12 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
     wait_for(query_full, 0);
 
     const u32 diagonal = 2 * block + warpgroup;
-    u32 tile = 0, stage = 0, phase = 0, done = 0;            // done: the stage of the tile before
+    u32 tile = 0, stage = 0, phase = 0, done = 0; // done: the stage of the tile before
     do {
         wait_for(full(stage), phase);
         wgmma_fence();
         multiply_scores(scores, own, key_tile(stage));
-        wgmma_wait<0>();                                     // and the product with the values of the tile before
+        wgmma_wait<0>(); // and the product with the values of the tile before
         wgmma_pin(scores);
         wgmma_pin(sum);
         if (tile > 0) warp_arrive(empty(done));
@@ -186,7 +187,8 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
         if (tile == diagonal) {
 #pragma unroll
             for (int i = 0; i < 32; ++i)
-                if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) scores[i] = NEGATIVE_INFINITY;
+                if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8)
+                    scores[i] = NEGATIVE_INFINITY;
         }
         float top[2] = {maximum[0], maximum[1]};
 #pragma unroll
@@ -197,11 +199,15 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
             top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 2));
         }
         if (__any_sync(~0u, top[0] > maximum[0] || top[1] > maximum[1])) {
-            const float keep[2] = {exp2_fast((maximum[0] - top[0]) * SCALE_LOG2), exp2_fast((maximum[1] - top[1]) * SCALE_LOG2)};
+            const float keep[2] = {exp2_fast((maximum[0] - top[0]) * SCALE_LOG2),
+                                   exp2_fast((maximum[1] - top[1]) * SCALE_LOG2)};
 #pragma unroll
             for (int i = 0; i < 32; ++i) sum[i] *= keep[i / 2 % 2];
 #pragma unroll
-            for (int h = 0; h < 2; ++h) { maximum[h] = top[h]; total[h] *= keep[h]; }
+            for (int h = 0; h < 2; ++h) {
+                maximum[h] = top[h];
+                total[h] *= keep[h];
+            }
         }
         const float shift[2] = {maximum[0] * SCALE_LOG2, maximum[1] * SCALE_LOG2};
 #pragma unroll
@@ -214,7 +220,10 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
         wgmma_fence();
         multiply_add(sum, probability, key_tile(stage) + TILE_BYTES);
         done = stage;
-        if (++stage == FORWARD_STAGES) { stage = 0; phase ^= 1; }
+        if (++stage == FORWARD_STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
     } while (++tile < min(tiles, diagonal + 1));
     wgmma_wait<0>();
     wgmma_pin(sum);
@@ -227,7 +236,7 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
         if (lane % 4 == 0 && row + 8 * h < length)
             log_sum[(u64)piece.head * length + row + 8 * h] = maximum[h] * SCALE + __logf(total[h]);
     }
-    warpgroup_sync(warpgroup);                               // every warp is done with the queries
+    warpgroup_sync(warpgroup); // every warp is done with the queries
     write_tile(own, sum, 1.0f / total[0], 1.0f / total[1]);
     async_proxy_fence();
     warpgroup_sync(warpgroup);
@@ -239,19 +248,20 @@ attention_forward(const __grid_constant__ TensorMap qkv_map, const __grid_consta
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------
-// Seven products instead of five: gradients of keys and values sum over queries, the gradient of queries over keys, each
-// in registers of its own piece of work, so no partial sums pass through memory. With p = exp2(score * SCALE_LOG2 - stats[0]),
-// dv = p^T d_out, dp = d_out v^T, ds = p * (dp - stats[1]), dk = SCALE ds^T q, dq = SCALE ds k.
+// Seven products instead of five: gradients of keys and values sum over queries, the gradient of queries over keys,
+// each in registers of its own piece of work, so no partial sums pass through memory. With
+// p = exp2(score * SCALE_LOG2 - stats[0]), dv = p^T d_out, dp = d_out v^T, ds = p * (dp - stats[1]),
+// dk = SCALE ds^T q, dq = SCALE ds k.
 //
-// A piece of 128 rows keeps two tensors fixed (keys and values, or queries and output gradients) and streams 64-row tiles
-// of the other two through a ring, which a producer thread fills; it also fetches the fixed tiles of the piece after.
-// Pieces of both kinds are handed out from one list through a counter.
+// A piece of 128 rows keeps two tensors fixed (keys and values, or queries and output gradients) and streams 64-row
+// tiles of the other two through a ring, which a producer thread fills; it also fetches the fixed tiles of the piece
+// after. Pieces of both kinds are handed out from one list through a counter.
 
 constexpr u32 BACKWARD_STAGES = 6;
-constexpr u32 FIXED = 0;                                         // 2 pieces x 2 tensors x 2 tiles
-constexpr u32 RING = FIXED + 8 * TILE_BYTES;                     // 2 tiles a stage
-constexpr u32 STAGED = RING + BACKWARD_STAGES * 2 * TILE_BYTES;  // results, 2 tiles per warpgroup
-constexpr u32 RING_STATS = STAGED + 4 * TILE_BYTES;              // 2 x 64 floats a stage
+constexpr u32 FIXED = 0;                                        // 2 pieces x 2 tensors x 2 tiles
+constexpr u32 RING = FIXED + 8 * TILE_BYTES;                    // 2 tiles a stage
+constexpr u32 STAGED = RING + BACKWARD_STAGES * 2 * TILE_BYTES; // results, 2 tiles per warpgroup
+constexpr u32 RING_STATS = STAGED + 4 * TILE_BYTES;             // 2 x 64 floats a stage
 constexpr u32 BARRIERS = RING_STATS + BACKWARD_STAGES * 2 * TILE * 4;
 constexpr u32 BACKWARD_SHARED = BARRIERS + 256 + 1024;
 static_assert(BACKWARD_SHARED <= 226 * 1024, "shared memory of a block");
@@ -263,16 +273,20 @@ struct Ring {
     __device__ __forceinline__ u32 stats() const { return base + RING_STATS + stage * 2 * TILE * 4; }
     __device__ __forceinline__ u32 full() const { return base + BARRIERS + stage * 8; }
     __device__ __forceinline__ u32 empty() const { return full() + BACKWARD_STAGES * 8; }
-    __device__ __forceinline__ void advance() { if (++stage == BACKWARD_STAGES) { stage = 0; phase ^= 1; } }
+    __device__ __forceinline__ void advance() {
+        if (++stage == BACKWARD_STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
 };
 
 // What one piece of work covers. Even indices of the list sum keys and values, odd ones queries.
 struct Work {
-    u32 batch_head, batch, head, block, first, last;             // tiles first <= i < last are streamed
+    u32 batch_head, batch, head, block, first, last; // tiles first <= i < last are streamed
     bool queries;
 };
-__device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 batch_heads)
-{
+__device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 batch_heads) {
     const u32 blocks = (length + BLOCK_ROWS - 1) / BLOCK_ROWS, tiles = (length + TILE - 1) / TILE;
     const Piece piece = locate(index, batch_heads, 2 * blocks, max(1u, (28u << 20) / (length * 512)));
     Work work;
@@ -288,19 +302,20 @@ __device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 
 
 // The tensor cores work through a queue of products that the warpgroup keeps filled while it computes p and ds:
 //     dp i | dv i | score i + 1 | dk or dq i | dp i + 1 | ...        (no dv in pieces of queries)
-// The product with the scores of the tile after the last repeats the last tile and is not used; a branch around it would
-// make ptxas serialise all of them. For the same reason every wait stands in the iteration of the product it waits for.
+// The product with the scores of the tile after the last repeats the last tile and is not used; a branch around it
+// would make ptxas serialise all of them. For the same reason every wait stands in the iteration of the product it
+// waits for.
 
 // Gradients of 64 keys and values.
-__device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 fixed, u32 warpgroup, float (&d_key)[32], float (&d_value)[32])
-{
+__device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 fixed, u32 warpgroup,
+                                              float (&d_key)[32], float (&d_value)[32]) {
     const u32 lane = threadIdx.x % 32, key = fixed + warpgroup * TILE_BYTES, value = key + 2 * TILE_BYTES;
     const u32 diagonal = 2 * work.block + warpgroup;
     u32 tile = work.first;
 #pragma unroll
     for (int i = 0; i < 32; ++i) d_key[i] = d_value[i] = 0.0f;
 
-    if (tile < diagonal) {                                       // queries before the keys
+    if (tile < diagonal) { // queries before the keys
         wait_for(ring.full(), ring.phase);
         warp_arrive(ring.empty());
         ring.advance();
@@ -308,7 +323,7 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
     }
     if (tile >= work.last) return;
 
-    u32 left[4][4], right[4][4], busy = 0;                       // busy: barrier of the stage that pending products still read
+    u32 left[4][4], right[4][4], busy = 0; // busy: barrier of the stage that pending products still read
     float scores[32], p[32], dp[32];
     wait_for(ring.full(), ring.phase);
     wgmma_fence();
@@ -322,12 +337,14 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
         for (int n = 0; n < 8; ++n) {
             const float2 shift = load_shared<float2>(ring.stats() + (8 * n + lane % 4 * 2) * 4);
 #pragma unroll
-            for (int i = 4 * n; i < 4 * n + 4; ++i) p[i] = exp2_fast(scores[i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
+            for (int i = 4 * n; i < 4 * n + 4; ++i)
+                p[i] = exp2_fast(scores[i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
         }
         if (tile == diagonal) {
 #pragma unroll
             for (int i = 0; i < 32; ++i)
-                if (i / 4 * 8 + lane % 4 * 2 + i % 2 < threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) p[i] = 0.0f;
+                if (i / 4 * 8 + lane % 4 * 2 + i % 2 < threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8)
+                    p[i] = 0.0f;
         }
         pack_operand(left, p);
         const Ring now = ring;
@@ -360,8 +377,8 @@ __device__ __forceinline__ void backward_keys(const Work& work, Ring& ring, u32 
 }
 
 // Gradients of 64 queries.
-__device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u32 fixed, u32 warpgroup, const float* stats, u32 length, u32 stats_size, float (&d_query)[32])
-{
+__device__ __forceinline__ void backward_queries(const Work &work, Ring &ring, u32 fixed, u32 warpgroup,
+                                                 const float *stats, u32 length, u32 stats_size, float (&d_query)[32]) {
     const u32 lane = threadIdx.x % 32, query = fixed + warpgroup * TILE_BYTES, d_out = query + 2 * TILE_BYTES;
     const u32 diagonal = 2 * work.block + warpgroup, padded = (length + TILE - 1) / TILE * TILE;
     u32 tile = 0;
@@ -372,7 +389,10 @@ __device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u
         float shift[2], delta[2];
         stats += (u64)work.batch_head * padded + diagonal * TILE + threadIdx.x % 128 / 32 * 16 + lane / 4;
 #pragma unroll
-        for (int h = 0; h < 2; ++h) { shift[h] = stats[8 * h]; delta[h] = stats[stats_size + 8 * h]; }
+        for (int h = 0; h < 2; ++h) {
+            shift[h] = stats[8 * h];
+            delta[h] = stats[stats_size + 8 * h];
+        }
 
         u32 left[4][4], busy = 0;
         float scores[32], p[32], dp[32];
@@ -389,7 +409,8 @@ __device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u
             if (tile == diagonal) {
 #pragma unroll
                 for (int i = 0; i < 32; ++i)
-                    if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8) p[i] = 0.0f;
+                    if (i / 4 * 8 + lane % 4 * 2 + i % 2 > threadIdx.x % 128 / 32 * 16 + lane / 4 + i / 2 % 2 * 8)
+                        p[i] = 0.0f;
             }
             const Ring now = ring;
             if (tile < diagonal) ring.advance();
@@ -413,17 +434,16 @@ __device__ __forceinline__ void backward_queries(const Work& work, Ring& ring, u
         wgmma_pin(d_query);
         warp_arrive(busy);
     }
-    for (; tile < work.last; ++tile, ring.advance()) {           // keys after the queries
+    for (; tile < work.last; ++tile, ring.advance()) { // keys after the queries
         wait_for(ring.full(), ring.phase);
         warp_arrive(ring.empty());
     }
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
-attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap d_out_map,
-                   const __grid_constant__ TensorMap d_qkv_map, const bf16*, const bf16*, bf16*,
-                   float* stats, const __grid_constant__ AttentionArgs args)
-{
+    attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_constant__ TensorMap d_out_map,
+                       const __grid_constant__ TensorMap d_qkv_map, const bf16 *, const bf16 *, bf16 *, float *stats,
+                       const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
@@ -432,14 +452,20 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
     const auto fixed_tile = [&](u32 slot) { return base + FIXED + slot * 4 * TILE_BYTES; };
     const auto fixed_full = [&](u32 slot) { return base + BARRIERS + BACKWARD_STAGES * 16 + slot * 8; };
     const auto fixed_empty = [&](u32 slot) { return fixed_full(slot) + 16; };
-    volatile u32* const index_slots = (volatile u32*)(shared + (fixed_full(4) - shared_address(shared)));
+    volatile u32 *const index_slots = (volatile u32 *)(shared + (fixed_full(4) - shared_address(shared)));
     const u32 warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
     Ring ring = {base, 0, 0};
 
     if (threadIdx.x == 0) {
         Ring each = ring;
-        for (; each.phase == 0; each.advance()) { barrier_init(each.full(), 1); barrier_init(each.empty(), 8); }
-        for (u32 slot = 0; slot < 2; ++slot) { barrier_init(fixed_full(slot), 1); barrier_init(fixed_empty(slot), 8); }
+        for (; each.phase == 0; each.advance()) {
+            barrier_init(each.full(), 1);
+            barrier_init(each.empty(), 8);
+        }
+        for (u32 slot = 0; slot < 2; ++slot) {
+            barrier_init(fixed_full(slot), 1);
+            barrier_init(fixed_empty(slot), 8);
+        }
         barrier_init_fence();
     }
     __syncthreads();
@@ -450,7 +476,7 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
         const u32 count = 2 * ((length + BLOCK_ROWS - 1) / BLOCK_ROWS) * batch_heads;
 #pragma unroll 1
         for (u32 slot = 0, parity = 1;; slot ^= 1, parity ^= slot == 0) {
-            const u32 index = atomicAdd((u32*)(stats + 2 * (u64)stats_size), 1);
+            const u32 index = atomicAdd((u32 *)(stats + 2 * (u64)stats_size), 1);
             wait_for(fixed_empty(slot), parity);
             if (index >= count) {
                 index_slots[slot] = NO_WORK;
@@ -463,8 +489,10 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
             barrier_expect(fixed_full(slot), 4 * TILE_BYTES);
             for (u32 half = 0; half < 2; ++half) {
                 const u32 row = work.block * BLOCK_ROWS + half * TILE, target = fixed_tile(slot) + half * TILE_BYTES;
-                load_tile(target, qkv_map, work.queries ? work.head : heads + work.head, row, work.batch, fixed_full(slot));
-                load_tile(target + 2 * TILE_BYTES, work.queries ? d_out_map : qkv_map, work.queries ? work.head : 2 * heads + work.head, row, work.batch, fixed_full(slot));
+                load_tile(target, qkv_map, work.queries ? work.head : heads + work.head, row, work.batch,
+                          fixed_full(slot));
+                load_tile(target + 2 * TILE_BYTES, work.queries ? d_out_map : qkv_map,
+                          work.queries ? work.head : 2 * heads + work.head, row, work.batch, fixed_full(slot));
             }
 #pragma unroll 1
             for (u32 tile = work.first; tile < work.last; ++tile, ring.advance()) {
@@ -472,9 +500,10 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
                 if (work.queries) {
                     barrier_expect(ring.full(), 2 * TILE_BYTES);
                     load_tile(ring.tile(), qkv_map, heads + work.head, tile * TILE, work.batch, ring.full());
-                    load_tile(ring.tile() + TILE_BYTES, qkv_map, 2 * heads + work.head, tile * TILE, work.batch, ring.full());
+                    load_tile(ring.tile() + TILE_BYTES, qkv_map, 2 * heads + work.head, tile * TILE, work.batch,
+                              ring.full());
                 } else {
-                    const float* source = stats + (u64)work.batch_head * padded + tile * TILE;
+                    const float *source = stats + (u64)work.batch_head * padded + tile * TILE;
                     barrier_expect(ring.full(), 2 * TILE_BYTES + 2 * TILE * 4);
                     load_tile(ring.tile(), qkv_map, work.head, tile * TILE, work.batch, ring.full());
                     load_tile(ring.tile() + TILE_BYTES, d_out_map, work.head, tile * TILE, work.batch, ring.full());
@@ -497,7 +526,7 @@ attention_backward(const __grid_constant__ TensorMap qkv_map, const __grid_const
                 float d_query[32];
                 backward_queries(work, ring, fixed_tile(slot), warpgroup, stats, length, stats_size, d_query);
                 warp_arrive(fixed_empty(slot));
-                if (leader) tma_wait_read<0>();                        // the staged results of the piece before have left
+                if (leader) tma_wait_read<0>(); // the staged results of the piece before have left
                 warpgroup_sync(warpgroup);
                 write_tile(staged, d_query, SCALE, SCALE);
             } else {

@@ -1,17 +1,19 @@
-// Causal attention in TF32 on the tensor cores (mma.sync, sm_80 and later), forward and backward, straight from the packed
-// projections qkv [B, T, 3C]: query, key and value side by side, each of them H heads of 64, C = 64 H. Everything in memory
-// is f32; operands are rounded to TF32 on their way into a product, sums and softmax are f32. Follows common.cuh and warp.cuh. Parameters and grids are those
-// of attention_f32.cu. T is arbitrary; nothing of size T x T reaches memory; every sum has a fixed order.
+// Causal attention in TF32 on the tensor cores (mma.sync, sm_80 and later), forward and backward, straight from the
+// packed projections qkv [B, T, 3C]: query, key and value side by side, each of them H heads of 64, C = 64 H.
+// Everything in memory is f32; operands are rounded to TF32 on their way into a product, sums and softmax are f32.
+// Follows common.cuh and warp.cuh. Parameters and grids are those of attention_f32.cu. T is arbitrary; nothing of size
+// T x T reaches memory; every sum has a fixed order.
 //
 // Defines: PASS picks the one kernel that is compiled:
 //
 //   PASS 0  attention_tf32_forward         const float *qkv, float *out [B, T, C], float *log_sum [B, H, T], Args
 //           log_sum: natural logarithm of the sum of the exponentials of the scores, scaled by 1/8.
-//   PASS 1  attention_tf32_backward_query  const float *qkv, const float *out, const float *d_out, const float *log_sum,
-//                                          float *delta [B, H, T], float *d_qkv [B, T, 3C], Args
-//           Writes the queries' third of d_qkv, and delta (the sum over a head of out * d_out, rounded), scratch for pass 2.
-//   PASS 2  attention_tf32_backward_key    const float *qkv, const float *d_out, const float *log_sum, const float *delta,
-//                                          float *d_qkv, Args
+//   PASS 1  attention_tf32_backward_query  const float *qkv, const float *out, const float *d_out,
+//                                          const float *log_sum, float *delta [B, H, T], float *d_qkv [B, T, 3C], Args
+//           Writes the queries' third of d_qkv, and delta (the sum over a head of out * d_out, rounded), scratch for
+//           pass 2.
+//   PASS 2  attention_tf32_backward_key    const float *qkv, const float *d_out, const float *log_sum,
+//                                          const float *delta, float *d_qkv, Args
 //           Writes the keys' and values' thirds of d_qkv. Runs after pass 1.
 //
 //   Args {batch, heads, tokens}
@@ -24,14 +26,15 @@ struct Args {
     u64 batch, heads, tokens;
 };
 
-// A warp owns 32 rows of the result, as two tiles of 16, so that what it reads of the other operand serves two products.
-constexpr u32 D = 64;               // channels of a head
+// A warp owns 32 rows of the result, as two tiles of 16, so that what it reads of the other operand serves two
+// products.
+constexpr u32 D = 64; // channels of a head
 constexpr u32 ROWS = PASS == 0 ? 128 : 64;
-constexpr u32 TILE = 64;            // rows of a tile of the side that is walked over
-constexpr u32 COLUMNS = PASS == 0 ? TILE : TILE / 2;  // of them, those that one warp looks at
+constexpr u32 TILE = 64;                             // rows of a tile of the side that is walked over
+constexpr u32 COLUMNS = PASS == 0 ? TILE : TILE / 2; // of them, those that one warp looks at
 constexpr u32 THREADS = 128;
 constexpr u32 ROW_BYTES = D * 4, TILE_BYTES = TILE * ROW_BYTES;
-constexpr float SCALE = 0.125f;     // 1 / sqrt(D)
+constexpr float SCALE = 0.125f; // 1 / sqrt(D)
 
 // Accumulators of 32 rows by N columns. A thread's element [m][n][2 h + e] is row 16 m + 8 h + lane / 4; its column is
 // 8 n + 2 (lane % 4) + e in a matrix of scores, and as column() says in a result.
@@ -39,28 +42,25 @@ template <u32 N> using Sums = float[2][N / 8][4];
 // Left operand of the products along 8 channels.
 using Operand = u32[2][4];
 
-// A product cuts off the last 13 bits of its operands. After this it sees one of the two neighbours of x in TF32, mostly the
-// nearer one and on average neither too small nor too large, and x itself if that is in TF32; NaN stays NaN. This is one
-// instruction; cvt.rna.tf32 is two.
+// A product cuts off the last 13 bits of its operands. After this it sees one of the two neighbours of x in TF32,
+// mostly the nearer one and on average neither too small nor too large, and x itself if that is in TF32; NaN stays NaN.
+// This is one instruction; cvt.rna.tf32 is two.
 constexpr float TO_TF32 = 1.0f + 0x1p-11f * 2.0f / 3.0f;
 __device__ __forceinline__ float to_tf32(float x) { return x * TO_TF32; }
 __device__ __forceinline__ float4 to_tf32(float4 v) { return v * TO_TF32; }
-__device__ __forceinline__ u32 operand(float x) {
-    return __float_as_uint(to_tf32(x));
-}
+__device__ __forceinline__ u32 operand(float x) { return __float_as_uint(to_tf32(x)); }
 // What a product sees of x.
-__device__ __forceinline__ float cut(float x) {
-    return __uint_as_float(__float_as_uint(x) & 0xffffe000u);
-}
+__device__ __forceinline__ float cut(float x) { return __uint_as_float(__float_as_uint(x) & 0xffffe000u); }
 
-// What a block works on: a head of the batch, and which rows of it. The heads come in groups, one group after the other, so that
-// what the blocks of a head share is still in the L2 cache. On an H100, for 1024 tokens, this saves 10 % of the time of 384 heads
-// and 3 % of that of 192; it costs 2 % at 96, where there is one group only.
+// What a block works on: a head of the batch, and which rows of it. The heads come in groups, one group after the
+// other, so that what the blocks of a head share is still in the L2 cache. On an H100, for 1024 tokens, this saves 10 %
+// of the time of 384 heads and 3 % of that of 192; it costs 2 % at 96, where there is one group only.
 constexpr u32 GROUP = 96;
 struct Work {
     u32 head, piece;
     __device__ Work() {
-        u32 at = blockIdx.y * gridDim.x + blockIdx.x, first = at / (GROUP * gridDim.y) * GROUP, width = min(GROUP, gridDim.x - first);
+        u32 at = blockIdx.y * gridDim.x + blockIdx.x, first = at / (GROUP * gridDim.y) * GROUP;
+        u32 width = min(GROUP, gridDim.x - first);
         at -= first * gridDim.y;
         head = first + at % width;
         piece = at / width;
@@ -87,8 +87,7 @@ __device__ __forceinline__ void copy_rows(u32 tile, const float *head, u32 pitch
 }
 
 // Rounds the pieces of a tile that this thread has copied.
-template <u32 COUNT>
-__device__ __forceinline__ void round_rows(u32 tile) {
+template <u32 COUNT> __device__ __forceinline__ void round_rows(u32 tile) {
 #pragma unroll
     for (u32 i = 0; i < COUNT * (D / 4) / THREADS; i++) {
         u32 at = i * THREADS + threadIdx.x, address = chunk_address(tile, at / (D / 4), at % (D / 4));
@@ -117,7 +116,8 @@ __device__ __forceinline__ void mma(float (&sum)[4], const u32 (&a)[4], u32 b0, 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
-// s += a B^T along the channels 8 k to 8 k + 7 (s = ... for the first of them), for the rows of the tile B from `row` on.
+// s += a B^T along the channels 8 k to 8 k + 7 (s = ... for the first of them), for the rows of the tile B from `row`
+// on.
 __device__ __forceinline__ void add_scores(Sums<COLUMNS> &s, const Operand &a, u32 tile, u32 row, u32 k) {
     u32 lane = threadIdx.x % 32;
 #pragma unroll
@@ -148,9 +148,9 @@ __device__ __forceinline__ void scores(Sums<COLUMNS> &s, u32 a, u32 row_a, u32 b
     }
 }
 
-// o += P B, for the rows of the tile B from `row` on. A thread's elements of P are its elements of the left operand if the
-// products take the keys of every eight in the order 0 2 4 6 1 3 5 7. It loads four neighbouring channels of B at once, for
-// four products: the columns of a product are four apart.
+// o += P B, for the rows of the tile B from `row` on. A thread's elements of P are its elements of the left operand if
+// the products take the keys of every eight in the order 0 2 4 6 1 3 5 7. It loads four neighbouring channels of B at
+// once, for four products: the columns of a product are four apart.
 __device__ __forceinline__ void weigh(Sums<D> &o, const Sums<COLUMNS> &p, u32 tile, u32 row) {
     u32 lane = threadIdx.x % 32;
 #pragma unroll
@@ -164,8 +164,10 @@ __device__ __forceinline__ void weigh(Sums<D> &o, const Sums<COLUMNS> &p, u32 ti
         for (u32 half = 0; half < 2; half++) {
             float4 even = load_shared<float4>(chunk_address(tile, row + 8 * k + lane % 4 * 2, 8 * half + lane / 4));
             float4 odd = load_shared<float4>(chunk_address(tile, row + 8 * k + lane % 4 * 2 + 1, 8 * half + lane / 4));
-            u32 b[4][2] = {{operand(even.x), operand(odd.x)}, {operand(even.y), operand(odd.y)},
-                           {operand(even.z), operand(odd.z)}, {operand(even.w), operand(odd.w)}};
+            u32 b[4][2] = {{operand(even.x), operand(odd.x)},
+                           {operand(even.y), operand(odd.y)},
+                           {operand(even.z), operand(odd.z)},
+                           {operand(even.w), operand(odd.w)}};
 #pragma unroll
             for (u32 n = 0; n < 4; n++)
 #pragma unroll
@@ -175,8 +177,7 @@ __device__ __forceinline__ void weigh(Sums<D> &o, const Sums<COLUMNS> &p, u32 ti
 }
 
 // Takes out the scores that `hidden` says of their row and column, both counted from the warp's first.
-template <typename Predicate>
-__device__ __forceinline__ void mask(Sums<COLUMNS> &s, Predicate hidden) {
+template <typename Predicate> __device__ __forceinline__ void mask(Sums<COLUMNS> &s, Predicate hidden) {
     u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (u32 m = 0; m < 2; m++)
@@ -188,25 +189,25 @@ __device__ __forceinline__ void mask(Sums<COLUMNS> &s, Predicate hidden) {
 }
 
 // Of a thread's elements [m][4 half ..][2 h + e] of a result: four neighbours, from this column on.
-__device__ __forceinline__ u32 column(u32 half, u32 e) {
-    return 32 * half + threadIdx.x % 4 * 8 + 4 * e;
-}
+__device__ __forceinline__ u32 column(u32 half, u32 e) { return 32 * half + threadIdx.x % 4 * 8 + 4 * e; }
 __device__ __forceinline__ float4 neighbours(const float (&o)[D / 8][4], u32 half, u32 h, u32 e) {
-    return make_float4(o[4 * half][2 * h + e], o[4 * half + 1][2 * h + e], o[4 * half + 2][2 * h + e], o[4 * half + 3][2 * h + e]);
+    return make_float4(o[4 * half][2 * h + e], o[4 * half + 1][2 * h + e], o[4 * half + 2][2 * h + e],
+                       o[4 * half + 3][2 * h + e]);
 }
 
 #if PASS == 0
 
-constexpr float SLACK = 64.0f;  // a weight may grow to e^(SLACK * SCALE) before the sums are scaled down
+constexpr float SLACK = 64.0f; // a weight may grow to e^(SLACK * SCALE) before the sums are scaled down
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __grid_constant__ Args args) {
+    attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
     const u32 query_tile = shared_address(shared), ring = query_tile + 2 * TILE_BYTES;
     const Work work;
-    const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32, row = threadIdx.x / 32 * 32;
+    const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32;
+    const u32 row = threadIdx.x / 32 * 32;
     const u32 batch = work.head / (u32)args.heads, channels = args.heads * D, pitch = 3 * channels;
-    const u32 first = (gridDim.y - 1 - work.piece) * ROWS;  // the longest blocks start first
+    const u32 first = (gridDim.y - 1 - work.piece) * ROWS; // the longest blocks start first
     const float *queries = qkv + (u64)batch * tokens * pitch + head * D;
     const float *keys = queries + channels, *values = keys + channels;
     const u32 end = min(first + ROWS, tokens);
@@ -235,11 +236,12 @@ attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __gri
         copies_wait<0>();
         __syncthreads();
         if (start + TILE < end) copy(start + TILE);
-        if (start > first + row + 31) continue;  // all of it lies in the warp's future
+        if (start > first + row + 31) continue; // all of it lies in the warp's future
         const u32 key_tile = ring + start / TILE % 2 * 2 * TILE_BYTES;
         Sums<TILE> s;
         scores(s, query, key_tile, 0);
-        if (start + TILE - 1 > first + row) mask(s, [&](u32 query, u32 key) { return start + key > first + row + query; });
+        if (start + TILE - 1 > first + row)
+            mask(s, [&](u32 query, u32 key) { return start + key > first + row + query; });
         float top[2][2];
         bool exceeded = false;
 #pragma unroll
@@ -298,22 +300,23 @@ attention_tf32_forward(const float *qkv, float *out, float *log_sum, const __gri
 
 #else
 
-// The warps of a block stand two by two: `row` is where a warp's half of the block's rows starts, `part` where its half of
-// the columns of every tile. In the end the two warps of a row share out what they have to add and write.
+// The warps of a block stand two by two: `row` is where a warp's half of the block's rows starts, `part` where its half
+// of the columns of every tile. In the end the two warps of a row share out what they have to add and write.
 
 #if PASS == 1
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_tf32_backward_query(const float *qkv, const float *out, const float *d_out, const float *log_sum, float *delta,
-                              float *d_qkv, const __grid_constant__ Args args) {
+    attention_tf32_backward_query(const float *qkv, const float *out, const float *d_out, const float *log_sum,
+                                  float *delta, float *d_qkv, const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
     const u32 query_tile = shared_address(shared), slope_tile = query_tile + TILE_BYTES, ring = slope_tile + TILE_BYTES;
     float *const dots = (float *)(shared + 6 * TILE_BYTES);
     const Work work;
-    const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32;
+    const u32 warp = threadIdx.x / 32;
     const u32 row = warp % 2 * 32, part = warp / 2 * 32;
     const u32 batch = work.head / (u32)args.heads, channels = args.heads * D, pitch = 3 * channels;
-    const u32 first = (gridDim.y - 1 - work.piece) * ROWS;  // the longest blocks start first
+    const u32 first = (gridDim.y - 1 - work.piece) * ROWS; // the longest blocks start first
     const float *queries = qkv + (u64)batch * tokens * pitch + head * D;
     const float *keys = queries + channels, *values = keys + channels;
     const float *slopes = d_out + (u64)batch * tokens * channels + head * D;
@@ -369,7 +372,7 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
         copies_wait<0>();
         __syncthreads();
         if (start < first) copy(start + TILE);
-        if (start + part > first + row) continue;  // all of it lies in the warp's future
+        if (start + part > first + row) continue; // all of it lies in the warp's future
         const u32 key_tile = ring + start / TILE % 2 * 2 * TILE_BYTES;
         Sums<COLUMNS> p, ds;
         scores(p, query, key_tile, part);
@@ -381,7 +384,8 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
             for (u32 n = 0; n < COLUMNS / 8; n++)
 #pragma unroll
                 for (u32 i = 0; i < 4; i++)
-                    ds[m][n][i] = exp2_fast(fmaf(p[m][n][i], SCALE * LOG2_E, -shift[m][i / 2])) * (ds[m][n][i] - dot[m][i / 2]);
+                    ds[m][n][i] =
+                        exp2_fast(fmaf(p[m][n][i], SCALE * LOG2_E, -shift[m][i / 2])) * (ds[m][n][i] - dot[m][i / 2]);
         weigh(d_query, ds, key_tile, part);
     }
 
@@ -390,14 +394,16 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
     __syncthreads();
 #pragma unroll
     for (u32 i = 0; i < 8; i++) {
-        float4 low = neighbours(d_query[i / 4], 0, i / 2 % 2, i % 2), high = neighbours(d_query[i / 4], 1, i / 2 % 2, i % 2);
+        float4 low = neighbours(d_query[i / 4], 0, i / 2 % 2, i % 2);
+        float4 high = neighbours(d_query[i / 4], 1, i / 2 % 2, i % 2);
         store_shared(slot + (warp * 8 + i) * 512, half ? low : high);
     }
     __syncthreads();
     float *const target = d_qkv + (u64)batch * tokens * pitch + head * D;
 #pragma unroll
     for (u32 i = 0; i < 8; i++) {
-        float4 low = neighbours(d_query[i / 4], 0, i / 2 % 2, i % 2), high = neighbours(d_query[i / 4], 1, i / 2 % 2, i % 2);
+        float4 low = neighbours(d_query[i / 4], 0, i / 2 % 2, i % 2);
+        float4 high = neighbours(d_query[i / 4], 1, i / 2 % 2, i % 2);
         float4 v = ((half ? high : low) + load_shared<float4>(slot + ((warp ^ 2) * 8 + i) * 512)) * SCALE;
         u32 at = first + row + i / 2 * 8 + lane / 4;
         if (at < tokens) store4(target + (u64)at * pitch + column(half, i % 2), v);
@@ -407,14 +413,15 @@ attention_tf32_backward_query(const float *qkv, const float *out, const float *d
 #else
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_tf32_backward_key(const float *qkv, const float *d_out, const float *log_sum, const float *delta, float *d_qkv,
-                            const __grid_constant__ Args args) {
+    attention_tf32_backward_key(const float *qkv, const float *d_out, const float *log_sum, const float *delta,
+                                float *d_qkv, const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
     const u32 key_tile = shared_address(shared), value_tile = key_tile + TILE_BYTES, ring = value_tile + TILE_BYTES;
     // log_sum and delta of a tile's rows; zeros, like the rows, from `tokens` on.
     const u32 ring_stats = ring + 4 * TILE_BYTES;
     const Work work;
-    const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const u32 tokens = args.tokens, head = work.head % (u32)args.heads, lane = threadIdx.x % 32;
+    const u32 warp = threadIdx.x / 32;
     const u32 row = warp % 2 * 32, part = warp / 2 * 32;
     const u32 batch = work.head / (u32)args.heads, channels = args.heads * D, pitch = 3 * channels;
     const u32 first = work.piece * ROWS;
@@ -443,8 +450,9 @@ attention_tf32_backward_key(const float *qkv, const float *d_out, const float *l
         copies_wait<0>();
         __syncthreads();
         if (start + TILE < tokens) copy(start + TILE);
-        if (start + part < first + row) continue;  // all of it lies in the warp's past
-        const u32 stage = start / TILE % 2, query_tile = ring + stage * 2 * TILE_BYTES, slope_tile = query_tile + TILE_BYTES;
+        if (start + part < first + row) continue; // all of it lies in the warp's past
+        const u32 stage = start / TILE % 2, query_tile = ring + stage * 2 * TILE_BYTES;
+        const u32 slope_tile = query_tile + TILE_BYTES;
         const float *const log_sums = (const float *)(shared + 6 * TILE_BYTES) + stage * THREADS + part + lane % 4 * 2;
         const float *const dots = log_sums + TILE;
         Sums<COLUMNS> p, ds;
@@ -457,7 +465,8 @@ attention_tf32_backward_key(const float *qkv, const float *d_out, const float *l
 #pragma unroll
             for (u32 m = 0; m < 2; m++)
 #pragma unroll
-                for (u32 i = 0; i < 4; i++) p[m][n][i] = exp2_fast(fmaf(p[m][n][i], SCALE * LOG2_E, i % 2 ? -shift.y : -shift.x));
+                for (u32 i = 0; i < 4; i++)
+                    p[m][n][i] = exp2_fast(fmaf(p[m][n][i], SCALE * LOG2_E, i % 2 ? -shift.y : -shift.x));
         }
         weigh(d_value, p, slope_tile, part);
         scores(ds, value_tile, row, slope_tile, part);
@@ -477,14 +486,16 @@ attention_tf32_backward_key(const float *qkv, const float *d_out, const float *l
     __syncthreads();
 #pragma unroll
     for (u32 i = 0; i < 16; i++) {
-        float4 k = neighbours(d_key[i / 8], i / 2 % 2, i / 4 % 2, i % 2), v = neighbours(d_value[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
+        float4 k = neighbours(d_key[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
+        float4 v = neighbours(d_value[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
         store_shared(slot + (warp * 16 + i) * 512, half ? k : v);
     }
     __syncthreads();
     float *const target = d_qkv + (u64)batch * tokens * pitch + (1 + half) * channels + head * D;
 #pragma unroll
     for (u32 i = 0; i < 16; i++) {
-        float4 k = neighbours(d_key[i / 8], i / 2 % 2, i / 4 % 2, i % 2), v = neighbours(d_value[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
+        float4 k = neighbours(d_key[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
+        float4 v = neighbours(d_value[i / 8], i / 2 % 2, i / 4 % 2, i % 2);
         v = ((half ? v : k) + load_shared<float4>(slot + ((warp ^ 2) * 16 + i) * 512)) * (half ? 1.0f : SCALE);
         u32 at = first + row + i / 4 * 8 + lane / 4;
         if (at < tokens) store4(target + (u64)at * pitch + column(i / 2 % 2, i % 2), v);

@@ -1,5 +1,5 @@
-// Column sums (bias gradients) and casts to bf16. Follows elementwise.cuh. Column counts are multiples of 4 (8 where the
-// source is bf16), counts of elements are multiples of 4. Sums are taken in two stages, in a fixed order.
+// Column sums (bias gradients) and casts to bf16. Follows elementwise.cuh. Column counts are multiples of 4 (8 where
+// the source is bf16), counts of elements are multiples of 4. Sums are taken in two stages, in a fixed order.
 //
 // column_partials_f32(source, copy, partials, {rows, columns, rows_per_block})
 //     f32 [rows, columns] -> its bf16 copy, unless SUMS_ONLY is defined, and partial column sums f32 [grid.y, columns].
@@ -13,8 +13,8 @@
 //     A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256.
 // cast_bf16(source 0..15, destination 0..15, {counts[16], first_blocks[16]})
 //     up to 16 arrays f32 -> bf16. An array takes ceil(count / CAST_CHUNK = 8192) blocks; grid: all of them, block 256.
-// first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has the
-// grid as its first block.
+// first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has
+// the grid as its first block.
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
@@ -41,8 +41,7 @@ __device__ __forceinline__ void write_partials(const float (&sum)[WIDTH], float 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    column_partials_f32(const float *source, bf16 *copy, float *partials,
-                        const __grid_constant__ PartialArgs args) {
+    column_partials_f32(const float *source, bf16 *copy, float *partials, const __grid_constant__ PartialArgs args) {
     constexpr int BATCH = 8; // rows a thread has in flight
     const u64 column = u64(blockIdx.x) * 128 + 4 * (threadIdx.x % 32);
     const u64 begin = blockIdx.y * args.rows_per_block, end = min(begin + args.rows_per_block, args.rows);

@@ -1,5 +1,5 @@
-// What kernels of every kind share, on any architecture: types, bf16, groups of four floats. NVRTC compiles the files of a
-// kernel one after the other, so that nothing is included.
+// What kernels of every kind share, on any architecture: types, bf16, groups of four floats. NVRTC compiles the files
+// of a kernel one after the other, so that nothing is included.
 
 typedef unsigned char u8;
 typedef unsigned int u32;

@@ -14,9 +14,9 @@
 //     sort_blocks = ceil(vocabulary / 256), over every token that occurs.
 //     grid sort_blocks + ceil(positions * CHANNELS / 4096), block 1024.
 // embedding_spans(order, sorted, dx, d_tokens, partials, {rows, span})
-//     a block sums `span` sorted rows: tokens that lie within the span are added to their rows of d_tokens, sums that cross
-//     a border go to partials f32 [2, spans, CHANNELS], uninitialised scratch. grid spans = ceil(rows / span), block
-//     ROW_THREADS = CHANNELS / 4 rounded up to 32. span 8 up to 4 K rows, 16 up to 16 K, 32 above.
+//     a block sums `span` sorted rows: tokens that lie within the span are added to their rows of d_tokens, sums that
+//     cross a border go to partials f32 [2, spans, CHANNELS], uninitialised scratch. grid spans = ceil(rows / span),
+//     block ROW_THREADS = CHANNELS / 4 rounded up to 32. span 8 up to 4 K rows, 16 up to 16 K, 32 above.
 // embedding_finish(sorted, partials, d_tokens, {rows, span})
 //     adds the sums that crossed a border to d_tokens. grid spans, block ROW_THREADS.
 
@@ -76,9 +76,9 @@ __device__ __forceinline__ void sum_positions(const float *dx, float *d_position
     store4(d_positions + 4 * quad, sum);
 }
 
-// Every block reads all tokens: those below its own tell where its part of the order begins. Each warp counts, then places,
-// one contiguous share of the rows, which keeps the sort stable. The sort leaves the memory idle: further blocks use it for
-// the positions.
+// Every block reads all tokens: those below its own tell where its part of the order begins. Each warp counts, then
+// places, one contiguous share of the rows, which keeps the sort stable. The sort leaves the memory idle: further
+// blocks use it for the positions.
 extern "C" __global__ void __launch_bounds__(32 * SORT_WARPS, 2)
     embedding_sort(const int *__restrict__ tokens, const float *__restrict__ dx, u32 *__restrict__ order,
                    int *__restrict__ sorted, float *__restrict__ d_positions, const __grid_constant__ SortArgs args) {

@@ -22,8 +22,8 @@ struct Args {
 constexpr float SQRT_2_OVER_PI = 0.7978845608028654f;
 constexpr float CUBIC = 0.044715f;
 
-// gelu(x) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), which loses no digits in either tail. The products' GELU
-// (gemm_hopper.cuh, gemm_tiled.cuh) takes fewer instructions and is less exact there.
+// gelu(x) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), which loses no digits in either tail. The
+// products' GELU (gemm_hopper.cuh, gemm_tiled.cuh) takes fewer instructions and is less exact there.
 __device__ __forceinline__ float exp_minus_2u(float x) {
     const float u = x * (SQRT_2_OVER_PI + SQRT_2_OVER_PI * CUBIC * x * x);
     return exp2_fast(-2.0f * LOG2_E * u);
@@ -69,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int i = 0; i < BATCH; ++i) {
         const u64 at = first + 4 * THREADS * i;
         if (at < args.count)
-            store4(dx + at, d[i] * make_float4(gelu_derivative(v[i].x), gelu_derivative(v[i].y), gelu_derivative(v[i].z),
-                                               gelu_derivative(v[i].w)));
+            store4(dx + at, d[i] * make_float4(gelu_derivative(v[i].x), gelu_derivative(v[i].y),
+                                               gelu_derivative(v[i].z), gelu_derivative(v[i].w)));
     }
 }

@@ -64,7 +64,8 @@ __device__ __forceinline__ float2 load_bias(const float *bias, u32 col, u32 cols
     return bias && col < cols ? __ldg(reinterpret_cast<const float2 *>(bias + col)) : make_float2(0.0f, 0.0f);
 }
 
-// barrier_arrive, through the address that the barrier has in the cluster, of this block alone: it is compiled differently.
+// barrier_arrive, through the address that the barrier has in the cluster, which is this block alone: the machine code
+// differs.
 __device__ __forceinline__ void release_stage(u32 barrier) {
     asm volatile("{\n.reg .b32 remote;\n"
                  "mapa.shared::cluster.u32 remote, %0, 0;\n"
@@ -83,22 +84,22 @@ template <u32 HALF> __device__ __forceinline__ void fold(float (&s)[16], u32 lan
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
-gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
-     const __grid_constant__ TensorMap map_out,
+    gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
+         const __grid_constant__ TensorMap map_out,
 #if EPILOGUE >= 1 && EPILOGUE <= 3
-     const __grid_constant__ TensorMap map_extra,
+         const __grid_constant__ TensorMap map_extra,
 #endif
-     const void *, const void *, const void *,
+         const void *, const void *, const void *,
 #if EPILOGUE >= 1 && EPILOGUE <= 3
-     const void *,
+         const void *,
 #endif
 #if EPILOGUE < 3
-     const float *__restrict__ bias,
+         const float *__restrict__ bias,
 #endif
 #ifdef COLUMN_SUMS
-     float *__restrict__ column_sums,
+         float *__restrict__ column_sums,
 #endif
-     const __grid_constant__ Args args) {
+         const __grid_constant__ Args args) {
     extern __shared__ u8 shared[];
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -185,7 +186,8 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                 stage.skip(t.k_end - t.k_begin);
                 continue;
             }
-            // A wait tells only odd passes over the ring from even ones, so it starts when the other warpgroup's waits are over.
+            // A wait tells only odd passes over the ring from even ones, so it starts when the other warpgroup's waits
+            // are over.
             if (turn > 0) named_barrier(3 + warpgroup, 256);
             u32 last = 0;
             for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
@@ -197,9 +199,9 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                 for (u32 kk = 0; kk < TILE_K / 16; ++kk)
 #pragma unroll
                     for (u32 block = 0; block < 2; ++block)
-                        wgmma<A_MAJOR_M, B_MAJOR_N>(acc[block], a + (A_MAJOR_M ? kk * 128 : kk * 2) + block * (8192 / 16),
-                                                    b + (B_MAJOR_N ? kk / 2 * (B_BYTES / 32) + kk % 2 * 128 : kk * 2),
-                                                    kk > 0 || k > t.k_begin);
+                        wgmma<A_MAJOR_M, B_MAJOR_N>(
+                            acc[block], a + (A_MAJOR_M ? kk * 128 : kk * 2) + block * (8192 / 16),
+                            b + (B_MAJOR_N ? kk / 2 * (B_BYTES / 32) + kk % 2 * 128 : kk * 2), kk > 0 || k > t.k_begin);
                 wgmma_commit();
                 wgmma_wait<1>();
                 if (k > t.k_begin && lane == 0) release_stage(base + EMPTY + 8 * last);
@@ -253,7 +255,8 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                         load_matrices(h, at);
 #pragma unroll
                         for (u32 q = 0; q < 4; ++q)
-                            out[q] = bf16_pack(d[q * 2] * gelu_derivative(bf16_low(h[q])), d[q * 2 + 1] * gelu_derivative(bf16_high(h[q])));
+                            out[q] = bf16_pack(d[q * 2] * gelu_derivative(bf16_low(h[q])),
+                                               d[q * 2 + 1] * gelu_derivative(bf16_high(h[q])));
 #else
                         const u32 c = col + j * 8 + lane % 4 * 2;
                         const float2 v = load_bias(args.flag ? bias : 0, c, u32(args.n));
@@ -273,19 +276,20 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                         if (GELU) {
                             u32 g[4];
 #pragma unroll
-                            for (u32 q = 0; q < 4; ++q) g[q] = bf16_pack(gelu(bf16_low(out[q])), gelu(bf16_high(out[q])));
+                            for (u32 q = 0; q < 4; ++q)
+                                g[q] = bf16_pack(gelu(bf16_low(out[q])), gelu(bf16_high(out[q])));
                             store_matrices(at + BOX_BYTES, g);
                         }
                     }
 #ifdef COLUMN_SUMS
-                    // Eight lanes hold each column's rows: halve the columns at each exchange until lane l has columns 2l and 2l + 1.
+                    // Eight lanes hold each column's rows: halve the columns at each exchange until lane l has columns
+                    // 2l and 2l + 1.
                     fold<8>(s, lane);
                     fold<4>(s, lane);
                     fold<2>(s, lane);
                     if (block == 0) sum = make_float2(s[0], s[1]);
                     else sum.x += s[0], sum.y += s[1];
-                    if (block == 1)
-                        store_shared(sums + chunk % 2 * 1024 + warp % 4 * 256 + lane * 8, sum);
+                    if (block == 1) store_shared(sums + chunk % 2 * 1024 + warp % 4 * 256 + lane * 8, sum);
 #endif
                 }
 #endif
@@ -307,7 +311,8 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
                     if (READS_EXTRA) {
                         tma_wait_read<1>();
                         if (turn >= 2 || step > 0)
-                            barrier_arrive(base + BOX_EMPTY + 8 * (warpgroup * BOXES + (ring.slot + BOXES - 1) % BOXES));
+                            barrier_arrive(base + BOX_EMPTY +
+                                           8 * (warpgroup * BOXES + (ring.slot + BOXES - 1) % BOXES));
                     }
                 }
 #ifdef COLUMN_SUMS

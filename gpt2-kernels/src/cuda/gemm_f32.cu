@@ -11,8 +11,8 @@
 //   EPILOGUE 4  out = acc * gelu'(extra)                    (extra is the input of the GELU)
 //   EPILOGUE 5  out = out + acc
 //
-// Defines: LAYOUT, EPILOGUE; THREAD_N (8, 12 or 16 columns per thread); TILE_M a multiple of 64, TILE_N of 4 * THREAD_N.
-//          Checked: TILE_M 128 with TILE_N / THREAD_N 128/16, 96/12, 64/8.
+// Defines: LAYOUT, EPILOGUE; THREAD_N (8, 12 or 16 columns per thread); TILE_M a multiple of 64, TILE_N of
+//          4 * THREAD_N. Checked: TILE_M 128 with TILE_N / THREAD_N 128/16, 96/12, 64/8.
 //
 // Kernel gemm_f32 (REDUCE undefined), after common.cuh, warp.cuh and gemm_tiled.cuh
 //   parameters  const float *a, const float *b, float *out, const float *bias, float *extra, Args {m, n, k, k_split}
@@ -46,8 +46,8 @@ __device__ __forceinline__ void finish(float4 v, u64 at, u64 column, float *out,
 
 #ifdef REDUCE
 
-extern "C" __global__ void __launch_bounds__(256)
-gemm_f32_reduce(const float *partials, float *out, const float *bias, float *extra, const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(256) gemm_f32_reduce(const float *partials, float *out, const float *bias,
+                                                                  float *extra, const __grid_constant__ Args args) {
     u64 size = args.m * args.n;
     u64 splits = args.k;
     u64 at = 4 * (256 * (u64)blockIdx.x + threadIdx.x);
@@ -72,11 +72,10 @@ constexpr int BLOCKS = 4096 / THREADS / THREAD_N; // of a multiprocessor
 // Copies an operand's tiles from global to shared memory, where they lie as [TILE_K][TILE] with rows of PITCH.
 // ALONG_K: the operand's rows in memory run along k; the tile is transposed on the way, one float at a time, and the
 // padding keeps the eight k and four rows of a warp's copy in different banks. Otherwise floats go by fours.
-template <int TILE, bool ALONG_K>
-struct Operand {
+template <int TILE, bool ALONG_K> struct Operand {
     static constexpr int PITCH = ALONG_K ? TILE + 4 : TILE;
     static constexpr int WIDTH = ALONG_K ? 1 : 4;
-    static constexpr int APART = THREADS / TILE_K * WIDTH;  // between this thread's copies
+    static constexpr int APART = THREADS / TILE_K * WIDTH; // between this thread's copies
     static constexpr int COUNT = (TILE + APART - 1) / APART;
 
     const float *source;
@@ -119,8 +118,7 @@ typedef Operand<TILE_M, LAYOUT != 2> OperandA;
 typedef Operand<TILE_N, LAYOUT == 1> OperandB;
 
 // COUNT floats, in fours that lie APART floats from each other.
-template <int COUNT, int APART>
-__device__ __forceinline__ void read(float (&to)[COUNT], const float *from) {
+template <int COUNT, int APART> __device__ __forceinline__ void read(float (&to)[COUNT], const float *from) {
 #pragma unroll
     for (int i = 0; i < COUNT; i += 4) {
         float4 v = load4(from + i / 4 * APART);
@@ -129,7 +127,8 @@ __device__ __forceinline__ void read(float (&to)[COUNT], const float *from) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-gemm_f32(const float *a, const float *b, float *out, const float *bias, float *extra, const __grid_constant__ Args args) {
+    gemm_f32(const float *a, const float *b, float *out, const float *bias, float *extra,
+             const __grid_constant__ Args args) {
     __shared__ __align__(16) float tiles_a[STAGES][TILE_K * OperandA::PITCH];
     __shared__ __align__(16) float tiles_b[STAGES][TILE_K * OperandB::PITCH];
 
@@ -141,7 +140,8 @@ gemm_f32(const float *a, const float *b, float *out, const float *bias, float *e
     OperandA operand_a(a, m0, args.m, k0, LAYOUT == 2 ? args.m : args.k);
     OperandB operand_b(b, n0, args.n, k0, LAYOUT == 1 ? args.k : args.n);
 
-    // Neighbouring lanes share rows and lanes two apart share columns: a 16-byte shared load then takes two passes, not four.
+    // Neighbouring lanes share rows and lanes two apart share columns: a 16-byte shared load then takes two passes, not
+    // four.
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int row = warp / WARPS_N * WARP_M + ((lane >> 1 & 3) | (lane >> 4 << 2)) * 4;
     int column = warp % WARPS_N * WARP_N + ((lane & 1) | (lane >> 3 & 1) << 1) * 4;

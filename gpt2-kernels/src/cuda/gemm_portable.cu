@@ -2,10 +2,10 @@
 // in f32. Sums are f32 either way.
 //
 //   TF32 1  operands are rounded to TF32, which keeps 11 bits
-//   TF32 3  operands are split into two numbers of TF32, which together keep all but a bit or two, and three products are
-//           added up: that of the two lesser parts would be smaller than the rounding of the sum. The tensor cores cut sums
-//           off instead of rounding them, so each tile along k has sums of its own, which are then added with rounding;
-//           without that the error grows with k, to 1e-4 for k = 50,304
+//   TF32 3  operands are split into two numbers of TF32, which together keep all but a bit or two, and three products
+//           are added up: that of the two lesser parts would be smaller than the rounding of the sum. The tensor cores
+//           cut sums off instead of rounding them, so each tile along k has sums of its own, which are then added with
+//           rounding; without that the error grows with k, to 1e-4 for k = 50,304
 //
 //   LAYOUT 0 (NN)  acc[M,N] = A[M,K] . B[K,N]
 //   LAYOUT 1 (NT)  acc[M,N] = A[M,K] . B[N,K]^T
@@ -97,7 +97,7 @@ __device__ __forceinline__ void finish(Eight v, u64 at, u64 column, void *out, c
     if (EPILOGUE == 2) {
 #ifndef TF32
 #pragma unroll
-        for (int i = 0; i < 8; i++) {  // the GELU of what was stored
+        for (int i = 0; i < 8; i++) { // the GELU of what was stored
             unsigned short rounded;
             asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(v.x[i]));
             v.x[i] = __uint_as_float((u32)rounded << 16);
@@ -115,7 +115,8 @@ __device__ __forceinline__ void finish(Eight v, u64 at, u64 column, void *out, c
 #ifdef REDUCE
 
 extern "C" __global__ void __launch_bounds__(256)
-gemm_portable_reduce(const float *partials, void *out, const float *bias, void *extra, const __grid_constant__ Args args) {
+    gemm_portable_reduce(const float *partials, void *out, const float *bias, void *extra,
+                         const __grid_constant__ Args args) {
     u64 size = args.m * args.n;
     u64 splits = args.k;
     u64 at = 8 * (256 * (u64)blockIdx.x + threadIdx.x);
@@ -129,7 +130,7 @@ gemm_portable_reduce(const float *partials, void *out, const float *bias, void *
 
 // Shared memory is handled in chunks of 16 bytes, which is what one lane gives to ldmatrix and to cp.async.
 constexpr int CHUNK = 16 / sizeof(Element);
-constexpr int TILE_K = 8 * CHUNK;  // elements, in four steps of one mma each
+constexpr int TILE_K = 8 * CHUNK; // elements, in four steps of one mma each
 constexpr int WARP_M = 64;
 constexpr int WARPS_N = TILE_N / WARP_N;
 constexpr int THREADS = 32 * (TILE_M / WARP_M) * WARPS_N;
@@ -138,20 +139,19 @@ constexpr int STAGE_BYTES = (TILE_M + TILE_N) * 128;
 
 // One operand's tile. ALONG_K: its rows in memory run along k and it lies as [TILE][TILE_K], else as [TILE_K][TILE].
 // The chunks of a row are permuted by the row, so that the rows that are read together lie in different banks.
-template <int TILE, bool ALONG_K>
-struct Operand {
-    static constexpr int PER_ROW = ALONG_K ? 8 : TILE / CHUNK;  // chunks
-    static constexpr int COUNT = 8 * TILE / THREADS;            // chunks per thread
+template <int TILE, bool ALONG_K> struct Operand {
+    static constexpr int PER_ROW = ALONG_K ? 8 : TILE / CHUNK; // chunks
+    static constexpr int COUNT = 8 * TILE / THREADS;           // chunks per thread
     static constexpr int ROWS_APART = THREADS / PER_ROW;
 
     const Element *source;
-    u64 apart, advance;  // between this thread's chunks, between tiles
-    int row, column;     // of this thread's first chunk, within the tile as it lies in memory
-    int limit;           // how far the matrix reaches from the tile's first row (ALONG_K) or column
-    u32 target;          // of this thread's first chunk, in bytes within the tile
+    u64 apart, advance; // between this thread's chunks, between tiles
+    int row, column;    // of this thread's first chunk, within the tile as it lies in memory
+    int limit;          // how far the matrix reaches from the tile's first row (ALONG_K) or column
+    u32 target;         // of this thread's first chunk, in bytes within the tile
 
 #ifdef TF32
-    static constexpr int PERIOD = ALONG_K ? 8 : 4, SWAP = ALONG_K ? 1 : 2;  // across, elements are read one by one
+    static constexpr int PERIOD = ALONG_K ? 8 : 4, SWAP = ALONG_K ? 1 : 2; // across, elements are read one by one
 #else
     static constexpr int PERIOD = 8, SWAP = 1;
 #endif
@@ -193,10 +193,9 @@ __device__ __forceinline__ u32 to_tf32(u32 x) {
     return x;
 }
 
-// Four 8 x 8 fragments (TF32: 8 x 4) of a tile that lies as [TILE][TILE_K]: 16 rows from `side` by the two chunks of `step`.
-// SIDE_FIRST: neighbouring fragments differ in rows first (as mma wants them of A), else in k first (as of B).
-template <bool SIDE_FIRST>
-__device__ __forceinline__ void read_along(u32 (&to)[4], u32 tile, int side, int step) {
+// Four 8 x 8 fragments (TF32: 8 x 4) of a tile that lies as [TILE][TILE_K]: 16 rows from `side` by the two chunks of
+// `step`. SIDE_FIRST: neighbouring fragments differ in rows first (as mma wants them of A), else in k first (as of B).
+template <bool SIDE_FIRST> __device__ __forceinline__ void read_along(u32 (&to)[4], u32 tile, int side, int step) {
     int lane = threadIdx.x % 32, low = lane >> 3 & 1, high = lane >> 4;
     int row = side + lane % 8 + 8 * (SIDE_FIRST ? low : high), chunk = 2 * step + (SIDE_FIRST ? high : low);
     load_matrices(to, tile + row * 128 + ((chunk ^ lane % 8) << 4));
@@ -221,7 +220,8 @@ __device__ __forceinline__ void read_across(u32 (&to)[4], u32 tile, int side, in
     }
 #else
     int low = lane >> 3 & 1, high = lane >> 4;
-    int k = 16 * step + lane % 8 + 8 * (SIDE_FIRST ? high : low), chunk = (side + offset) / 8 + (SIDE_FIRST ? low : high);
+    int k = 16 * step + lane % 8 + 8 * (SIDE_FIRST ? high : low);
+    int chunk = (side + offset) / 8 + (SIDE_FIRST ? low : high);
     load_matrices_transposed(to, tile + k * TILE * 2 + ((chunk ^ lane % 8) << 4));
 #endif
 }
@@ -234,10 +234,9 @@ __device__ __forceinline__ void mma(float (&sum)[4], const u32 (&a)[4], u32 b0, 
 #endif
 }
 
-// Leaves of each element its first 11 bits and gives the rest, which is exact; of that the product reads 11 bits more, the
-// last rounded by the addition.
-template <int N>
-__device__ __forceinline__ void split(u32 (&x)[N][4], u32 (&rest)[N][4]) {
+// Leaves of each element its first 11 bits and gives the rest, which is exact; of that the product reads 11 bits more,
+// the last rounded by the addition.
+template <int N> __device__ __forceinline__ void split(u32 (&x)[N][4], u32 (&rest)[N][4]) {
 #pragma unroll
     for (int i = 0; i < N; i++)
 #pragma unroll
@@ -275,7 +274,8 @@ struct Fragments {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS)
-gemm_portable(const Element *a, const Element *b, void *out, const float *bias, void *extra, const __grid_constant__ Args args) {
+    gemm_portable(const Element *a, const Element *b, void *out, const float *bias, void *extra,
+                  const __grid_constant__ Args args) {
     extern __shared__ __align__(1024) u8 shared[];
     u32 stages = shared_address(shared);
 

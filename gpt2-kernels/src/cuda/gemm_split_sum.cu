@@ -9,7 +9,7 @@ struct Args {
 };
 
 extern "C" __global__ void __launch_bounds__(256)
-gemm_split_sum(const float4 *__restrict__ parts, float4 *__restrict__ out, const __grid_constant__ Args args) {
+    gemm_split_sum(const float4 *__restrict__ parts, float4 *__restrict__ out, const __grid_constant__ Args args) {
     const u64 i = u64(blockIdx.x) * 256 + threadIdx.x, count = args.count / 4;
     if (i >= count) return;
     float4 sum = parts[i];

@@ -12,9 +12,11 @@
 //   EPILOGUE 5  out = out + acc
 //
 // Defines: LAYOUT, EPILOGUE; TOGETHER (0: the two warpgroups take tiles of 192 x 128 in turn, 1: each half of a tile of
-// 192 x 256; NT has 0, TN has 1, NN either); COLUMN_SUMS (EPILOGUE 4: also the sums of the result's columns over each 192 rows).
+// 192 x 256; NT has 0, TN has 1, NN either); COLUMN_SUMS (EPILOGUE 4: also the sums of the result's columns over each
+// 192 rows).
 //
-// Kernel gemm_tf32, after common.cuh, warp.cuh, hopper.cuh and gemm_hopper.cuh; TILE_N = TOGETHER ? 256 : 128, STAGES = TOGETHER ? 4 : 5
+// Kernel gemm_tf32, after common.cuh, warp.cuh, hopper.cuh and gemm_hopper.cuh; TILE_N = TOGETHER ? 256 : 128,
+// STAGES = TOGETHER ? 4 : 5
 //   maps        f32, 128-byte swizzle
 //               A  NN, NT [M, K], box [192, 32]
 //                  TN     [K, M] seen as panels [M / 32, K, 32] with strides [32, M, 1], box [6, 32, 32]
@@ -28,21 +30,17 @@
 //   block       384
 //   shared      1024 + STAGES * ((192 + TILE_N) * 128 + 24)
 //
-// Rows (M in NN and NT, K in TN) are arbitrary; all widths are multiples of 64. `group` rows of tiles are made together for
-// reuse in L2: 8, for the logits 4. Results do not depend on the order of execution.
+// Rows (M in NN and NT, K in TN) are arbitrary; all widths are multiples of 64. `group` rows of tiles are made together
+// for reuse in L2: 8, for the logits 4. Results do not depend on the order of execution.
 //
-// TF32 operands of wgmma must lie along k in shared memory, unless they come from registers. So the product that is made is
-// the transposed one, B^T . A^T: B^T comes from registers, to which a tile that lies across k can be read just as well, and
-// A^T from shared memory, where TN has helper warps transpose it first. A thread's part of the result is then four
-// neighbouring columns of several rows: the epilogue works on global memory straight from registers. NT, with both operands
-// along k, needs no registers; its map of B orders the rows such that a thread's columns are neighbours there too.
+// TF32 operands of wgmma must lie along k in shared memory, unless they come from registers. So the product that is
+// made is the transposed one, B^T . A^T: B^T comes from registers, to which a tile that lies across k can be read just
+// as well, and A^T from shared memory, where TN has helper warps transpose it first. A thread's part of the result is
+// then four neighbouring columns of several rows: the epilogue works on global memory straight from registers. NT, with
+// both operands along k, needs no registers; its map of B orders the rows such that a thread's columns are neighbours
+// there too.
 //
 // What passes through registers is rounded to TF32; of the rest the tensor cores ignore the low bits.
-//
-// Choice of TOGETHER and splits, by the time in microseconds that it is expected to take (H100), with waves = ceil(units / SMs):
-//   apart      7 + waves * ceil(k_tiles / splits) * 0.71
-//   together   3 + waves * (ceil(k_tiles / splits) * c + 6), c = 1.1 (NN) or 1.25 (TN)
-//   and with several splits 4 + (2 splits + 1) * M * N / 10^6 more, for their sum.
 
 static_assert(LAYOUT == 1 ? TOGETHER == 0 : LAYOUT == 0 || TOGETHER == 1, "see above");
 
@@ -68,9 +66,10 @@ __device__ __forceinline__ uint4 round_tf32(float4 v) {
     return make_uint4(round_tf32(v.x), round_tf32(v.y), round_tf32(v.z), round_tf32(v.w));
 }
 
-// Transposes a panel, 32 k by 32 columns, in place; by one warp, in four passes that each take 16 squares of 4 by 4, two lanes
-// to a square. Lanes that access shared memory together have squares on a diagonal, so in different banks both when they
-// read k and when they write columns; and such a diagonal is mapped to itself, which is why it can be done in place.
+// Transposes a panel, 32 k by 32 columns, in place; by one warp, in four passes that each take 16 squares of 4 by 4,
+// two lanes to a square. Lanes that access shared memory together have squares on a diagonal, so in different banks
+// both when they read k and when they write columns; and such a diagonal is mapped to itself, which is why it can be
+// done in place.
 __device__ __forceinline__ void transpose(u32 from, u32 to, u32 flip_2, u32 flip_4) {
 #pragma unroll
     for (u32 pass = 0; pass < 4; ++pass) {
@@ -88,12 +87,12 @@ __device__ __forceinline__ void transpose(u32 from, u32 to, u32 flip_2, u32 flip
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
-gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const void *, const void *,
-          float *out, const float *__restrict__ bias, float *extra,
+    gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const void *,
+              const void *, float *out, const float *__restrict__ bias, float *extra,
 #ifdef COLUMN_SUMS
-          float *__restrict__ column_sums,
+              float *__restrict__ column_sums,
 #endif
-          const __grid_constant__ Args args) {
+              const __grid_constant__ Args args) {
     extern __shared__ u8 shared[];
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -131,7 +130,9 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
                         // Has the extra operand in L2 by the time that the epilogue wants it.
                         const u32 row = t.row + k * 8, bytes = min(TILE_N, u32(args.n) - t.col) * 4;
                         for (u32 r = row; r < min(row + 8, u32(args.m)); ++r)
-                            asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(extra + r * args.n + t.col), "r"(bytes) : "memory");
+                            asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(extra + r * args.n + t.col),
+                                         "r"(bytes)
+                                         : "memory");
                     }
                 }
             }
@@ -144,7 +145,8 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
             // The square's place in units of 4 k and of 4 columns, and the lane's half of it.
             const u32 k = lane % 8, column = k ^ lane / 16, half = lane / 8 % 2;
             const u32 panel = base + B_BYTES + (warp - 9) * PANEL_BYTES;
-            const u32 from = panel + swizzle_128(k * 4, column) + half * 8, to = panel + swizzle_128(column * 4 + half * 2, k);
+            const u32 from = panel + swizzle_128(k * 4, column) + half * 8;
+            const u32 to = panel + swizzle_128(column * 4 + half * 2, k);
             // From a column to the one whose number differs in the bit 2, or 4.
             const u32 flip_2 = column & 2 ? -1024 : 1024, flip_4 = column & 4 ? -2048 : 2048;
             for (; steps > 0; --steps, stage.next()) {
@@ -177,7 +179,8 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
                 stage.skip(t.k_end - t.k_begin);
                 continue;
             }
-            // A wait tells only odd passes over the ring from even ones, so it starts when the other warpgroup's waits are over.
+            // A wait tells only odd passes over the ring from even ones, so it starts when the other warpgroup's waits
+            // are over.
             if (!TOGETHER && turn > 0) named_barrier(3 + warpgroup, 256);
             u32 last = 0;
             for (u32 k = t.k_begin; k < t.k_end; ++k, stage.next()) {
@@ -207,7 +210,8 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
                         }
                     }
                     // The previous stage's products are over.
-                    if (kk == (FROM_REGISTERS ? 0 : TILE_K / 8 - 1) && k > t.k_begin && lane == 0) barrier_arrive(base + EMPTY + 8 * last);
+                    if (kk == (FROM_REGISTERS ? 0 : TILE_K / 8 - 1) && k > t.k_begin && lane == 0)
+                        barrier_arrive(base + EMPTY + 8 * last);
                 }
                 last = stage.slot;
             }
@@ -246,13 +250,17 @@ gemm_tf32(const __grid_constant__ TensorMap map_a, const __grid_constant__ Tenso
                     const float4 x = e[i / 2][i % 2];
                     if (HAS_BIAS) v = v + offset;
                     if (EPILOGUE == 3) v = v + x;
-                    if (EPILOGUE == 4) v.x *= gelu_derivative(x.x), v.y *= gelu_derivative(x.y), v.z *= gelu_derivative(x.z), v.w *= gelu_derivative(x.w);
+                    if (EPILOGUE == 4)
+                        v.x *= gelu_derivative(x.x), v.y *= gelu_derivative(x.y), v.z *= gelu_derivative(x.z),
+                            v.w *= gelu_derivative(x.w);
 #ifdef COLUMN_SUMS
                     sum = sum + v;
 #endif
                     // One addition per element, so the result does not depend on any order.
                     if (EPILOGUE == 5)
-                        asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+                        asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y),
+                                     "f"(v.z), "f"(v.w)
+                                     : "memory");
                     else store4(to, v);
                     if (EPILOGUE == 2)
                         store4(extra + at + down * args.n, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));

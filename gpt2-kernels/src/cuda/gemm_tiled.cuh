@@ -8,8 +8,8 @@ struct Corner {
     u64 row, column;
 };
 
-// The first row and column of this block's tile. Tiles of the output are visited in bands of BAND tiles of rows, so that
-// neighbours share operands in L2.
+// The first row and column of this block's tile. Tiles of the output are visited in bands of BAND tiles of rows, so
+// that neighbours share operands in L2.
 template <u64 ROWS, u64 COLUMNS> __device__ __forceinline__ Corner corner_of_tile(const Args &args) {
     constexpr u64 BAND = 16;
     const u64 rows = (args.m + ROWS - 1) / ROWS, columns = (args.n + COLUMNS - 1) / COLUMNS;

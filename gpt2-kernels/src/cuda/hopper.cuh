@@ -1,5 +1,5 @@
-// Hopper's own instructions (sm_90a): barriers in shared memory, the copy engine (TMA), the products of a warpgroup (wgmma).
-// Follows common.cuh and warp.cuh.
+// Hopper's own instructions (sm_90a): barriers in shared memory, the copy engine (TMA), the products of a warpgroup
+// (wgmma). Follows common.cuh and warp.cuh.
 
 // A CUtensorMap, passed by value as a __grid_constant__ parameter.
 struct alignas(64) TensorMap {
@@ -169,27 +169,24 @@ template <int N> __device__ __forceinline__ void wgmma_pin(float (&d)[N]) {
 // D[64, N] (+)= A.B over 16 k of bf16, f32 accumulators; TRANS 1: that operand is MN-major.
 template <int TRANS_A, int TRANS_B>
 __device__ __forceinline__ void wgmma(float (&d)[32], u64 a, u64 b, u32 accumulate) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" D32 "}, %32, %33, p, 1, 1, %35, %36;\n}\n"
-        : ACC32(d, 0)
-        : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" D32 "}, %32, %33, p, 1, 1, %35, %36;\n}\n"
+                 : ACC32(d, 0)
+                 : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
 }
 template <int TRANS_A, int TRANS_B>
 __device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b, u32 accumulate) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" D64 "}, %64, %65, p, 1, 1, %67, %68;\n}\n"
-        : ACC32(d, 0), ACC32(d, 32)
-        : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" D64 "}, %64, %65, p, 1, 1, %67, %68;\n}\n"
+                 : ACC32(d, 0), ACC32(d, 32)
+                 : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
 }
 template <int TRANS_A, int TRANS_B>
 __device__ __forceinline__ void wgmma(float (&d)[96], u64 a, u64 b, u32 accumulate) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" D96 "}, %96, %97, p, 1, 1, %99, %100;\n}\n"
-        : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
-        : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" D96 "}, %96, %97, p, 1, 1, %99, %100;\n}\n"
+                 : ACC32(d, 0), ACC32(d, 32), ACC32(d, 64)
+                 : "l"(a), "l"(b), "r"(accumulate), "n"(TRANS_A), "n"(TRANS_B));
 }
 // The same with A in registers; always adds.
 template <int TRANS_B> __device__ __forceinline__ void wgmma(float (&d)[32], const u32 (&a)[4], u64 b) {
@@ -199,8 +196,8 @@ template <int TRANS_B> __device__ __forceinline__ void wgmma(float (&d)[32], con
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANS_B));
 }
 
-// D[64, 192] (+)= A.B over 8 k of TF32, both K-major. A: either a descriptor, or registers that hold rows g and g + 8 of
-// columns t and t + 4, where g is lane / 4 and t lane % 4.
+// D[64, 192] (+)= A.B over 8 k of TF32, both K-major. A: either a descriptor, or registers that hold rows g and g + 8
+// of columns t and t + 4, where g is lane / 4 and t lane % 4.
 __device__ __forceinline__ void wgmma_tf32(float (&d)[96], u64 a, u64 b, u32 accumulate) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n192k8.f32.tf32.tf32 {" D96 "}, %96, %97, p, 1, 1;\n}\n"

@@ -4,11 +4,11 @@
 // Defines: LOSS_ONLY   the logits are only read
 //
 // softmax_loss(logits, targets, losses, {rows, columns, vocabulary, scale})
-//     logits bf16 [rows, columns], targets i32 [rows] in 0..vocabulary (not checked), scale an f64 -> losses f32 [rows],
-//     each -log softmax(row)[target], and the logits become (softmax(row) - onehot(target)) * scale. Only the first
-//     `vocabulary` columns take part; the derivative of the others is 0. columns is a multiple of 8, at most 112 K.
-//     grid rows, block SOFTMAX_THREADS = 512, dynamic shared memory 2 * columns bytes: a block holds its row there, so that
-//     two blocks a multiprocessor overlap one's arithmetic with the other's loads and stores.
+//     logits bf16 [rows, columns], targets i32 [rows] in 0..vocabulary (not checked), scale an f64 -> losses f32
+//     [rows], each -log softmax(row)[target], and the logits become (softmax(row) - onehot(target)) * scale. Only the
+//     first `vocabulary` columns take part; the derivative of the others is 0. columns is a multiple of 8, at most
+//     112 K. grid rows, block SOFTMAX_THREADS = 512, dynamic shared memory 2 * columns bytes: a block holds its row
+//     there, so that two blocks a multiprocessor overlap one's arithmetic with the other's loads and stores.
 // softmax_loss_f32(logits, targets, losses, {rows, columns, vocabulary, scale})
 //     the same for logits in f32, which are read three times, mostly from the cache. grid rows, block SOFTMAX_THREADS.
 // mean_loss(losses, mean, {count, scale})
@@ -50,7 +50,8 @@ __device__ __forceinline__ void load_row(void *shared, const void *global, u32 b
         barrier_init_fence();
         barrier_expect(barrier, bytes);
         for (u32 at = 0; at < bytes; at += PIECE)
-            bulk_load(shared_address(shared) + at, __cvta_generic_to_global(static_cast<const u8 *>(global) + at), min(PIECE, bytes - at), barrier);
+            bulk_load(shared_address(shared) + at, __cvta_generic_to_global(static_cast<const u8 *>(global) + at),
+                      min(PIECE, bytes - at), barrier);
     }
     __syncthreads();
     barrier_wait(barrier, 0);
@@ -96,7 +97,8 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
         const u32 pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-            sum += exp2_fast((bf16_low(pairs[j]) - maximum) * LOG2_E) + exp2_fast((bf16_high(pairs[j]) - maximum) * LOG2_E);
+            sum += exp2_fast((bf16_low(pairs[j]) - maximum) * LOG2_E) +
+                   exp2_fast((bf16_high(pairs[j]) - maximum) * LOG2_E);
         }
     }
     sum = block_sum(sum, warp_total);
@@ -117,8 +119,8 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
             d[2 * j] = exp2_fast((bf16_low(pairs[j]) - maximum) * LOG2_E) * factor;
             d[2 * j + 1] = exp2_fast((bf16_high(pairs[j]) - maximum) * LOG2_E) * factor;
         }
-        reinterpret_cast<uint4 *>(global_row)[i] = make_uint4(bf16_pack(d[0], d[1]), bf16_pack(d[2], d[3]),
-                                                              bf16_pack(d[4], d[5]), bf16_pack(d[6], d[7]));
+        reinterpret_cast<uint4 *>(global_row)[i] =
+            make_uint4(bf16_pack(d[0], d[1]), bf16_pack(d[2], d[3]), bf16_pack(d[4], d[5]), bf16_pack(d[6], d[7]));
     }
     if (threadIdx.x == target / 8 % SOFTMAX_THREADS) { // the thread that has just written this group
         const float logit = bf16_low(reinterpret_cast<const bf16 *>(row)[target]);
@@ -136,11 +138,9 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
 
     float maximum = NEGATIVE_INFINITY;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < vocabulary; i += SOFTMAX_THREADS)
-        maximum = max_nan(maximum, row[i]);
+    for (int i = threadIdx.x; i < vocabulary; i += SOFTMAX_THREADS) maximum = max_nan(maximum, row[i]);
 #pragma unroll
-    for (int mask = 16; mask > 0; mask >>= 1)
-        maximum = max_nan(maximum, __shfl_xor_sync(~0u, maximum, mask));
+    for (int mask = 16; mask > 0; mask >>= 1) maximum = max_nan(maximum, __shfl_xor_sync(~0u, maximum, mask));
     if (threadIdx.x % 32 == 0) warp_max[threadIdx.x / 32] = maximum;
     __syncthreads();
 #pragma unroll
