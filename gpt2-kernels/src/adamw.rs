@@ -23,6 +23,8 @@ const UPDATE_CHUNK: usize = 1024;
 /// The numbers of an update, as algorithm 2 of Loshchilov & Hutter (2019) has them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
+    /// Multiplies the gradients.
+    pub scale: f64,
     /// Decay of the gradient's running mean.
     pub beta1: f64,
     /// Decay of the squared gradient's running mean.
@@ -52,8 +54,8 @@ pub struct Slot {
     pub decays: bool,
 }
 
-/// Updates each parameter and its moments in place; `scale`, `[1]`, multiplies the gradients.
-pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
+/// Updates each parameter and its moments in place.
+pub fn update(slots: &[Slot], rule: &Rule) {
     for slots in slots.chunks(UPDATE_SLOTS) {
         let slot = |i: usize| &slots[i.min(slots.len() - 1)];
         let count = |i: usize| slots.get(i).map_or(0, |slot| slot.parameter.shape().num_elements());
@@ -63,7 +65,7 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
             |slot: &Slot| slot.mean.clone(),
             |slot: &Slot| slot.square.clone(),
         ];
-        let mut launch = Launch::on(scale);
+        let mut launch = Launch::on(&slots[0].parameter);
         for field in fields {
             for i in 0..UPDATE_SLOTS {
                 launch = launch.buffer(&field(slot(i)));
@@ -71,9 +73,10 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
         }
         let blocks: Vec<_> = (0..slots.len()).map(|i| count(i).div_ceil(UPDATE_CHUNK)).collect();
         let (first, grid) = first_blocks(&blocks, UPDATE_SLOTS);
-        launch = launch.buffer(scale).words((0..UPDATE_SLOTS).map(count)).words(first);
+        launch = launch.words((0..UPDATE_SLOTS).map(count)).words(first);
         launch = launch.words((0..UPDATE_SLOTS).map(|i| slots.get(i).map_or(0, |slot| slot.decays.into())));
         for number in [
+            rule.scale,
             rule.beta1,
             rule.beta2,
             rule.eps,
@@ -109,12 +112,10 @@ pub fn squared_norm(tensors: &[Tensor]) -> Tensor {
             .run(Kernel::new(SOURCES, "square_sums", THREADS), [grid, 1, 1]);
         first_partial += grid;
     }
-    let [square_norm, scale] = [(); 2].map(|()| empty(&partials, &[1], DType::F32));
+    let square_norm = empty(&partials, &[1], DType::F32);
     Launch::on(&partials)
-        .buffers([&partials, &square_norm, &scale])
+        .buffers([&partials, &square_norm])
         .word(total)
-        .real(1.0)
-        .real(0.0)
-        .run(Kernel::new(SOURCES, "gradient_scale", 1024), [1, 1, 1]);
+        .run(Kernel::new(SOURCES, "sum_partials", 1024), [1, 1, 1]);
     square_norm
 }

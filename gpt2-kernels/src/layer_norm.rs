@@ -82,11 +82,8 @@ pub fn backward(
         None => (x.clone(), fresh()),
     };
     let [by_gain, by_offset] = [(); 2].map(|()| empty(x, &[grid, channels], DType::F32));
-    // The last two stand for a copy that is not made.
     Launch::on(x)
-        .buffers([
-            upstream, x, gain, mean, rstd, &residual, &by_x, x, &by_gain, &by_offset, x,
-        ])
+        .buffers([upstream, x, gain, mean, rstd, &residual, &by_x, &by_gain, &by_offset])
         .word(rows)
         .run(kernel, [grid, 1, 1]);
     let [gain, offset] = sum_rows([&by_gain, &by_offset]);

@@ -3,16 +3,14 @@
 // square_sums(gradient 0..31, partials, {counts[32], first_blocks[32], first_partial})
 //     one f32 partial sum of squares a block, from partials[first_partial] on. A tensor takes
 //     ceil(count / SQUARE_CHUNK = 16384) blocks; grid: all of them, block 256.
-// gradient_scale(partials, square_norm, scale, {count, mean_factor, max_norm})
-//     adds up all partials: the squared norm of the gradients as they are -> f32 [1], and the factor that takes them to
-//     the mean and clips them -> f32 [1]: mean_factor * min(1, max_norm / (norm * mean_factor + 1e-6)), no clipping
-//     where max_norm <= 0. A NaN norm gives a NaN factor, an infinite one 0, as in PyTorch. grid 1, block 1024.
-// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15, scale,
-//       {counts[16], first_blocks[16], decays[16], beta1, beta2, epsilon, square_correction, step_size, shrink})
-//     in place, with g' = g * scale[0]:
+// sum_partials(partials, sum, {count})
+//     adds up all partials in f64: the squared norm of the gradients -> f32 [1]. grid 1, block 1024.
+// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15,
+//       {counts[16], first_blocks[16], decays[16], scale, beta1, beta2, epsilon, square_correction, step_size, shrink})
+//     in place, with g' = g * scale:
 //         m = beta1 * m + (1 - beta1) * g',  v = beta2 * v + (1 - beta2) * g'^2,
 //         p = p * (decays ? shrink : 1) - step_size * m / (sqrt(v) / square_correction + epsilon).
-//     The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
+//     The last seven words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
 //     all of them, block 256.
 // first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has
 // the grid as its first block.
@@ -56,23 +54,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) partials[args.first_partial + blockIdx.x] = total;
 }
 
-struct ScaleArgs {
+struct PartialArgs {
     u64 count;
-    double mean_factor, max_norm;
 };
 
 extern "C" __global__ void __launch_bounds__(1024)
-    gradient_scale(const float *__restrict__ partials, float *__restrict__ square_norm, float *__restrict__ scale,
-                   const __grid_constant__ ScaleArgs args) {
+    sum_partials(const float *__restrict__ partials, float *__restrict__ total,
+                 const __grid_constant__ PartialArgs args) {
     __shared__ double warp_total[32];
     double sum = 0.;
 #pragma unroll 8
     for (u64 i = threadIdx.x; i < args.count; i += 1024) sum += partials[i];
     sum = block_sum(sum, warp_total);
-    if (threadIdx.x != 0) return;
-    const double ratio = args.max_norm / (sqrt(sum) * args.mean_factor + 1e-6);
-    *square_norm = sum;
-    *scale = args.mean_factor * (args.max_norm <= 0. || ratio >= 1. ? 1. : ratio);
+    if (threadIdx.x == 0) *total = (float)sum;
 }
 
 constexpr int SLOTS = 16;
@@ -80,7 +74,7 @@ constexpr int ADAMW_CHUNK = 4 * THREADS; // 1024
 
 struct AdamwArgs {
     u64 counts[SLOTS], first_blocks[SLOTS], decays[SLOTS];
-    double beta1, beta2, epsilon, square_correction, step_size, shrink;
+    double scale, beta1, beta2, epsilon, square_correction, step_size, shrink;
 };
 
 struct Rule {
@@ -95,7 +89,7 @@ struct Rule {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw(PARAMETERS_16(float *, p), PARAMETERS_16(const float *, g), PARAMETERS_16(float *, m),
-          PARAMETERS_16(float *, v), const float *__restrict__ scale, const __grid_constant__ AdamwArgs args) {
+          PARAMETERS_16(float *, v), const __grid_constant__ AdamwArgs args) {
     const u32 slot = slot_of_block(args.first_blocks);
     float *parameter = nullptr, *m_at = nullptr, *v_at = nullptr;
     const float *gradient = nullptr;
@@ -112,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (at >= count) return;
     float4 p = load4(parameter + at), m = load4(m_at + at), v = load4(v_at + at);
     const float4 g = load4(gradient + at);
-    const Rule rule = {*scale,
+    const Rule rule = {(float)args.scale,
                        (float)args.beta1,
                        (float)args.beta2,
                        (float)(1. - args.beta1),

@@ -1,11 +1,11 @@
-// Adds up the partial results of a split matrix product, in split order: out = [out +] part[0] + part[1] + ...
+// Adds up the partial results of a split matrix product, in split order: out = part[0] + part[1] + ...
 // Follows common.cuh.
 //
-//   parameters  const float *parts [splits, count], float *out [count], Args {count, splits, accumulate}
+//   parameters  const float *parts [splits, count], float *out [count], Args {count, splits}
 //   grid        (ceil(count / 1024), 1, 1), block 256; count is a multiple of 4
 
 struct Args {
-    u64 count, splits, accumulate;
+    u64 count, splits;
 };
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -17,6 +17,5 @@ extern "C" __global__ void __launch_bounds__(256)
         const float4 part = parts[split * count + i];
         sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
     }
-    if (args.accumulate) sum = sum + out[i];
     out[i] = sum;
 }

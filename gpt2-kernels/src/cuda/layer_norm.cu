@@ -7,11 +7,10 @@
 //
 // layer_norm_forward(x, gain, offset, y, mean, rstd, {rows})
 //     a warp a row: grid ceil(rows / 4), block 128.
-// layer_norm_backward(dy, x, gain, mean, rstd, residual, dx, unused, gain_partials, offset_partials, unused, {rows})
+// layer_norm_backward(dy, x, gain, mean, rstd, residual, dx, gain_partials, offset_partials, {rows})
 //     block BACKWARD_THREADS = CHANNELS / 4 rounded up to 32; any grid G >= 1, best BACKWARD_BLOCKS a multiprocessor.
 //     The partials are f32 [G, CHANNELS], every element written; the sums over their rows (sum_rows in columns.cu) are
-//     the gradients of gain and offset. dx may be `residual`. `residual` without ADD_RESIDUAL, and what is unused, may
-//     be any valid pointer.
+//     the gradients of gain and offset. dx may be `residual`. `residual` without ADD_RESIDUAL may be any valid pointer.
 
 constexpr float EPSILON = 1e-5f;
 
@@ -82,8 +81,8 @@ constexpr int BACKWARD_THREADS = 32 * BACKWARD_WARPS;
 extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
     layer_norm_backward(const Upstream *__restrict__ dy, const float *__restrict__ x, const float *__restrict__ gain,
                         const float *__restrict__ mean, const float *__restrict__ rstd, const float *residual,
-                        float *dx, const void *, float *__restrict__ gain_partials, float *__restrict__ offset_partials,
-                        const void *, const __grid_constant__ Args args) {
+                        float *dx, float *__restrict__ gain_partials, float *__restrict__ offset_partials,
+                        const __grid_constant__ Args args) {
     // The sums of two successive groups of rows, so that one barrier a group is enough.
     __shared__ float2 scratch[2][BACKWARD_WARPS][BACKWARD_ROWS];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

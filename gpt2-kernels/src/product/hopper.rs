@@ -96,7 +96,7 @@ pub(super) fn add_parts(parts: &Tensor, splits: usize, out: &Tensor) {
     let kernel = Kernel::new(SPLIT_SUM, "gemm_split_sum", 256);
     Launch::on(out)
         .buffers([parts, out])
-        .words([count, splits, 0])
+        .words([count, splits])
         .run(kernel, [count.div_ceil(1024), 1, 1]);
 }
 

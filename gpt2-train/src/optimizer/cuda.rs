@@ -1,7 +1,6 @@
 //! AdamW on a CUDA device: all parameters in a few launches.
 
 use super::update::{Pending, TrainingBackend, UpdateRule, Updated};
-use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
 use cubecl::cuda::CudaRuntime;
 use cubecl::{MemoryAllocationMode, Runtime};
@@ -13,11 +12,8 @@ use gpt2_model::ops::Cuda;
 impl TrainingBackend for Cuda {
     fn adamw(pending: Vec<Pending<FloatTensor<Self>>>, rule: &UpdateRule) -> Vec<Updated<FloatTensor<Self>>> {
         let slots: Vec<Slot> = pending.into_iter().map(slot).collect();
-        let Some(first) = slots.first() else {
-            return Vec::new();
-        };
-        let scale = Tensor::<Self, 1>::from_floats([rule.grad_scale as f32], &first.parameter.device);
         let rule = Rule {
+            scale: rule.grad_scale,
             beta1: rule.beta1,
             beta2: rule.beta2,
             eps: rule.eps,
@@ -25,7 +21,7 @@ impl TrainingBackend for Cuda {
             step_size: rule.step_size,
             shrink: rule.decay,
         };
-        update(&slots, &scale.into_primitive().tensor(), &rule);
+        update(&slots, &rule);
         let updated = |slot: Slot| Updated {
             parameter: slot.parameter,
             mean: slot.mean,
