@@ -1,14 +1,16 @@
 //! Generation: cached equals uncached, and greedy tokens equal those of transformers.
 
 use crate::golden::{Golden, model};
+use crate::{floats, relative_error};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2};
+use gpt2_model::{Generator, Gpt2, Gpt2Config, KvCache};
 use gpt2_train::optimizer::TrainingBackend;
+use std::ops::Range;
 
-fn check<B>(device: &B::Device, _tolerance: f64)
+fn check<B>(device: &B::Device, tolerance: f64)
 where
     B: AutodiffBackend + Gpt2Backend,
     B::InnerBackend: TrainingBackend,
@@ -31,6 +33,33 @@ where
             tokens.len()
         );
         tokens.push(token);
+    }
+    check_growing_cache::<B::InnerBackend>(device, tolerance);
+}
+
+/// Logits with a cache that has to grow, once by a token and once by several at a time, equal those without one.
+fn check_growing_cache<B: Gpt2Backend>(device: &B::Device, tolerance: f64) {
+    let config = Gpt2Config {
+        vocab_size: 61,
+        block_size: 150,
+        n_layer: 2,
+        n_head: 2,
+        n_embd: 32,
+        dropout: 0.0,
+    };
+    let model: Gpt2<B> = config.init(1, device).unwrap();
+    let tokens: Vec<i32> = (0..150).map(|i| i * 17 % 61).collect();
+    let input = |range: Range<usize>| {
+        let tokens = tokens[range].to_vec();
+        let shape = [1, tokens.len()];
+        Tensor::<B, 2, Int>::from_data(TensorData::new(tokens, shape), device)
+    };
+    let expected = model.logits(input(0..150));
+    let mut cache = KvCache::new(config.n_layer);
+    for (start, end) in [(0, 60), (60, 64), (64, 65), (65, 66), (66, 150)] {
+        let found = floats(model.next_logits(input(start..end), &mut cache));
+        let error = relative_error(&found, &floats(expected.clone().narrow(1, end - 1, 1)));
+        assert!(error <= tolerance, "after {end} tokens: relative error {error:e}");
     }
 }
 
