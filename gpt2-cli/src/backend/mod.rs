@@ -180,9 +180,7 @@ pub(crate) fn dispatch<J: Job>(chosen: &Chosen, job: J) -> Result<J::Output, Cli
         #[cfg(feature = "flex")]
         BackendChoice::Flex => job.run::<Autodiff<burn_flex::Flex>>(burn_flex::FlexDevice, chosen),
         #[cfg(feature = "wgpu")]
-        BackendChoice::Wgpu => {
-            job.run::<Autodiff<burn_wgpu::Wgpu<f32, i32, u32>>>(wgpu::device(chosen.device.index)?, chosen)
-        }
+        BackendChoice::Wgpu => job.run::<Autodiff<gpt2_model::ops::Wgpu>>(wgpu::device(chosen.device.index)?, chosen),
         #[cfg(feature = "cuda")]
         BackendChoice::Cuda => job.run::<Autodiff<gpt2_model::ops::Cuda>>(cuda::device(chosen.device.index), chosen),
         other => Err(CliError::BackendUnavailable {

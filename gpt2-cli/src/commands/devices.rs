@@ -22,7 +22,9 @@ pub(crate) fn run() -> Result<(), CliError> {
             Err(reason) => lines.push(format!("{backend:<8} none: {reason}\n")),
         }
     }
-    let auto = Chosen::decide(BackendChoice::Auto, 0)?;
-    lines.push(format!("auto     takes {}\n", auto.backend));
+    lines.push(match Chosen::decide(BackendChoice::Auto, 0) {
+        Ok(auto) => format!("auto     takes {}\n", auto.backend),
+        Err(_) => "auto     takes none of them\n".to_owned(),
+    });
     print(lines.concat().as_bytes())
 }

@@ -104,7 +104,7 @@ mod kernels {
             return;
         };
         let shape = Shape {
-            rows: 4_200,
+            rows: B::ROWS,
             width: 64,
             vocab: 50_257,
             padded: 50_304,

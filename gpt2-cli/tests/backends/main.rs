@@ -37,7 +37,7 @@ macro_rules! on_every_backend {
         #[test]
         fn wgpu() {
             if crate::present("wgpu", "no Vulkan, Metal or DirectX adapter") {
-                $check::<burn::backend::Autodiff<burn_wgpu::Wgpu<f32, i32, u32>>>(&Default::default(), 1e-4);
+                $check::<burn::backend::Autodiff<gpt2_model::ops::Wgpu>>(&Default::default(), 1e-4);
             }
         }
 
@@ -81,6 +81,9 @@ trait Kernels: AutodiffBackend + Gpt2Backend {
     /// Each precision, and what rounding the operands of products and the derivatives between them may cost.
     const TOLERANCES: &[(Precision, f64)];
 
+    /// Rows that are more than one chunk of GPT-2's logits.
+    const ROWS: usize;
+
     /// Its device, if there is one.
     fn present() -> Option<Self::Device>;
 
@@ -91,6 +94,7 @@ trait Kernels: AutodiffBackend + Gpt2Backend {
 #[cfg(feature = "cuda")]
 impl Kernels for Autodiff<gpt2_model::ops::Cuda> {
     const TOLERANCES: &[(Precision, f64)] = &[(Precision::F32, 1e-5), (Precision::Tf32, 3e-3), (Precision::Bf16, 2e-2)];
+    const ROWS: usize = 4_200;
 
     fn present() -> Option<Self::Device> {
         present("cuda", "no CUDA device").then(Default::default)
@@ -104,10 +108,25 @@ impl Kernels for Autodiff<gpt2_model::ops::Cuda> {
     }
 }
 
+#[cfg(feature = "wgpu")]
+impl Kernels for Autodiff<gpt2_model::ops::Wgpu> {
+    const TOLERANCES: &[(Precision, f64)] = &[(Precision::F32, 1e-5)];
+    const ROWS: usize = 600;
+
+    fn present() -> Option<Self::Device> {
+        present("wgpu", "no Vulkan, Metal or DirectX adapter").then(Default::default)
+    }
+
+    fn operand<const D: usize>(x: Tensor<Self, D>, _precision: Precision) -> Tensor<Self, D> {
+        x
+    }
+}
+
 /// On a processor without the tile unit, the references.
 #[cfg(feature = "flex")]
 impl Kernels for Autodiff<burn_flex::Flex> {
     const TOLERANCES: &[(Precision, f64)] = &[(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
+    const ROWS: usize = 600;
 
     fn present() -> Option<Self::Device> {
         Some(burn_flex::FlexDevice)
@@ -124,6 +143,11 @@ macro_rules! with_kernels {
         #[cfg(feature = "cuda")]
         mod cuda {
             $(#[test] fn $check() { super::$check::<burn::backend::Autodiff<gpt2_model::ops::Cuda>>(); })+
+        }
+
+        #[cfg(feature = "wgpu")]
+        mod wgpu {
+            $(#[test] fn $check() { super::$check::<burn::backend::Autodiff<gpt2_model::ops::Wgpu>>(); })+
         }
 
         #[cfg(feature = "flex")]

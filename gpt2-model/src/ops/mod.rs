@@ -27,6 +27,9 @@ pub use gpt2_kernels::compiled as compiled_kernels;
 #[cfg(feature = "host")]
 pub use host::{HostTensor, multiplies_bf16 as cpu_multiplies_bf16};
 
+#[cfg(feature = "wgpu")]
+pub use wgpu::Wgpu;
+
 use crate::precision::Precision;
 use crate::recompute::Recompute;
 use burn::tensor::backend::Backend;

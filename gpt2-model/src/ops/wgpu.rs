@@ -1,6 +1,260 @@
-//! wgpu takes the reference as it stands.
+//! The operations on a GPU through wgpu, by the kernels of `gpt2-cubecl`, which compute in `f32`.
+//!
+//! Other types, and attention heads that the kernels do not take, go through the reference.
 
-use crate::ops::Gpt2Backend;
-use burn_fusion::{Fusion, FusionBackend};
+use super::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, Gpt2Backend,
+    LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
+};
+use crate::precision::Precision;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
+use burn::tensor::{DType, FloatDType, TensorMetadata};
+use burn_wgpu::{CubeBackend, WgpuRuntime};
+use gpt2_cubecl as kernels;
+use gpt2_cubecl::{contiguous, owned};
 
-impl<B: FusionBackend> Gpt2Backend for Fusion<B> {}
+/// Burn's wgpu backend without its kernel fusion.
+pub type Wgpu = CubeBackend<WgpuRuntime, f32, i32, u32>;
+
+type Tensor = gpt2_cubecl::Tensor<WgpuRuntime>;
+
+impl Gpt2Backend for Wgpu {
+    fn classifier_loss(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> FloatTensor<Self> {
+        if shape.precision != Precision::F32 || !multiplies(&hidden, &wte) {
+            return classifier::loss::<Self>(hidden, wte, targets, shape);
+        }
+        kernels::classifier::loss(
+            &contiguous(hidden),
+            &contiguous(wte),
+            &contiguous(targets),
+            shape.vocab_size,
+        )
+    }
+
+    fn classifier_gradients(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> ClassifierGradients<Self> {
+        if shape.precision != Precision::F32 || !multiplies(&hidden, &wte) {
+            return classifier::gradients::<Self>(hidden, wte, targets, shape);
+        }
+        let found = kernels::classifier::gradients(
+            &contiguous(hidden),
+            &contiguous(wte),
+            &contiguous(targets),
+            shape.vocab_size,
+        );
+        ClassifierGradients {
+            loss: found.loss,
+            hidden: found.hidden,
+            wte: found.wte,
+        }
+    }
+
+    fn embed(
+        wte: FloatTensor<Self>,
+        wpe: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
+        past: usize,
+    ) -> FloatTensor<Self> {
+        if !is_f32(&wte) {
+            return embedding::value::<Self>(wte, wpe, tokens, past);
+        }
+        kernels::embedding::forward(&contiguous(wte), &contiguous(wpe), &contiguous(tokens), past)
+    }
+
+    fn embed_backward(
+        [wte, wpe]: [FloatTensor<Self>; 2],
+        tokens: IntTensor<Self>,
+        past: usize,
+        upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
+    ) -> [FloatTensor<Self>; 2] {
+        let by_wte = match sum {
+            Some(sum) => owned(sum),
+            None => contiguous(Self::float_zeros(wte.shape(), &wte.device, FloatDType::F32)),
+        };
+        let positions = wpe.shape()[0];
+        let by_wpe = kernels::embedding::backward(&contiguous(tokens), &contiguous(upstream), &by_wte, past, positions);
+        [by_wte, by_wpe]
+    }
+
+    fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !is_f32(&tensor) {
+            return super::scaled::<Self>(tensor, factor);
+        }
+        let tensor = owned(tensor);
+        kernels::scale::in_place(&tensor, &contiguous(factor));
+        tensor
+    }
+
+    fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !multiplies(&x, &w) {
+            return affine::value::<Self>(x, w, bias);
+        }
+        kernels::product::affine(&contiguous(x), &contiguous(w), &contiguous(bias))
+    }
+
+    fn affine_onto(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if !multiplies(&x, &w) {
+            return affine::onto::<Self>(residual, x, w, bias);
+        }
+        let (x, w) = (contiguous(x), contiguous(w));
+        kernels::product::affine_onto(&contiguous(residual), &x, &w, &contiguous(bias))
+    }
+
+    fn affine_backward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> AffineGradients<FloatTensor<Self>> {
+        if !multiplies(&x, &w) {
+            return affine::derivatives::<Self>(x, w, upstream);
+        }
+        let (x, w, upstream) = (contiguous(x), contiguous(w), contiguous(upstream));
+        AffineGradients {
+            x: kernels::product::transposed(&upstream, &w),
+            w: kernels::product::by_rows(&x, &upstream),
+            bias: kernels::columns::sums(&upstream),
+        }
+    }
+
+    fn affine_gelu(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
+        if !multiplies(&x, &w) {
+            return affine::with_gelu::<Self>(x, w, bias);
+        }
+        kernels::product::affine_gelu(&contiguous(x), &contiguous(w), &contiguous(bias))
+    }
+
+    fn feed_forward_backward(
+        x: FloatTensor<Self>,
+        weights: [FloatTensor<Self>; 2],
+        inner: FloatTensor<Self>,
+        activated: Option<FloatTensor<Self>>,
+        upstream: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
+        if !multiplies(&x, &weights[0]) {
+            return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
+        }
+        let [w_in, w_out] = weights.map(contiguous);
+        let (x, inner, upstream) = (contiguous(x), contiguous(inner), contiguous(upstream));
+        let activated = activated.map_or_else(|| kernels::gelu::forward(&inner), contiguous);
+        let by_w_out = kernels::product::by_rows(&activated, &upstream);
+        drop(activated);
+        let by_inner = kernels::product::transposed_by_gelu(&upstream, &w_out, &inner);
+        drop(inner);
+        let by = FeedForwardGradients {
+            w_in: kernels::product::by_rows(&x, &by_inner),
+            bias_in: kernels::columns::sums(&by_inner),
+            w_out: by_w_out,
+            bias_out: kernels::columns::sums(&upstream),
+        };
+        (kernels::product::transposed(&by_inner, &w_in), by)
+    }
+
+    fn normalise_rows(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        precision: Precision,
+    ) -> Normalised<FloatTensor<Self>> {
+        if precision != Precision::F32 {
+            return layer_norm::value::<Self>(x, weight, bias, precision);
+        }
+        let normal = kernels::layer_norm::forward(&contiguous(x), &contiguous(weight), &contiguous(bias));
+        Normalised {
+            out: normal.out,
+            statistics: Some([normal.mean, normal.rstd]),
+        }
+    }
+
+    fn normalise_rows_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        statistics: Option<[FloatTensor<Self>; 2]>,
+        upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
+    ) -> LayerNormGradients<FloatTensor<Self>> {
+        let Some(statistics) = statistics else {
+            return layer_norm::derivatives::<Self>(x, weight, upstream, sum);
+        };
+        let found = kernels::layer_norm::backward(
+            &contiguous(upstream),
+            &contiguous(x),
+            &contiguous(weight),
+            statistics.each_ref(),
+            sum,
+        );
+        LayerNormGradients {
+            x: found.x,
+            weight: found.gain,
+            bias: found.offset,
+        }
+    }
+
+    fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
+        if !attends(&qkv, n_head) {
+            return attention::value::<Self>(qkv, n_head);
+        }
+        let attended = kernels::attention::forward(&contiguous(qkv), n_head);
+        Attended {
+            out: attended.out,
+            log_sum: attended.log_sum,
+        }
+    }
+
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        attended: Attended<FloatTensor<Self>>,
+        upstream: FloatTensor<Self>,
+        n_head: usize,
+    ) -> FloatTensor<Self> {
+        if !attends(&qkv, n_head) {
+            return attention::derivative::<Self>(qkv, upstream, n_head);
+        }
+        let attended = kernels::attention::Attended {
+            out: attended.out,
+            log_sum: attended.log_sum,
+        };
+        kernels::attention::backward(&contiguous(qkv), &attended, &contiguous(upstream), n_head)
+    }
+
+    fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !is_f32(&x) {
+            return gelu::value::<Self>(x);
+        }
+        kernels::gelu::forward(&contiguous(x))
+    }
+
+    fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !is_f32(&x) {
+            return gelu::derivative::<Self>(x, upstream);
+        }
+        kernels::gelu::backward(&contiguous(x), &contiguous(upstream))
+    }
+}
+
+fn is_f32(x: &Tensor) -> bool {
+    x.dtype == DType::F32
+}
+
+/// Whether the products take `x` with weights, or an embedding, of this shape.
+fn multiplies(x: &Tensor, w: &Tensor) -> bool {
+    is_f32(x) && kernels::product::takes(w.shape().as_slice())
+}
+
+fn attends(qkv: &Tensor, n_head: usize) -> bool {
+    is_f32(qkv) && kernels::attention::takes(qkv.shape()[2] / 3, n_head)
+}

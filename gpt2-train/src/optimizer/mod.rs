@@ -9,6 +9,8 @@ mod cuda;
 mod host;
 mod moments;
 mod update;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 pub use update::{Pending, TrainingBackend, UpdateRule, Updated};
 

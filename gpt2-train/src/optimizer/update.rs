@@ -122,11 +122,3 @@ pub(super) fn reference<B: Gpt2Backend>(
         square,
     }
 }
-
-#[cfg(feature = "wgpu")]
-mod fused {
-    use super::TrainingBackend;
-    use burn_fusion::{Fusion, FusionBackend};
-
-    impl<B: FusionBackend> TrainingBackend for Fusion<B> {}
-}

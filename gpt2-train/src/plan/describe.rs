@@ -43,7 +43,16 @@ impl RunPlan {
     /// How the step is computed where our own kernels do not take it: none of them steps aside in silence.
     pub fn without_kernels(&self) -> Option<String> {
         match self.backend {
-            BackendChoice::Wgpu => Some("in plain tensors: fused operations are for CUDA and the CPU".to_owned()),
+            BackendChoice::Wgpu if self.precision != Precision::F32 => Some(format!(
+                "in plain tensors, slower: the kernels compute in f32, not in {}",
+                self.precision
+            )),
+            BackendChoice::Wgpu if !self.has_kernels() => {
+                let head = self.model.n_embd / self.model.n_head;
+                Some(format!(
+                    "attention in plain tensors, slower: the kernels take heads of up to 128 channels in fours, not of {head}"
+                ))
+            }
             BackendChoice::Cuda if !self.has_kernels() => {
                 let head = self.model.n_embd / self.model.n_head;
                 let attention = match self.precision {
@@ -246,7 +255,8 @@ mod tests {
         assert!(!line(BackendChoice::Cuda, 2, 0.0).contains("plain"));
         assert!(!line(BackendChoice::Ndarray, 4, 0.0).contains("plain"));
         assert!(line(BackendChoice::Ndarray, 4, 0.1).contains("no dropout"));
-        assert!(line(BackendChoice::Wgpu, 4, 0.0).contains("plain tensors"));
+        assert!(!line(BackendChoice::Wgpu, 4, 0.0).contains("plain"));
+        assert!(line(BackendChoice::Wgpu, 64, 0.0).contains("not of 2"));
     }
 
     #[test]

@@ -146,9 +146,14 @@ impl RunPlan {
         of_tokens.map_or(self.steps, |limit| limit.min(self.steps))
     }
 
-    /// Whether the kernels for CUDA take a model of this shape in all of its operations.
+    /// Whether the backend's own kernels take a model of this shape in all of its operations.
     fn has_kernels(&self) -> bool {
-        self.model.n_embd == 64 * self.model.n_head
+        let head = self.model.n_embd / self.model.n_head;
+        match self.backend {
+            BackendChoice::Cuda => head == 64,
+            BackendChoice::Wgpu => self.precision == Precision::F32 && head.is_multiple_of(4) && head <= 128,
+            BackendChoice::Ndarray | BackendChoice::Flex | BackendChoice::Auto => true,
+        }
     }
 
     /// The device memory that a step needs, as predicted.
@@ -161,13 +166,12 @@ impl RunPlan {
         cost::Kept {
             precision: self.precision,
             recompute: self.recompute,
-            // Only wgpu takes the reference.
-            scores: self.backend == BackendChoice::Wgpu,
+            scores: !self.has_kernels(),
             logits_bytes: match self.backend {
                 // 512 rows in f32, in place.
                 BackendChoice::Ndarray | BackendChoice::Flex => 512 * 50_304 * 4,
-                // 64 MiB three times over.
-                BackendChoice::Wgpu => 3 << 26,
+                // 64 MiB, in place.
+                BackendChoice::Wgpu => 1 << 26,
                 // 4,096 rows in bf16, in place.
                 BackendChoice::Cuda | BackendChoice::Auto => 4096 * 50_304 * 2,
             },

@@ -1,0 +1,21 @@
+//! The operations of a GPT-2's training step as kernels in CubeCL, which compiles them for every device that Burn's CubeCL
+//! backends reach: through Vulkan, Metal, DirectX or CUDA.
+//!
+//! The kernels ask for nothing that only some devices have: cubes of 256 units, 32 KiB of shared memory, no atomics and
+//! no operations across the units of a plane. All tensors are `f32` and contiguous ([`contiguous`]).
+//!
+//! Everything here is deterministic: sums are taken in an order that follows from the shapes alone.
+
+pub mod adamw;
+pub mod attention;
+pub mod classifier;
+pub mod columns;
+pub mod embedding;
+pub mod gelu;
+mod launch;
+pub mod layer_norm;
+pub mod product;
+mod reduce;
+pub mod scale;
+
+pub use launch::{Tensor, contiguous, owned};
