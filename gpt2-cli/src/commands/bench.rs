@@ -320,18 +320,37 @@ impl StepTiming {
 
     /// Ratios to a peer's line, where more than 1 is faster, and less memory is below 1.
     fn against(&self, peer: &Peer) -> String {
-        let same = (peer.batch, peer.seq, peer.model.as_str()) == (self.batch, self.seq, self.model.as_str());
-        let warning = if same {
-            ""
-        } else {
-            " (not the same work: see batch, seq and model)"
-        };
-        format!(
-            "against {}: tokens/s x {:.3}, peak memory x {:.3}{warning}\n",
+        let mut ratios = format!(
+            "against {}: tokens/s x {:.3}, peak memory x {:.3}",
             peer.name,
             self.tokens_per_sec / peer.tokens_per_sec,
             self.peak_mem_mib as f64 / peer.peak_mem_mib,
-        )
+        );
+        let differences = self.differences(peer);
+        if !differences.is_empty() {
+            ratios.push_str(&format!(" (not the same work: {})", differences.join(", ")));
+        }
+        ratios.push('\n');
+        ratios
+    }
+
+    /// "batch 4 against 8", for each key of the work in which `peer` differs.
+    fn differences(&self, peer: &Peer) -> Vec<String> {
+        let numbers = [
+            ("batch", self.batch, peer.batch),
+            ("seq", self.seq, peer.seq),
+            ("grad_accum", self.grad_accum, peer.grad_accum),
+        ]
+        .map(|(key, ours, theirs)| (key, ours.to_string(), theirs.to_string()));
+        [
+            ("model", self.model.clone(), peer.model.clone()),
+            ("dtype", self.dtype.clone(), peer.dtype.clone()),
+        ]
+        .into_iter()
+        .chain(numbers)
+        .filter(|(_, ours, theirs)| ours != theirs)
+        .map(|(key, ours, theirs)| format!("{key} {ours} against {theirs}"))
+        .collect()
     }
 }
 
@@ -341,10 +360,18 @@ struct Peer {
     #[serde(rename = "peer")]
     name: String,
     model: String,
+    dtype: String,
     batch: usize,
     seq: usize,
+    /// 1 where a program does not know of it.
+    #[serde(default = "one")]
+    grad_accum: usize,
     tokens_per_sec: f64,
     peak_mem_mib: f64,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Peer {

@@ -28,14 +28,16 @@ fn a_step_is_one_line_that_can_be_compared_with() -> Result<(), Box<dyn std::err
     );
     assert!(number("peak_mem_mib") > 0.0 && number("first_step_s") <= number("warmup_s") + 1e-3);
 
-    let faster = line
+    let more = line
         .replace("\"batch\":1", "\"batch\":2")
+        .replace("\"dtype\":\"f32\"", "\"dtype\":\"bf16\"")
         .replace("\"peer\":\"gpt2", "\"peer\":\"another gpt2");
-    std::fs::write(dir.path().join("peer.json"), faster)?;
+    std::fs::write(dir.path().join("peer.json"), more)?;
     let both = bench(dir.path(), "step", &["--vs", "peer.json"]);
     let ratios = both.lines().nth(1).expect("a second line");
     assert!(
-        ratios.starts_with("against another gpt2") && ratios.contains("not the same work"),
+        ratios.starts_with("against another gpt2")
+            && ratios.ends_with("(not the same work: dtype f32 against bf16, batch 1 against 2)"),
         "{ratios}"
     );
     Ok(())
