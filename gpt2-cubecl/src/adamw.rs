@@ -13,8 +13,6 @@ const NORM_CUBES: usize = 256;
 /// The numbers of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
-    /// Multiplies the gradient.
-    pub scale: f32,
     /// Decay of the gradient's running mean.
     pub beta1: f32,
     /// Decay of the squared gradient's running mean.
@@ -39,7 +37,7 @@ fn update_kernel(
     gradient: &Array<f32>,
     mean: &mut Array<f32>,
     square: &mut Array<f32>,
-    scale: f32,
+    scale: &Array<f32>,
     beta1: f32,
     beta2: f32,
     beta1_rest: f32,
@@ -50,7 +48,8 @@ fn update_kernel(
     shrink: f32,
 ) {
     let i = ABSOLUTE_POS;
-    if i >= parameter.len() {
+    let scale = scale[0];
+    if i >= parameter.len() || scale == 0.0 {
         terminate!();
     }
     let slope = gradient[i] * scale;
@@ -61,12 +60,14 @@ fn update_kernel(
     parameter[i] = parameter[i] * shrink - step_size * running / (f32::sqrt(spread) * square_correction + eps);
 }
 
-/// Updates `parameter` and its moments in place.
+/// Updates `parameter` and its moments in place, with the gradient multiplied by `scale`, `[1]`; leaves all as it is where that
+/// is 0.
 pub fn update<R: CubeRuntime>(
     parameter: &Tensor<R>,
     gradient: &Tensor<R>,
     mean: &Tensor<R>,
     square: &Tensor<R>,
+    scale: &Tensor<R>,
     rule: Rule,
 ) {
     // SAFETY: no unit goes past the end of the tensors, which have one size.
@@ -79,7 +80,7 @@ pub fn update<R: CubeRuntime>(
             array(gradient),
             array(mean),
             array(square),
-            rule.scale,
+            array(scale),
             rule.beta1,
             rule.beta2,
             rule.beta1_rest,
@@ -158,4 +159,58 @@ pub fn squared_norm<R: CubeRuntime>(tensors: &[Tensor<R>]) -> Tensor<R> {
         first += cubes(count);
     }
     total(&sums, 1.0)
+}
+
+/// The largest number that counts as finite; what is more, or no number, fails the comparison.
+const FINITE: f32 = 3.0e38;
+
+#[cube(launch_unchecked)]
+fn scale_kernel(
+    loss: &Array<f32>,
+    squared_norm: &Array<f32>,
+    before: &Array<f32>,
+    scale: &mut Array<f32>,
+    max_norm: f32,
+    micro_steps: f32,
+    eps: f32,
+    #[comptime] has_before: bool,
+) {
+    if UNIT_POS == 0 {
+        let (loss, squared_norm) = (f32::abs(loss[0]), squared_norm[0]);
+        let mut fine = loss <= FINITE && squared_norm <= FINITE;
+        if comptime!(has_before) {
+            fine = fine && before[0] != 0.0;
+        }
+        let norm = f32::sqrt(squared_norm) / micro_steps;
+        let clip = select(max_norm > 0.0, min(max_norm / (norm + eps), 1.0), 1.0);
+        scale[0] = select(fine, clip / micro_steps, 0.0);
+    }
+}
+
+/// What multiplies the sum of the gradients of a step, `[1]`: `min(1, max_norm / (norm / micro_steps + eps)) / micro_steps`,
+/// where `max_norm` 0 stands for none; 0 if the loss or the norm is not finite, or if `before` is 0.
+pub fn gradient_scale<R: CubeRuntime>(
+    loss: &Tensor<R>,
+    squared_norm: &Tensor<R>,
+    before: Option<&Tensor<R>>,
+    [max_norm, micro_steps, eps]: [f32; 3],
+) -> Tensor<R> {
+    let scale = empty(loss, &[1]);
+    // SAFETY: each tensor has an element.
+    unsafe {
+        scale_kernel::launch_unchecked(
+            &loss.client,
+            CubeCount::new_single(),
+            units(),
+            array(loss),
+            array(squared_norm),
+            array(before.unwrap_or(loss)),
+            array(&scale),
+            max_norm,
+            micro_steps,
+            eps,
+            before.is_some(),
+        );
+    }
+    scale
 }

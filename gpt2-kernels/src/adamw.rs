@@ -23,8 +23,6 @@ const UPDATE_CHUNK: usize = 1024;
 /// The numbers of an update, as algorithm 2 of Loshchilov & Hutter (2019) has them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
-    /// Multiplies the gradients.
-    pub scale: f64,
     /// Decay of the gradient's running mean.
     pub beta1: f64,
     /// Decay of the squared gradient's running mean.
@@ -54,8 +52,9 @@ pub struct Slot {
     pub decays: bool,
 }
 
-/// Updates each parameter and its moments in place.
-pub fn update(slots: &[Slot], rule: &Rule) {
+/// Updates each parameter and its moments in place, with the gradients multiplied by `scale`, `[1]` in `f32`; leaves all as it
+/// is where that is 0.
+pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
     for slots in slots.chunks(UPDATE_SLOTS) {
         let slot = |i: usize| &slots[i.min(slots.len() - 1)];
         let count = |i: usize| slots.get(i).map_or(0, |slot| slot.parameter.shape().num_elements());
@@ -71,12 +70,12 @@ pub fn update(slots: &[Slot], rule: &Rule) {
                 launch = launch.buffer(&field(slot(i)));
             }
         }
+        launch = launch.buffer(scale);
         let blocks: Vec<_> = (0..slots.len()).map(|i| count(i).div_ceil(UPDATE_CHUNK)).collect();
         let (first, grid) = first_blocks(&blocks, UPDATE_SLOTS);
         launch = launch.words((0..UPDATE_SLOTS).map(count)).words(first);
         launch = launch.words((0..UPDATE_SLOTS).map(|i| slots.get(i).map_or(0, |slot| slot.decays.into())));
         for number in [
-            rule.scale,
             rule.beta1,
             rule.beta2,
             rule.eps,
@@ -118,4 +117,23 @@ pub fn squared_norm(tensors: &[Tensor]) -> Tensor {
         .word(total)
         .run(Kernel::new(SOURCES, "sum_partials", 1024), [1, 1, 1]);
     square_norm
+}
+
+/// What multiplies the sum of the gradients of a step, `[1]` in `f32`: `min(1, max_norm / (norm / micro_steps + eps)) /
+/// micro_steps`, where `max_norm` 0 stands for none; 0 if the loss or the norm is not finite, or if `before` is 0.
+pub fn gradient_scale(
+    loss: &Tensor,
+    squared_norm: &Tensor,
+    before: Option<&Tensor>,
+    [max_norm, micro_steps, eps]: [f64; 3],
+) -> Tensor {
+    let scale = empty(loss, &[1], DType::F32);
+    Launch::on(loss)
+        .buffers([loss, squared_norm, before.unwrap_or(loss), &scale])
+        .word(before.is_some().into())
+        .real(max_norm)
+        .real(micro_steps)
+        .real(eps)
+        .run(Kernel::new(SOURCES, "gradient_scale", 32), [1, 1, 1]);
+    scale
 }

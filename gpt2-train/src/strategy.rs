@@ -10,7 +10,7 @@ use crate::hardware::{DeviceMemory, DeviceProbe, HostMemory};
 use crate::lr::ScheduleWalk;
 use crate::metrics::{StepOutput, StepReport};
 use crate::metrics_log::{MetricsLog, StepRecord};
-use crate::optimizer::{AdamW, TrainingBackend, squared_norm};
+use crate::optimizer::{AdamW, Arrival, Clip, TrainingBackend, squared_norm};
 use crate::plan::RunPlan;
 use crate::report::Phases;
 use crate::run_dir::RunPaths;
@@ -20,7 +20,6 @@ use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, Tensor};
-
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearningComponentsMarker,
     SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
@@ -38,9 +37,6 @@ pub(crate) type Components<B> = LearningComponentsMarker<B, ScheduleWalk, Traini
 
 type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 type Processor<B> = SupervisedTrainingEventProcessor<Components<B>>;
-
-/// `clip_coef = max_norm / (norm + 1e-6)`, as PyTorch's `clip_grad_norm_` has it.
-const CLIP_EPS: f64 = 1e-6;
 
 /// Steps that [`Ending::steps`] leaves to warm-up at the most when rates are averaged, and the time estimate waits for.
 const WARM_UP_STEPS: u64 = 3;
@@ -118,6 +114,7 @@ where
             sample: None,
             phases: Phases::default(),
             started: Instant::now(),
+            settled: Instant::now(),
             peak_reserved: 0,
         };
         let ending = run.go(training.as_ref());
@@ -142,7 +139,21 @@ where
     sample: Option<Arc<str>>,
     phases: Phases,
     started: Instant,
+    /// When the newest step's numbers had arrived.
+    settled: Instant,
     peak_reserved: u64,
+}
+
+/// A step that is queued, and that the device may still be computing.
+#[derive(Debug)]
+struct Queued {
+    step: u64,
+    began: Instant,
+    /// Spent waiting for its batches.
+    wait: Duration,
+    lr: f64,
+    /// The sum of the micro-steps' losses, and the squared norm of the sum of their gradients.
+    numbers: Arrival,
 }
 
 impl<B: AutodiffBackend + Gpt2Backend> Run<'_, B>
@@ -151,7 +162,6 @@ where
 {
     fn go(&mut self, training: &dyn DataLoader<B, MicroBatch<B>>) -> Result<Ending, TrainError> {
         let plan = &self.fixed.plan;
-        let last = plan.last_step();
         let mut batches = training.iter();
         if self.state.step == 0 && plan.eval_every > 0 {
             let val_loss = self.evaluate();
@@ -162,42 +172,27 @@ where
             self.log.append(&record)?;
             self.show(StepOutputSplit::Validation, record);
         }
+        let mut queued: Option<Queued> = None;
         let reason = loop {
-            if self.state.step >= last {
-                break StopReason::Finished;
-            }
-            if self.interrupter.should_stop() {
-                break StopReason::Asked(self.interrupter.get_message().unwrap_or_else(|| "a request".to_owned()));
-            }
-            if plan.max_minutes.is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit) {
-                break StopReason::TimeLimit;
-            }
-            let mut record = match self.step(batches.as_mut()) {
-                Ok(record) => record,
-                Err(error) => {
-                    // The weights are those of the last good step: keep what the run has reached.
-                    self.save()?;
-                    return Err(error);
-                }
+            let newest = queued.as_ref().map_or(self.state.step, |queued| queued.step);
+            let reason = self.reason_to_stop(newest);
+            let next = match reason {
+                Some(_) => Ok(None),
+                None => self.queue(newest + 1, batches.as_mut()).map(Some),
             };
-            let step = record.step;
-            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == last);
-            if due(plan.eval_every) {
-                record.val_loss = Some(self.evaluate());
+            // The device computes the next step while the host looks at this one.
+            if let Some(queued) = queued.take() {
+                self.finish(queued)?;
             }
-            self.log.append(&record)?;
-            self.steps.push(record.clone());
-            if due(plan.sample_every) {
-                self.take_sample()?;
-            }
-            let split = if record.val_loss.is_some() {
-                StepOutputSplit::Both
-            } else {
-                StepOutputSplit::Training
+            queued = match next {
+                Ok(next) => next,
+                Err(error) => return Err(self.saved(error)?),
             };
-            self.show(split, record);
-            if due(plan.checkpoint_every) {
-                self.save()?;
+            if let Some(queued) = queued.take_if(|queued| self.is_awaited(queued.step)) {
+                self.finish(queued)?;
+            }
+            if let Some(reason) = reason {
+                break reason;
             }
         };
         self.save()?;
@@ -211,11 +206,71 @@ where
         })
     }
 
-    /// One optimizer step: `grad_accum` forward and backward passes, the clip, and AdamW.
-    fn step(&mut self, batches: &mut dyn DataLoaderIterator<MicroBatch<B>>) -> Result<StepRecord, TrainError> {
+    /// Why no step should follow step `newest`, if so.
+    fn reason_to_stop(&self, newest: u64) -> Option<StopReason> {
+        let plan = &self.fixed.plan;
+        if newest >= plan.last_step() {
+            Some(StopReason::Finished)
+        } else if self.interrupter.should_stop() {
+            let who = self.interrupter.get_message();
+            Some(StopReason::Asked(who.unwrap_or_else(|| "a request".to_owned())))
+        } else if plan.max_minutes.is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit) {
+            Some(StopReason::TimeLimit)
+        } else {
+            None
+        }
+    }
+
+    /// Whether something comes at the end of `step` that comes every so many steps.
+    fn is_due(&self, every: u64, step: u64) -> bool {
+        every > 0 && (step.is_multiple_of(every) || step == self.fixed.plan.last_step())
+    }
+
+    /// Whether `step` must be over before the next one is queued.
+    fn is_awaited(&self, step: u64) -> bool {
+        let plan = &self.fixed.plan;
+        let intervals = [plan.eval_every, plan.sample_every, plan.checkpoint_every];
+        !Inner::<B>::QUEUES_AHEAD || intervals.into_iter().any(|every| self.is_due(every, step))
+    }
+
+    /// `error`, with what the run has reached kept: the weights are those of the last good step.
+    fn saved(&mut self, error: TrainError) -> Result<TrainError, TrainError> {
+        self.save()?;
+        Ok(error)
+    }
+
+    /// Waits for a step, and does what comes at its end.
+    fn finish(&mut self, queued: Queued) -> Result<(), TrainError> {
+        let plan = &self.fixed.plan;
+        let mut record = match self.settle(queued) {
+            Ok(record) => record,
+            Err(error) => return Err(self.saved(error)?),
+        };
+        let step = record.step;
+        if self.is_due(plan.eval_every, step) {
+            record.val_loss = Some(self.evaluate());
+        }
+        self.log.append(&record)?;
+        self.steps.push(record.clone());
+        if self.is_due(plan.sample_every, step) {
+            self.take_sample()?;
+        }
+        let split = if record.val_loss.is_some() {
+            StepOutputSplit::Both
+        } else {
+            StepOutputSplit::Training
+        };
+        self.show(split, record);
+        if self.is_due(plan.checkpoint_every, step) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Queues an optimizer step: `grad_accum` forward and backward passes, the clip, and AdamW.
+    fn queue(&mut self, step: u64, batches: &mut dyn DataLoaderIterator<MicroBatch<B>>) -> Result<Queued, TrainError> {
         let plan = &self.fixed.plan;
         let began = Instant::now();
-        let step = self.state.step + 1;
         let mut wait = Duration::ZERO;
         let mut losses: Option<Tensor<Inner<B>, 1>> = None;
         let mut gradients = Gradients::Nothing;
@@ -236,44 +291,59 @@ where
             gradients = gradients.add(&self.learner.model(), output.grads);
         }
         let gradients = gradients.sum();
+        let loss = losses.expect("at least one micro-step");
+        let squared_norm = squared_norm(&self.learner.model(), &gradients);
+        let clip = Clip {
+            max_norm: plan.grad_clip,
+            micro_steps: plan.grad_accum as f64,
+        };
+        // On the device: a loss that is not finite must not reach the weights, and nobody waits to see it.
+        self.fixed
+            .optimizer
+            .clip_next_gradients(loss.clone(), squared_norm.clone(), &clip);
+        self.learner.lr_step();
+        self.learner.optimizer_step(gradients);
+        // Behind the update, so that a step is over when they are there.
+        let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
+        Ok(Queued {
+            step,
+            began,
+            wait,
+            lr: self.learner.lr_current(),
+            numbers: Inner::<B>::fetch(numbers.into()),
+        })
+    }
+
+    /// Waits for a step's numbers, and takes it into the run's state.
+    fn settle(&mut self, queued: Queued) -> Result<StepRecord, TrainError> {
+        let plan = &self.fixed.plan;
+        let Queued {
+            step,
+            began,
+            wait,
+            lr,
+            numbers,
+        } = queued;
+        let numbers = numbers.wait();
         let micro_steps = plan.grad_accum as f64;
-        let numbers = Tensor::cat(
-            vec![
-                losses.expect("at least one micro-step"),
-                squared_norm(&self.learner.model(), &gradients),
-            ],
-            0,
-        );
-        // Host–device sync: a loss that is not finite must not reach the weights.
-        let numbers: Vec<f32> = numbers
-            .into_data()
-            .convert_dtype(DType::F32)
-            .into_vec()
-            .expect("converted to f32");
         let loss = f64::from(numbers[0]) / micro_steps;
         let grad_norm = f64::from(numbers[1]).sqrt() / micro_steps;
         self.check_finite(step, loss, grad_norm)?;
 
-        let clip = if plan.grad_clip > 0.0 {
-            (plan.grad_clip / (grad_norm + CLIP_EPS)).min(1.0)
-        } else {
-            1.0
-        };
-        self.fixed.optimizer.scale_next_gradients(clip / micro_steps);
-        self.learner.lr_step();
-        self.learner.optimizer_step(gradients);
-
         self.state.step = step;
         self.state.tokens += plan.tokens_per_step();
         self.state.next_sequence = step * plan.global_batch() as u64;
-        let seconds = began.elapsed().as_secs_f64();
+        // A step that was queued behind another begins when that one is over.
+        let began = began.max(self.settled);
+        self.settled = Instant::now();
+        let seconds = (self.settled - began).as_secs_f64();
         self.phases.steps_sec += seconds;
         self.phases.data_wait_sec += wait.as_secs_f64();
         let mut record = StepRecord {
             step,
             tokens: self.state.tokens,
             loss: Some(loss),
-            lr: Some(self.learner.lr_current()),
+            lr: Some(lr),
             grad_norm: Some(grad_norm),
             tokens_per_sec: Some(plan.tokens_per_step() as f64 / seconds),
             step_ms: Some(1e3 * seconds),

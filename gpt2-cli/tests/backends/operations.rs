@@ -10,7 +10,7 @@ use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_model::ops::{self, BlockShape, BlockWeights, Gpt2Backend};
 use gpt2_model::{Precision, Recompute};
-use gpt2_train::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
+use gpt2_train::optimizer::{AdamWConfig, Clip, Pending, TrainingBackend, UpdateRule};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -305,20 +305,24 @@ mod adamw {
             let tensor = matrix.to::<B::InnerBackend>(FloatDType::F32, device);
             tensor.into_primitive().tensor()
         };
-        let pending = Pending {
-            parameter: primitive(&parameter),
-            gradient: primitive(&gradient),
-            mean: primitive(&mean),
-            square: primitive(&square),
-            decays: true,
+        let rule = UpdateRule::new(&config, lr, step);
+        let update = |scale: f64| {
+            let pending = Pending {
+                parameter: primitive(&parameter),
+                gradient: primitive(&gradient),
+                mean: primitive(&mean),
+                square: primitive(&square),
+                decays: true,
+            };
+            let scale = one::<B::InnerBackend>(scale, device);
+            let updated = B::InnerBackend::adamw(vec![pending], &rule, scale).pop().unwrap();
+            [updated.parameter, updated.mean, updated.square].map(|primitive| {
+                floats(Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(
+                    primitive,
+                )))
+            })
         };
-        let rule = UpdateRule::new(&config, lr, scale, step);
-        let updated = B::InnerBackend::adamw(vec![pending], &rule).pop().unwrap();
-        let found = [updated.parameter, updated.mean, updated.square].map(|primitive| {
-            floats(Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(
-                primitive,
-            )))
-        });
+        let found = update(scale);
 
         let mut expected: [Vec<f32>; 3] = Default::default();
         for i in 0..COUNT {
@@ -333,9 +337,57 @@ mod adamw {
             expected[2].push(square as f32);
         }
         compare(&found, &expected, tolerance);
+
+        let values = |matrix: &Matrix| matrix.values.iter().map(|&value| value as f32).collect::<Vec<_>>();
+        assert!(
+            update(0.0) == [&parameter, &mean, &square].map(values),
+            "an update by nothing changes nothing"
+        );
     }
 
     crate::on_every_backend!(check);
+}
+
+/// What multiplies the gradients: the clip, or 0 after a step that went wrong.
+mod gradient_scale {
+    use super::*;
+
+    fn check<B>(device: &B::Device, _tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let one = |value| one::<B::InnerBackend>(value, device);
+        let clip = |max_norm| Clip {
+            max_norm,
+            micro_steps: 4.0,
+        };
+        for (max_norm, loss, squared_norm, before, expected) in [
+            (1.0, 40.0, 64.0, None, 0.125),
+            (1.0, 40.0, 4.0, Some(0.125), 0.25),
+            (0.0, 40.0, 1e30, Some(0.25), 0.25),
+            (1.0, f64::NAN, 64.0, None, 0.0),
+            (1.0, f64::NEG_INFINITY, 64.0, None, 0.0),
+            (0.0, 40.0, f64::INFINITY, Some(0.25), 0.0),
+            (1.0, 40.0, f64::NAN, None, 0.0),
+            (1.0, 40.0, 64.0, Some(0.0), 0.0),
+        ] {
+            let scale = B::InnerBackend::gradient_scale(one(loss), one(squared_norm), before.map(one), &clip(max_norm));
+            let found = B::InnerBackend::fetch(vec![scale, one(loss)]).wait();
+            assert!(
+                (f64::from(found[0]) - expected).abs() < 1e-6 && found[1].to_bits() == (loss as f32).to_bits(),
+                "{found:?} for a loss of {loss}, a squared norm of {squared_norm} and {before:?} before"
+            );
+        }
+    }
+
+    crate::on_every_backend!(check);
+}
+
+/// A tensor of one element.
+fn one<B: Backend>(value: f64, device: &B::Device) -> FloatTensor<B> {
+    let tensor = Tensor::<B, 1>::from_floats([value as f32], device);
+    tensor.into_primitive().tensor()
 }
 
 mod layer_norm {

@@ -5,12 +5,15 @@
 //     ceil(count / SQUARE_CHUNK = 16384) blocks; grid: all of them, block 256.
 // sum_partials(partials, sum, {count})
 //     adds up all partials in f64: the squared norm of the gradients -> f32 [1]. grid 1, block 1024.
-// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15,
-//       {counts[16], first_blocks[16], decays[16], scale, beta1, beta2, epsilon, square_correction, step_size, shrink})
-//     in place, with g' = g * scale:
+// gradient_scale(loss, squared_norm, before, scale, {has_before, max_norm, micro_steps, epsilon})
+//     min(1, max_norm / (norm / micro_steps + epsilon)) / micro_steps -> f32 [1], in f64; max_norm 0: no clip. 0 if the loss or
+//     the norm is not finite, or *before is 0. grid 1, block 32.
+// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15, scale,
+//       {counts[16], first_blocks[16], decays[16], beta1, beta2, epsilon, square_correction, step_size, shrink})
+//     in place, with g' = g * scale, unless that is 0:
 //         m = beta1 * m + (1 - beta1) * g',  v = beta2 * v + (1 - beta2) * g'^2,
 //         p = p * (decays ? shrink : 1) - step_size * m / (sqrt(v) / square_correction + epsilon).
-//     The last seven words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
+//     The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
 //     all of them, block 256.
 // first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has
 // the grid as its first block.
@@ -69,12 +72,28 @@ extern "C" __global__ void __launch_bounds__(1024)
     if (threadIdx.x == 0) *total = (float)sum;
 }
 
+struct ScaleArgs {
+    u64 has_before;
+    double max_norm, micro_steps, epsilon;
+};
+
+extern "C" __global__ void __launch_bounds__(32)
+    gradient_scale(const float *__restrict__ loss, const float *__restrict__ squared_norm,
+                   const float *__restrict__ before, float *__restrict__ scale,
+                   const __grid_constant__ ScaleArgs args) {
+    if (threadIdx.x > 0) return;
+    const bool fine = isfinite(*loss) && isfinite(*squared_norm) && !(args.has_before && *before == 0.f);
+    const double norm = sqrt(double(*squared_norm)) / args.micro_steps;
+    const double clip = args.max_norm > 0. ? fmin(args.max_norm / (norm + args.epsilon), 1.) : 1.;
+    *scale = fine ? (float)(clip / args.micro_steps) : 0.f;
+}
+
 constexpr int SLOTS = 16;
 constexpr int ADAMW_CHUNK = 4 * THREADS; // 1024
 
 struct AdamwArgs {
     u64 counts[SLOTS], first_blocks[SLOTS], decays[SLOTS];
-    double scale, beta1, beta2, epsilon, square_correction, step_size, shrink;
+    double beta1, beta2, epsilon, square_correction, step_size, shrink;
 };
 
 struct Rule {
@@ -89,7 +108,9 @@ struct Rule {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw(PARAMETERS_16(float *, p), PARAMETERS_16(const float *, g), PARAMETERS_16(float *, m),
-          PARAMETERS_16(float *, v), const __grid_constant__ AdamwArgs args) {
+          PARAMETERS_16(float *, v), const float *__restrict__ scale_at, const __grid_constant__ AdamwArgs args) {
+    const float scale = *scale_at;
+    if (scale == 0.f) return;
     const u32 slot = slot_of_block(args.first_blocks);
     float *parameter = nullptr, *m_at = nullptr, *v_at = nullptr;
     const float *gradient = nullptr;
@@ -106,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (at >= count) return;
     float4 p = load4(parameter + at), m = load4(m_at + at), v = load4(v_at + at);
     const float4 g = load4(gradient + at);
-    const Rule rule = {(float)args.scale,
+    const Rule rule = {scale,
                        (float)args.beta1,
                        (float)args.beta2,
                        (float)(1. - args.beta1),

@@ -307,7 +307,8 @@ impl<B: TrainingBackend> Bench<'_, B> {
         let count = cost::padded_parameters(self.work.model) as f64 / OPTIMIZER_ELEMENTS as f64;
         let gradient = self.float([OPTIMIZER_ELEMENTS]);
         let norm = self.time(|| B::squared_norm(vec![gradient.clone()]));
-        let rule = UpdateRule::new(&AdamWConfig::default(), 1e-4, 1.0, 10);
+        let rule = UpdateRule::new(&AdamWConfig::default(), 1e-4, 10);
+        let scale = B::float_ones([1].into(), self.device, FloatDType::F32);
         let mut state = Some([(); 3].map(|()| B::float_abs(self.float([OPTIMIZER_ELEMENTS]))));
         let update = self.time(|| {
             let [parameter, mean, square] = state.take().expect("put back each time");
@@ -318,7 +319,9 @@ impl<B: TrainingBackend> Bench<'_, B> {
                 square,
                 decays: true,
             };
-            let updated = B::adamw(vec![pending], &rule).pop().expect("as many as were pending");
+            let updated = B::adamw(vec![pending], &rule, scale.clone())
+                .pop()
+                .expect("as many as were pending");
             state = Some([updated.parameter, updated.mean, updated.square]);
         });
         let elements = OPTIMIZER_ELEMENTS as f64;

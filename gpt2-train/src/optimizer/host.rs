@@ -1,6 +1,6 @@
 //! AdamW on tensors in the host's memory: one pass over it instead of twelve.
 
-use super::update::{Pending, TrainingBackend, UpdateRule, Updated, reference, reference_squared_norm};
+use super::update::{Pending, TrainingBackend, UpdateRule, Updated, number, reference, reference_squared_norm};
 use burn::tensor::ops::FloatTensor;
 use gpt2_model::ops::HostTensor;
 use rayon::prelude::*;
@@ -12,14 +12,19 @@ const TASK: usize = 1 << 15;
 /// The methods of [`TrainingBackend`], or the reference for tensors of other types than `f32`.
 macro_rules! host_optimizer {
     () => {
-        fn adamw(pending: Vec<Pending<FloatTensor<Self>>>, rule: &UpdateRule) -> Vec<Updated<FloatTensor<Self>>> {
-            let update = |mut pending| match update_in_place(&mut pending, rule) {
+        fn adamw(
+            pending: Vec<Pending<FloatTensor<Self>>>,
+            rule: &UpdateRule,
+            scale: FloatTensor<Self>,
+        ) -> Vec<Updated<FloatTensor<Self>>> {
+            let scale = number::<Self>(scale);
+            let update = |mut pending| match update_in_place(&mut pending, rule, scale) {
                 Some(()) => Updated {
                     parameter: pending.parameter,
                     mean: pending.mean,
                     square: pending.square,
                 },
-                None => reference::<Self>(pending, rule),
+                None => reference::<Self>(pending, rule, scale),
             };
             pending.into_iter().map(update).collect()
         }
@@ -36,8 +41,8 @@ macro_rules! host_optimizer {
 #[cfg(feature = "ndarray")]
 mod with_ndarray {
     use super::{
-        FloatTensor, HostTensor, Pending, TrainingBackend, UpdateRule, Updated, reference, reference_squared_norm,
-        square_sum, update_in_place,
+        FloatTensor, HostTensor, Pending, TrainingBackend, UpdateRule, Updated, number, reference,
+        reference_squared_norm, square_sum, update_in_place,
     };
     use burn::tensor::backend::Backend;
     use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
@@ -78,7 +83,10 @@ fn square_sum<T: HostTensor>(tensor: &T) -> Option<f64> {
 
 /// Updates tensors of `f32` in place; none for other types, which are left as they were. A tensor that is shared is copied
 /// first.
-fn update_in_place<T: HostTensor>(pending: &mut Pending<T>, rule: &UpdateRule) -> Option<()> {
+fn update_in_place<T: HostTensor>(pending: &mut Pending<T>, rule: &UpdateRule, scale: f64) -> Option<()> {
+    if scale == 0.0 {
+        return Some(());
+    }
     let shrink = rule.shrink(pending.decays);
     let gradient = pending.gradient.view()?;
     let gradient = gradient.as_standard_layout(); // a gradient may come transposed
@@ -91,7 +99,9 @@ fn update_in_place<T: HostTensor>(pending: &mut Pending<T>, rule: &UpdateRule) -
         .par_chunks_mut(TASK)
         .zip(gradient.as_slice()?.par_chunks(TASK))
         .zip(mean.par_chunks_mut(TASK).zip(square.par_chunks_mut(TASK)));
-    tasks.for_each(|((parameter, gradient), (mean, square))| update(parameter, gradient, mean, square, rule, shrink));
+    tasks.for_each(|((parameter, gradient), (mean, square))| {
+        update(parameter, gradient, mean, square, rule, [scale, shrink])
+    });
     Some(())
 }
 
@@ -101,21 +111,14 @@ fn update(
     mean: &mut [f32],
     square: &mut [f32],
     rule: &UpdateRule,
-    shrink: f64,
+    [scale, shrink]: [f64; 2],
 ) {
-    let [grad_scale, beta1, beta2, eps, step_size, shrink] = [
-        rule.grad_scale,
-        rule.beta1,
-        rule.beta2,
-        rule.eps,
-        rule.step_size,
-        shrink,
-    ]
-    .map(|value| value as f32);
+    let [scale, beta1, beta2, eps, step_size, shrink] =
+        [scale, rule.beta1, rule.beta2, rule.eps, rule.step_size, shrink].map(|value| value as f32);
     let per_root = (1.0 / rule.square_correction) as f32;
     let elements = parameter.iter_mut().zip(gradient).zip(mean.iter_mut().zip(square));
     for ((parameter, &gradient), (mean, square)) in elements {
-        let gradient = gradient * grad_scale;
+        let gradient = gradient * scale;
         *mean = *mean * beta1 + gradient * (1.0 - beta1);
         *square = *square * beta2 + gradient * gradient * (1.0 - beta2);
         *parameter = *parameter * shrink - *mean / (square.sqrt() * per_root + eps) * step_size;

@@ -12,7 +12,7 @@ mod update;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-pub use update::{Pending, TrainingBackend, UpdateRule, Updated};
+pub use update::{Arrival, CLIP_EPS, Clip, Pending, TrainingBackend, UpdateRule, Updated};
 
 use crate::error::TrainError;
 use crate::task::TrainingTask;
@@ -65,8 +65,8 @@ pub struct AdamW<B: AutodiffBackend> {
 struct State<B: Backend> {
     /// Updates so far.
     step: u64,
-    /// Multiplies the gradients of the next update.
-    grad_scale: f64,
+    /// Multiplies the gradients of the next update, `[1]`; 0 from a step on that went wrong.
+    scale: Option<Tensor<B, 1>>,
     moments: HashMap<ParamId, Moments<B>>,
 }
 
@@ -84,15 +84,10 @@ impl<B: AutodiffBackend> AdamW<B> {
             config,
             state: Arc::new(Mutex::new(State {
                 step: 0,
-                grad_scale: 1.0,
+                scale: None,
                 moments: HashMap::new(),
             })),
         }
-    }
-
-    /// Multiplies the gradients of the next update: for the mean over micro-steps and the clip.
-    pub fn scale_next_gradients(&self, scale: f64) {
-        self.state().grad_scale = scale;
     }
 
     /// Copies the moments to the host, named `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
@@ -129,6 +124,29 @@ impl<B: AutodiffBackend> AdamW<B> {
     }
 }
 
+impl<B> AdamW<B>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
+{
+    /// Settles what the next update's gradients are multiplied by, without waiting for the device: from the sum of the
+    /// micro-steps' losses and the squared norm of the sum of their gradients, both `[1]`.
+    ///
+    /// If one of the two is not finite, neither that update nor any later one changes anything.
+    pub fn clip_next_gradients(
+        &self,
+        loss: Tensor<B::InnerBackend, 1>,
+        squared_norm: Tensor<B::InnerBackend, 1>,
+        clip: &Clip,
+    ) {
+        let [loss, squared_norm] = [loss, squared_norm].map(|number| number.into_primitive().tensor());
+        let mut state = self.state();
+        let before = state.scale.take().map(|scale| scale.into_primitive().tensor());
+        let scale = B::InnerBackend::gradient_scale(loss, squared_norm, before, clip);
+        state.scale = Some(Tensor::from_primitive(TensorPrimitive::Float(scale)));
+    }
+}
+
 impl<B> Optimizer<TrainingTask<B>, B> for AdamW<B>
 where
     B: AutodiffBackend,
@@ -140,8 +158,11 @@ where
     fn step(&mut self, lr: LearningRate, task: TrainingTask<B>, grads: GradientsParams) -> TrainingTask<B> {
         let mut state = self.state();
         state.step += 1;
-        let grad_scale = std::mem::replace(&mut state.grad_scale, 1.0);
-        let rule = UpdateRule::new(&self.config, lr, grad_scale, state.step);
+        let scale = match &state.scale {
+            Some(scale) => scale.clone(),
+            None => Tensor::ones([1], &task.devices()[0]),
+        };
+        let rule = UpdateRule::new(&self.config, lr, state.step);
         let mut gather = Gather {
             moments: &mut state.moments,
             grads,
@@ -150,7 +171,7 @@ where
         };
         let task = task.map(&mut gather);
         let Gather { ids, pending, .. } = gather;
-        let updated = B::InnerBackend::adamw(pending, &rule);
+        let updated = B::InnerBackend::adamw(pending, &rule, scale.into_primitive().tensor());
         task.map(&mut PutBack {
             updated: ids.into_iter().zip(updated).collect(),
             moments: &mut state.moments,
