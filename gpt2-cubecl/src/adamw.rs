@@ -161,9 +161,6 @@ pub fn squared_norm<R: CubeRuntime>(tensors: &[Tensor<R>]) -> Tensor<R> {
     total(&sums, 1.0)
 }
 
-/// The largest number that counts as finite; what is more, or no number, fails the comparison.
-const FINITE: f32 = 3.0e38;
-
 #[cube(launch_unchecked)]
 fn scale_kernel(
     loss: &Array<f32>,
@@ -177,7 +174,8 @@ fn scale_kernel(
 ) {
     if UNIT_POS == 0 {
         let (loss, squared_norm) = (f32::abs(loss[0]), squared_norm[0]);
-        let mut fine = loss <= FINITE && squared_norm <= FINITE;
+        // What is infinite, or no number, fails the comparison.
+        let mut fine = loss <= f32::MAX && squared_norm <= f32::MAX;
         if comptime!(has_before) {
             fine = fine && before[0] != 0.0;
         }

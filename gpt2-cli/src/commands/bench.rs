@@ -320,18 +320,18 @@ impl StepTiming {
 
     /// Ratios to a peer's line, where more than 1 is faster, and less memory is below 1.
     fn against(&self, peer: &Peer) -> String {
-        let mut ratios = format!(
-            "against {}: tokens/s x {:.3}, peak memory x {:.3}",
+        let differences = self.differences(peer);
+        let warning = if differences.is_empty() {
+            String::new()
+        } else {
+            format!(" (not the same work: {})", differences.join(", "))
+        };
+        format!(
+            "against {}: tokens/s x {:.3}, peak memory x {:.3}{warning}\n",
             peer.name,
             self.tokens_per_sec / peer.tokens_per_sec,
             self.peak_mem_mib as f64 / peer.peak_mem_mib,
-        );
-        let differences = self.differences(peer);
-        if !differences.is_empty() {
-            ratios.push_str(&format!(" (not the same work: {})", differences.join(", ")));
-        }
-        ratios.push('\n');
-        ratios
+        )
     }
 
     /// "batch 4 against 8", for each key of the work in which `peer` differs.

@@ -100,7 +100,7 @@ fn update_in_place<T: HostTensor>(pending: &mut Pending<T>, rule: &UpdateRule, s
         .zip(gradient.as_slice()?.par_chunks(TASK))
         .zip(mean.par_chunks_mut(TASK).zip(square.par_chunks_mut(TASK)));
     tasks.for_each(|((parameter, gradient), (mean, square))| {
-        update(parameter, gradient, mean, square, rule, [scale, shrink])
+        update(parameter, gradient, mean, square, rule, [scale, shrink]);
     });
     Some(())
 }
