@@ -129,8 +129,8 @@ where
     B: AutodiffBackend,
     B::InnerBackend: TrainingBackend,
 {
-    /// Settles what the next update's gradients are multiplied by, without waiting for the device: from the sum of the
-    /// micro-steps' losses and the squared norm of the sum of their gradients, both `[1]`.
+    /// Settles what gradients are multiplied by from the next update on, without waiting for the device: from the sum of the
+    /// micro-steps' losses and the squared norm of the sum of their gradients, both `[1]`. Until the first call it is 1.
     ///
     /// If one of the two is not finite, neither that update nor any later one changes anything.
     pub fn clip_next_gradients(
