@@ -109,6 +109,25 @@ fn place(four_rows: usize, column: usize, #[comptime] plan: Plan) -> usize {
     }
 }
 
+/// Where a head's rows are: of the packed tensor, and of one of the output's width.
+#[derive(CubeType, Clone, Copy)]
+struct Head {
+    queries: Rows,
+    keys: Rows,
+    values: Rows,
+    out: Rows,
+}
+
+#[cube]
+fn head(pair: usize, tokens: usize, heads: usize, #[comptime] plan: Plan) -> Head {
+    Head {
+        queries: packed(pair, tokens, heads, 0usize, plan),
+        keys: packed(pair, tokens, heads, 1usize, plan),
+        values: packed(pair, tokens, heads, 2usize, plan),
+        out: single(pair, tokens, heads, plan),
+    }
+}
+
 /// Reads the tile whose first row is `first`; rows past the last token are 0.
 #[cube]
 fn load(tile: &mut Shared, from: &Array<Four>, rows: Rows, first: usize, #[comptime] plan: Plan) {
@@ -296,11 +315,7 @@ fn forward_kernel(
     }
     let tile = tiles - 1 - CUBE_POS / pairs;
     let first = tile * plan.tile;
-    let (queries, keys) = (
-        packed(pair, tokens, heads, 0usize, plan),
-        packed(pair, tokens, heads, 1usize, plan),
-    );
-    let values = packed(pair, tokens, heads, 2usize, plan);
+    let head = head(pair, tokens, heads, plan);
     let scale = comptime!(plan.scale()).runtime();
 
     let (mut a, mut b) = (Shared::new(plan.room), Shared::new(plan.room));
@@ -319,8 +334,8 @@ fn forward_kernel(
     let mut sums = zeros(plan);
 
     for step in 0..=tile {
-        load(&mut a, qkv, queries, first, plan);
-        load(&mut b, qkv, keys, step * plan.tile, plan);
+        load(&mut a, qkv, head.queries, first, plan);
+        load(&mut b, qkv, head.keys, step * plan.tile, plan);
         sync_cube();
         products(a, b, &mut weights, plan);
         sync_cube();
@@ -336,7 +351,7 @@ fn forward_kernel(
                 largest[r] = max(largest[r], weights[r * FOUR + j]);
             }
         }
-        load(&mut b, qkv, values, step * plan.tile, plan);
+        load(&mut b, qkv, head.values, step * plan.tile, plan);
         fold(&mut largest, &mut a, true, plan);
         #[unroll]
         for r in 0..plan.rows {
@@ -367,7 +382,7 @@ fn forward_kernel(
         shrink[r] = 1.0 / total[r];
     }
     rescale(&mut sums, &shrink, plan);
-    store(&sums, 1.0, out, single(pair, tokens, heads, plan), first, plan);
+    store(&sums, 1.0, out, head.out, first, plan);
 }
 
 /// One unit for each query of each head: its output times its upstream derivative, summed.
@@ -452,14 +467,7 @@ fn key_value_kernel(
     }
     let tile = CUBE_POS / pairs;
     let first = tile * plan.tile;
-    let (queries, keys) = (
-        packed(pair, tokens, heads, 0usize, plan),
-        packed(pair, tokens, heads, 1usize, plan),
-    );
-    let (values, above) = (
-        packed(pair, tokens, heads, 2usize, plan),
-        single(pair, tokens, heads, plan),
-    );
+    let head = head(pair, tokens, heads, plan);
 
     let (mut a, mut b) = (Shared::new(plan.room), Shared::new(plan.room));
     let mut weights = Array::<f32>::new(comptime!(plan.rows * FOUR));
@@ -468,13 +476,13 @@ fn key_value_kernel(
 
     for step in tile..tiles {
         let first_query = step * plan.tile;
-        load(&mut a, qkv, values, first, plan);
-        load(&mut b, upstream, above, first_query, plan);
+        load(&mut a, qkv, head.values, first, plan);
+        load(&mut b, upstream, head.out, first_query, plan);
         sync_cube();
         products(a, b, &mut slopes, plan);
         sync_cube();
-        load(&mut a, qkv, keys, first, plan);
-        load(&mut b, qkv, queries, first_query, plan);
+        load(&mut a, qkv, head.keys, first, plan);
+        load(&mut b, qkv, head.queries, first_query, plan);
         sync_cube();
         products(a, b, &mut weights, plan);
         weigh(
@@ -495,13 +503,13 @@ fn key_value_kernel(
         add_weighted(a, b, &mut of_keys, plan);
         sync_cube();
         share(&weights, &mut a, plan);
-        load(&mut b, upstream, above, first_query, plan);
+        load(&mut b, upstream, head.out, first_query, plan);
         sync_cube();
         add_weighted(a, b, &mut of_values, plan);
         sync_cube();
     }
-    store(&of_keys, comptime!(plan.scale()).runtime(), out, keys, first, plan);
-    store(&of_values, 1.0, out, values, first, plan);
+    store(&of_keys, comptime!(plan.scale()).runtime(), out, head.keys, first, plan);
+    store(&of_values, 1.0, out, head.values, first, plan);
 }
 
 /// One cube for each tile of queries of each head, those with the most keys first: the derivative of the queries.
@@ -523,14 +531,7 @@ fn query_kernel(
     }
     let tile = tiles - 1 - CUBE_POS / pairs;
     let first = tile * plan.tile;
-    let (queries, keys) = (
-        packed(pair, tokens, heads, 0usize, plan),
-        packed(pair, tokens, heads, 1usize, plan),
-    );
-    let (values, above) = (
-        packed(pair, tokens, heads, 2usize, plan),
-        single(pair, tokens, heads, plan),
-    );
+    let head = head(pair, tokens, heads, plan);
 
     let (mut a, mut b) = (Shared::new(plan.room), Shared::new(plan.room));
     let mut weights = Array::<f32>::new(comptime!(plan.rows * FOUR));
@@ -539,13 +540,13 @@ fn query_kernel(
 
     for step in 0..=tile {
         let first_key = step * plan.tile;
-        load(&mut a, upstream, above, first, plan);
-        load(&mut b, qkv, values, first_key, plan);
+        load(&mut a, upstream, head.out, first, plan);
+        load(&mut b, qkv, head.values, first_key, plan);
         sync_cube();
         products(a, b, &mut slopes, plan);
         sync_cube();
-        load(&mut a, qkv, queries, first, plan);
-        load(&mut b, qkv, keys, first_key, plan);
+        load(&mut a, qkv, head.queries, first, plan);
+        load(&mut b, qkv, head.keys, first_key, plan);
         sync_cube();
         products(a, b, &mut weights, plan);
         weigh(
@@ -566,7 +567,7 @@ fn query_kernel(
         add_weighted(a, b, &mut sums, plan);
         sync_cube();
     }
-    store(&sums, comptime!(plan.scale()).runtime(), out, queries, first, plan);
+    store(&sums, comptime!(plan.scale()).runtime(), out, head.queries, first, plan);
 }
 
 /// What [`forward`] gives.
