@@ -10,7 +10,7 @@ use crate::hardware::{DeviceMemory, DeviceProbe, HostMemory};
 use crate::lr::ScheduleWalk;
 use crate::metrics::{StepOutput, StepReport};
 use crate::metrics_log::{MetricsLog, StepRecord};
-use crate::optimizer::{AdamW, Arrival, Clip, TrainingBackend, squared_norm};
+use crate::optimizer::{AdamW, Arrival, Clip, TrainingBackend, number, squared_norm};
 use crate::plan::RunPlan;
 use crate::report::Phases;
 use crate::run_dir::RunPaths;
@@ -18,8 +18,8 @@ use crate::task::TrainingTask;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{DType, Tensor};
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearningComponentsMarker,
     SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
@@ -385,12 +385,7 @@ where
             let StepOutput::Loss(loss) = task.step(batch) else {
                 unreachable!("an inference step gives its loss")
             };
-            let loss: Vec<f32> = loss
-                .into_data()
-                .convert_dtype(DType::F32)
-                .into_vec()
-                .expect("converted to f32");
-            sum += f64::from(loss[0]) * batch_rows;
+            sum += number::<Inner<B>>(loss.into_primitive().tensor()) * batch_rows;
             rows += batch_rows;
         }
         let val_loss = sum / rows;

@@ -12,7 +12,8 @@ mod update;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-pub use update::{Arrival, CLIP_EPS, Clip, Pending, TrainingBackend, UpdateRule, Updated};
+pub(crate) use update::number;
+pub use update::{Arrival, Clip, Pending, TrainingBackend, UpdateRule, Updated};
 
 use crate::error::TrainError;
 use crate::task::TrainingTask;

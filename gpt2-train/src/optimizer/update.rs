@@ -7,7 +7,7 @@ use gpt2_model::ops::Gpt2Backend;
 use std::fmt::{self, Debug, Formatter};
 
 /// `clip_coef = max_norm / (norm + 1e-6)`, as PyTorch's `clip_grad_norm_` has it.
-pub const CLIP_EPS: f64 = 1e-6;
+pub(super) const CLIP_EPS: f64 = 1e-6;
 
 /// How the gradients of a step become those of its update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -184,7 +184,7 @@ pub(super) fn reference_squared_norm<B: Gpt2Backend>(tensors: Vec<FloatTensor<B>
 }
 
 /// The only element of `tensor`.
-pub(super) fn number<B: Gpt2Backend>(tensor: FloatTensor<B>) -> f64 {
+pub(crate) fn number<B: Gpt2Backend>(tensor: FloatTensor<B>) -> f64 {
     let tensor = Tensor::<B, 1>::from_primitive(TensorPrimitive::Float(tensor));
     let numbers: Vec<f64> = tensor
         .into_data()

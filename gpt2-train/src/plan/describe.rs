@@ -42,19 +42,16 @@ impl RunPlan {
 
     /// How the step is computed where our own kernels do not take it: none of them steps aside in silence.
     pub fn without_kernels(&self) -> Option<String> {
+        let head = self.model.head_dim();
         match self.backend {
             BackendChoice::Wgpu if self.precision != Precision::F32 => Some(format!(
                 "in plain tensors, slower: the kernels compute in f32, not in {}",
                 self.precision
             )),
-            BackendChoice::Wgpu if !self.has_kernels() => {
-                let head = self.model.n_embd / self.model.n_head;
-                Some(format!(
-                    "attention in plain tensors, slower: the kernels take heads of up to 128 channels in fours, not of {head}"
-                ))
-            }
+            BackendChoice::Wgpu if !self.has_kernels() => Some(format!(
+                "attention in plain tensors, slower: the kernels take heads of up to 128 channels in fours, not of {head}"
+            )),
             BackendChoice::Cuda if !self.has_kernels() => {
-                let head = self.model.n_embd / self.model.n_head;
                 let attention = match self.precision {
                     Precision::F32 => " and with attention in TF32",
                     Precision::Tf32 | Precision::Bf16 => "",

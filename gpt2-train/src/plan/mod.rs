@@ -148,7 +148,7 @@ impl RunPlan {
 
     /// Whether the backend's own kernels take a model of this shape in all of its operations.
     fn has_kernels(&self) -> bool {
-        let head = self.model.n_embd / self.model.n_head;
+        let head = self.model.head_dim();
         match self.backend {
             BackendChoice::Cuda => head == 64,
             BackendChoice::Wgpu => self.precision == Precision::F32 && head.is_multiple_of(4) && head <= 128,
