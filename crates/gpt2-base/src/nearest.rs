@@ -1,0 +1,33 @@
+//! The name that a misspelt one was meant to be.
+
+/// Below this similarity (Jaro-Winkler) a known name is no likely reading of an unknown one.
+const AT_LEAST: f64 = 0.8;
+
+/// The known name most similar to `name`, if one is similar enough to be what was meant.
+///
+/// ```
+/// assert_eq!(gpt2_base::nearest("gpt2-medum", ["gpt2", "gpt2-medium"]), Some("gpt2-medium"));
+/// assert_eq!(gpt2_base::nearest("llama", ["gpt2", "gpt2-medium"]), None);
+/// ```
+pub fn nearest<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) -> Option<S> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate.as_ref()), candidate))
+        .filter(|(similarity, _)| *similarity >= AT_LEAST)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_similar_name_is_found() {
+        let keys = ["lr", "n-layer", "n-head", "batch", "backend"].map(str::to_owned);
+        assert_eq!(nearest("n_layer", &keys).map(String::as_str), Some("n-layer"));
+        assert_eq!(nearest("batch-size", &keys).map(String::as_str), Some("batch"));
+        assert_eq!(nearest("train", &keys), None);
+        assert_eq!(nearest("train", [""; 0]), None);
+    }
+}
