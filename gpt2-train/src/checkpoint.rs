@@ -10,16 +10,14 @@
 //!
 //! A checkpoint is written under another name, flushed to the disk file by file, and renamed last.
 
-use crate::atomic_file::sync_directory;
 use crate::error::TrainError;
 use crate::optimizer::AdamW;
-use crate::task::TrainingTask;
 use burn::tensor::backend::AutodiffBackend;
-use gpt2_model::weights;
+use gpt2_base::fs::{NewDirectory, remove_leftovers, sha256_file};
+use gpt2_model::{Gpt2, weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::{fs, io};
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "step-";
@@ -36,9 +34,9 @@ pub struct RunState {
     pub tokens: u64,
     /// Seconds of training behind it, over all its sessions.
     pub elapsed_sec: f64,
-    /// The newest validation loss at this step, in nats.
+    /// Validation loss of these very weights, in nats a token; none if they were not evaluated.
     pub val_loss: Option<f64>,
-    /// The lowest validation loss so far and its step.
+    /// The lowest validation loss of all checkpoints of the run, this one included.
     pub best: Option<BestLoss>,
     /// Seed of the run, from which data order, dropout and samples follow.
     pub seed: u64,
@@ -46,10 +44,22 @@ pub struct RunState {
     pub next_sequence: u64,
 }
 
-/// The lowest validation loss of a run.
+impl RunState {
+    /// Takes the loss of these weights for the best, if it is.
+    pub(crate) fn note_best(&mut self) {
+        let Self { step, val_loss, best, .. } = *self;
+        if let Some(val_loss) = val_loss
+            && best.is_none_or(|best| val_loss < best.val_loss)
+        {
+            self.best = Some(BestLoss { step, val_loss });
+        }
+    }
+}
+
+/// The lowest validation loss of a run's checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BestLoss {
-    /// The step after which it was measured.
+    /// The step of the checkpoint.
     pub step: u64,
     /// The loss, in nats a token.
     pub val_loss: f64,
@@ -91,7 +101,7 @@ impl Checkpoints {
     /// [`TrainError::Io`] or [`TrainError::DiskFull`]; what was half-written is removed again.
     pub fn save<B: AutodiffBackend>(
         &self,
-        task: &TrainingTask<B>,
+        model: &Gpt2<B>,
         optimizer: &AdamW<B>,
         state: &RunState,
     ) -> Result<PathBuf, TrainError> {
@@ -102,17 +112,11 @@ impl Checkpoints {
             }
             remove_dir(&target)?;
         }
-        let partial = self.dir.join(format!(".{PREFIX}{:08}.partial", state.step));
-        if partial.exists() {
-            remove_dir(&partial)?;
-        }
-        write_files(&partial, task, optimizer, state)
-            .and_then(|()| fs::rename(&partial, &target).map_err(|source| TrainError::io("rename", &partial, source)))
-            .and_then(|()| sync_directory(&self.dir))
-            .inspect_err(|_| {
-                // The disk may be full: give back what this attempt took. The error that is reported is the first one.
-                let _ = fs::remove_dir_all(&partial);
-            })?;
+        remove_leftovers(&self.dir).map_err(|source| TrainError::io("clear", &self.dir, source))?;
+        let write = |source| TrainError::io("write", &target, source);
+        let new = NewDirectory::create(&target).map_err(write)?;
+        write_files(new.path(), model, optimizer, state)?;
+        new.commit().map_err(write)?;
         Ok(target)
     }
 
@@ -157,7 +161,7 @@ impl Checkpoints {
             .unwrap_or_else(|| TrainError::NoCheckpoint { path: self.dir.clone() }))
     }
 
-    /// Removes all but the newest `keep` checkpoints and the one with the lowest validation loss.
+    /// Removes all but the newest `keep` checkpoints and the one whose weights have the lowest validation loss.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -209,23 +213,22 @@ impl Checkpoint {
     /// [`TrainError::Model`] if they do not fit the model.
     pub fn restore_optimizer<B: AutodiffBackend>(
         &self,
-        task: &TrainingTask<B>,
+        model: &Gpt2<B>,
         optimizer: &AdamW<B>,
     ) -> Result<(), TrainError> {
         let path = self.path.join(OPTIMIZER_FILE);
-        optimizer.import(task, self.state.step, weights::read_tensors(&path)?, &path)
+        optimizer.import(model, self.state.step, weights::read_tensors(&path)?, &path)
     }
 }
 
 fn write_files<B: AutodiffBackend>(
     dir: &Path,
-    task: &TrainingTask<B>,
+    model: &Gpt2<B>,
     optimizer: &AdamW<B>,
     state: &RunState,
 ) -> Result<(), TrainError> {
-    fs::create_dir_all(dir).map_err(|source| TrainError::io("create", dir, source))?;
-    weights::save_hf(&task.model(), dir)?;
-    weights::write_tensors(&dir.join(OPTIMIZER_FILE), &optimizer.export(task))?;
+    weights::save_hf(model, dir)?;
+    weights::write_tensors(&dir.join(OPTIMIZER_FILE), &optimizer.export(model))?;
     write_json(&dir.join(STATE_FILE), state)?;
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))? {
@@ -233,18 +236,13 @@ fn write_files<B: AutodiffBackend>(
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         files.insert(name, describe(&path)?);
     }
-    write_json(&dir.join(MANIFEST_FILE), &Manifest { files })?;
-    sync_directory(dir)
+    write_json(&dir.join(MANIFEST_FILE), &Manifest { files })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
-    let write = || {
-        let mut file = File::create(path)?;
-        serde_json::to_writer_pretty(&mut file, value)?;
-        file.write_all(b"\n")?;
-        file.sync_all()
-    };
-    write().map_err(|source| TrainError::io("write", path, source))
+    let json = serde_json::to_string_pretty(value).map_err(io::Error::from);
+    json.and_then(|json| fs::write(path, json + "\n"))
+        .map_err(|source| TrainError::io("write", path, source))
 }
 
 fn read_state(dir: &Path) -> Result<RunState, TrainError> {
@@ -289,7 +287,7 @@ fn describe(path: &Path) -> Result<FileEntry, TrainError> {
     let metadata = fs::metadata(path).map_err(|source| TrainError::io("read", path, source))?;
     Ok(FileEntry {
         bytes: metadata.len(),
-        sha256: gpt2_data::sha256_file(path)?,
+        sha256: sha256_file(path).map_err(|source| TrainError::io("read", path, source))?,
     })
 }
 

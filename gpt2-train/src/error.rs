@@ -1,6 +1,6 @@
 //! Everything that can stop a run, from a misspelt key to a loss that is not a number.
 
-use crate::quantity::bytes;
+use gpt2_base::units::bytes;
 use gpt2_model::ModelError;
 use std::fmt;
 use std::io;
@@ -94,6 +94,18 @@ pub enum TrainError {
     /// The data is wrong or cannot be read.
     #[error(transparent)]
     Data(#[from] gpt2_data::DataError),
+    /// The device cannot be had, or does not compute in the precision that was asked for.
+    #[error(transparent)]
+    Backend(#[from] gpt2_backend::BackendError),
+    /// The CPU threads of a run cannot be started.
+    #[error("cannot start {threads} threads: {source}; lower `threads`")]
+    Threads {
+        /// How many were to be started.
+        threads: usize,
+        /// The cause.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
     /// A file or directory could not be read or written.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {

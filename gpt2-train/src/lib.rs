@@ -1,30 +1,32 @@
 //! Training GPT-2: the run's configuration and plan, its directory, the step loop and the reports.
 //!
-//! A run goes from [`config::RunConfig`] (what was written) through [`plan::RunPlan`] (what it comes to) into a
-//! [`run_dir::RunDir`], whose files `report` sums up at the end.
+//! A run goes from [`config::RunConfig`] (what was written) through [`plan::RunPlan`] (what it comes to) and [`launch`]
+//! into the step loop and a [`run_dir::RunDir`], whose files [`report`] sums up at the end.
 
-pub mod atomic_file;
+pub mod announcement;
 pub mod batches;
 pub mod checkpoint;
 pub mod config;
+pub mod data_source;
 pub mod error;
+pub mod evaluate;
 pub mod hardware;
+pub mod launch;
 pub mod measure;
-pub mod metrics;
-pub mod metrics_log;
+pub mod observer;
 pub mod optimizer;
 pub mod plan;
-pub mod quantity;
-pub mod renderer;
+pub mod ranks;
 pub mod report;
 pub mod run_dir;
+pub mod sample;
 pub mod schedule;
-pub mod session;
-pub mod task;
+pub mod step_log;
+pub mod stop;
 
-mod lr;
-mod strategy;
+mod learner;
+mod step_loop;
 
 pub use error::TrainError;
-pub use session::{Display, Session};
-pub use strategy::{Ending, StopReason};
+pub use launch::Launch;
+pub use step_loop::{Outcome, StopReason};

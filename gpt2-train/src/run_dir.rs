@@ -67,6 +67,11 @@ impl RunPaths {
         self.root.join("samples")
     }
 
+    /// The text sampled after `step`.
+    pub fn sample(&self, step: u64) -> PathBuf {
+        self.samples().join(format!("step-{step:08}.txt"))
+    }
+
     /// One directory a checkpoint.
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
@@ -77,9 +82,9 @@ impl RunPaths {
         self.root.join("log.txt")
     }
 
-    /// What can be made again, such as tuned kernels.
-    pub fn cache(&self) -> PathBuf {
-        self.root.join("cache")
+    /// Shards that the run has made itself.
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
     }
 
     /// The report, written when the run has ended.
@@ -112,25 +117,41 @@ impl RunDir {
     /// [`TrainError::RunDirUnwritable`], [`TrainError::RunDirInUse`], or [`TrainError::RunDirTaken`] if a plan is there.
     pub fn create(root: impl Into<PathBuf>) -> Result<Self, TrainError> {
         let dir = Self::acquire(RunPaths::new(root))?;
-        if dir.plan().exists() {
-            return Err(TrainError::RunDirTaken {
-                path: dir.root().to_path_buf(),
-            });
-        }
+        Self::check_unused(dir.root())?;
         Ok(dir)
     }
 
-    /// Takes the directory of a run that is to be continued, which is from then on not complete.
+    /// Checks that `root` holds no run yet.
+    ///
+    /// # Errors
+    /// [`TrainError::RunDirTaken`] if it does.
+    pub fn check_unused(root: &Path) -> Result<(), TrainError> {
+        if RunPaths::new(root).plan().exists() {
+            return Err(TrainError::RunDirTaken {
+                path: root.to_path_buf(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes the directory of a run that is to be continued.
     ///
     /// # Errors
     /// [`TrainError::NoRun`], [`TrainError::RunDirUnwritable`] or [`TrainError::RunDirInUse`].
     pub fn resume(root: impl Into<PathBuf>) -> Result<Self, TrainError> {
-        let dir = Self::acquire(RunPaths::existing(root)?)?;
-        match fs::remove_file(dir.run_complete()) {
+        Self::acquire(RunPaths::existing(root)?)
+    }
+
+    /// The run is about to train: it is not complete any more.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] if it cannot be told.
+    pub fn begin(&self) -> Result<(), TrainError> {
+        match fs::remove_file(self.run_complete()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(TrainError::io("remove", dir.run_complete(), error))
+                Err(TrainError::io("remove", self.run_complete(), error))
             }
-            _ => Ok(dir),
+            _ => Ok(()),
         }
     }
 
@@ -139,7 +160,7 @@ impl RunDir {
             path: paths.root.clone(),
             source,
         };
-        for directory in [paths.samples(), paths.checkpoints(), paths.cache()] {
+        for directory in [paths.samples(), paths.checkpoints()] {
             fs::create_dir_all(directory).map_err(unwritable)?;
         }
         let mut lock = OpenOptions::new()
@@ -186,7 +207,7 @@ mod tests {
     fn a_new_directory_is_made_with_its_folders() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path().join("a/b")).unwrap();
-        assert!(run.samples().is_dir() && run.checkpoints().is_dir() && run.cache().is_dir());
+        assert!(run.samples().is_dir() && run.checkpoints().is_dir());
         assert!(!run.plan().exists());
     }
 
@@ -209,6 +230,7 @@ mod tests {
         assert!(error.to_string().contains("continue it with `--resume`"), "{error}");
         fs::write(RunPaths::new(dir.path()).run_complete(), "").unwrap();
         let run = RunDir::resume(dir.path()).unwrap();
+        run.begin().unwrap();
         assert!(!run.run_complete().exists());
     }
 

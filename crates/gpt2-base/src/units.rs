@@ -1,4 +1,4 @@
-//! Bytes, counts and operations as people read them. Reports and records hold plain numbers; only messages use these.
+//! Bytes, counts, operations and times as people read them. Reports and records hold plain numbers; only messages use these.
 
 /// Bytes in binary units: `512 B`, `1.5 MiB`, `80.0 GiB`.
 pub fn bytes(bytes: u64) -> String {
@@ -27,6 +27,17 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// Seconds as `m:ss` or `h:mm:ss`.
+pub fn clock(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("{minutes}:{seconds:02}")
+    }
+}
+
 fn scaled(value: f64, base: f64, units: &[&str]) -> String {
     let mut value = value;
     let mut unit = 0;
@@ -42,6 +53,14 @@ fn scaled(value: f64, base: f64, units: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_hours_only_when_there_are_any() {
+        assert_eq!(clock(0.4), "0:00");
+        assert_eq!(clock(61.5), "1:02");
+        assert_eq!(clock(3725.0), "1:02:05");
+        assert_eq!(clock(-3.0), "0:00");
+    }
 
     #[test]
     fn units_change_where_they_should() {

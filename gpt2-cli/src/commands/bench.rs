@@ -14,8 +14,8 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_train::config::RunConfig;
 use gpt2_train::hardware::HostFacts;
 use gpt2_train::measure::operations::{Operation, Operations, Work, measure};
-use gpt2_train::measure::stats::Summary;
-use gpt2_train::metrics_log::StepRecord;
+use gpt2_base::stats::Summary;
+use gpt2_train::step_log::StepRecord;
 use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::run_dir::RunDir;
@@ -134,19 +134,13 @@ impl Job for OperationsJob<'_> {
 
 /// Trains for some steps and keeps nothing of it but the times.
 fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError> {
-    let cores = HostFacts::detect().cores;
-    threads::set(args.threads.unwrap_or(cores))?;
-    let chosen = Chosen::decide(args.machine.backend, args.machine.device)?;
     let scratch = tempfile::tempdir().map_err(|source| TrainError::io("create", std::env::temp_dir(), source))?;
     let steps = args.warmup_steps + args.steps;
-    let given = args.data.as_deref().map(|dir| Streams::open(dir, false)).transpose()?;
-    let summary = match &given {
-        Some(streams) => streams.summary.clone(),
-        None => random_tokens(args, steps),
-    };
-    let run = scratch.path().join("run");
     let config = RunConfig {
+        run: Some(scratch.path().join("run")),
         model: Some(args.model.clone()),
+        backend: Some(args.machine.backend),
+        device: Some(args.machine.device),
         precision: Some(args.machine.precision),
         recompute: args.recompute,
         threads: args.threads,
@@ -162,66 +156,28 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
         log_every: Some(steps),
         ..RunConfig::default()
     };
-    let environment = Environment {
-        data: summary.clone(),
-        default_run: run.clone(),
-        auto_backend: chosen.backend,
-        cores,
-        init_model: None,
+    let a_step = args.batch.saturating_mul(args.grad_accum).saturating_mul(args.seq);
+    let data = match &args.data {
+        Some(dir) => DataSource::Directory(dir.clone()),
+        None => DataSource::Random {
+            tokens: steps.saturating_mul(a_step as u64).saturating_add(1),
+            seed: args.seed,
+        },
     };
-    let plan = RunPlan::resolve(&config, &environment)?;
-    if let Some(available) = chosen.probe().total_memory() {
-        plan.check_memory(available)?;
-    }
-    if let Some(how) = plan.without_kernels() {
+    let launch = Launch::on(config, data)?;
+    if let Some(how) = launch.plan().without_kernels() {
         note(&how);
     }
-    // Only now that the plan stands: they may be many.
-    let data = if let Some(streams) = given {
-        streams
-    } else {
-        let dir = scratch.path().join("random");
-        write_random_tokens(&dir, summary.train_tokens, args.seed)?;
-        Streams::open(&dir, false)?
-    };
-    let interrupter = Interrupter::new();
-    signals::stop_on_signals(&interrupter)?;
-    let directory = RunDir::create(run)?;
-    let job = TrainJob {
-        plan: plan.clone(),
-        paths: (*directory).clone(),
-        data,
-        resume: None,
-        display: Display::Quiet,
-        interrupter,
-        save: false,
-    };
-    let ending = dispatch(&chosen, job)?;
-    let timing = StepTiming::new(args, &plan, &chosen, &ending);
-    Ok((timing, plan, chosen))
-}
-
-/// As many random tokens as `steps` steps take.
-fn random_tokens(args: &BenchWork, steps: u64) -> DataSummary {
-    let a_step = args.batch.saturating_mul(args.grad_accum).saturating_mul(args.seq);
-    DataSummary {
-        name: "random".to_owned(),
-        train_tokens: steps.saturating_mul(a_step as u64).saturating_add(1),
-        val_tokens: 0,
-        floor: None,
-    }
-}
-
-/// Tokens drawn evenly from the vocabulary, which nothing can be learned from.
-fn write_random_tokens(dir: &Path, count: u64, seed: u64) -> Result<(), CliError> {
-    std::fs::create_dir(dir).map_err(|source| TrainError::io("create", dir, source))?;
-    let mut random = SplitMix64::new(seed);
-    let mut shard = ShardWriter::create(dir.join("random_train_000000.bin"))?;
-    for _ in 0..count {
-        shard.push((random.next_u64() % VOCAB_SIZE as u64) as u16)?;
-    }
-    shard.finish()?;
-    Ok(())
+    let stop = StopRequest::default();
+    let _stopped_by_signals = signals::stop_on_signals(&stop);
+    let finished = launch.run(Surroundings {
+        view: View::silent(),
+        stop,
+        announcement: None,
+        provenance: None,
+    })?;
+    let timing = StepTiming::new(args, &finished);
+    Ok((timing, finished.plan, finished.chosen))
 }
 
 /// What one configuration came to. The keys are those of the PyTorch peer's line, and a few more.
@@ -261,12 +217,15 @@ struct StepTiming {
 }
 
 impl StepTiming {
-    fn new(args: &BenchWork, plan: &RunPlan, chosen: &Chosen, ending: &Ending) -> Self {
-        let warmup = ending.steps.len().min(args.warmup_steps as usize);
+    fn new(args: &BenchWork, finished: &Finished) -> Self {
+        let Finished {
+            plan, chosen, outcome, ..
+        } = finished;
+        let warmup = outcome.steps.len().min(args.warmup_steps as usize);
         let milliseconds = |steps: &[StepRecord]| steps.iter().filter_map(|step| step.step_ms).collect::<Vec<_>>();
         let (before, timed) = (
-            milliseconds(&ending.steps[..warmup]),
-            milliseconds(&ending.steps[warmup..]),
+            milliseconds(&outcome.steps[..warmup]),
+            milliseconds(&outcome.steps[warmup..]),
         );
         let summary = Summary::of(&timed).unwrap_or(Summary {
             count: 0,
@@ -280,7 +239,7 @@ impl StepTiming {
         let rounded = |value: f64| (value * 1e3).round() / 1e3;
         let tokens_per_sec = plan.tokens_per_step() as f64 / summary.p50 * 1e3;
         let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.seq) as f64;
-        let largest = |memory: fn(&StepRecord) -> Option<u64>| ending.steps.iter().filter_map(memory).max();
+        let largest = |memory: fn(&StepRecord) -> Option<u64>| outcome.steps.iter().filter_map(memory).max();
         Self {
             peer: format!(
                 "gpt2 {} burn {}",
@@ -308,7 +267,7 @@ impl StepTiming {
             tokens_per_sec: rounded(tokens_per_sec),
             warmup_s: rounded(before.iter().sum::<f64>() / 1e3),
             first_step_s: rounded(before.first().or(timed.first()).copied().unwrap_or(f64::NAN) / 1e3),
-            loss_last: ending.steps.last().and_then(|step| step.loss).unwrap_or(f64::NAN),
+            loss_last: outcome.steps.last().and_then(|step| step.loss).unwrap_or(f64::NAN),
             params: gpt2_model::cost::parameters(&plan.model) as u64,
             peak_mem_mib: largest(StepRecord::peak_memory_bytes).unwrap_or(0) / MIB,
             driver_mem_mib: largest(|step| step.device_driver_bytes).map(|bytes| bytes / MIB),

@@ -4,7 +4,7 @@ use crate::backend::{BACKENDS, Chosen, DeviceInfo, devices};
 use crate::error::CliError;
 use crate::printer::print;
 use gpt2_train::config::BackendChoice;
-use gpt2_train::quantity::bytes;
+use gpt2_base::units::bytes;
 
 /// Prints every backend's devices, or why it has none, and what `--backend auto` takes.
 pub(crate) fn run() -> Result<(), CliError> {

@@ -1,87 +1,53 @@
-//! What a training run leaves behind: the report's files, and the summary that is printed last.
+//! What is printed when a training run has ended.
 
-use crate::backend::Chosen;
 use crate::error::CliError;
 use crate::printer::{print as print_text, quoted};
-use gpt2_train::config::BackendChoice;
-use gpt2_train::hardware::{HostFacts, commit};
-use gpt2_train::measure::stats;
-use gpt2_train::metrics::clock;
-use gpt2_train::metrics_log::{StepRecord, read_records};
-use gpt2_train::plan::{DataSummary, RunPlan};
-use gpt2_train::quantity::{bytes, grouped};
-use gpt2_train::report::{RunOutcome, Scheduler, TrainingMetrics, recorded_variables, steady_steps, write_report};
-use gpt2_train::run_dir::RunPaths;
-use gpt2_train::{Ending, StopReason};
-use std::path::Path;
-use std::time::SystemTime;
-
-/// The pinned version of Burn.
-pub(super) const BURN_VERSION: &str = "0.21.0";
-
-/// Writes `training_metrics.json`, and `RUN_COMPLETE.txt` if the run reached its end.
-pub(crate) fn report(
-    paths: &RunPaths,
-    plan: &RunPlan,
-    data: &DataSummary,
-    chosen: &Chosen,
-    peak_flops: Option<f64>,
-    ending: &Ending,
-    started: SystemTime,
-) -> Result<(), CliError> {
-    let on_gpu = matches!(chosen.backend, BackendChoice::Cuda | BackendChoice::Wgpu);
-    let records = read_records(&paths.metrics())?;
-    let metrics = TrainingMetrics::new(RunOutcome {
-        run_id: paths
-            .root()
-            .file_name()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        started,
-        completed: (ending.reason == StopReason::Finished).then(SystemTime::now),
-        git_commit: commit(Path::new(".")),
-        command_line: std::env::args().collect(),
-        env: recorded_variables(std::env::vars()),
-        host: HostFacts::detect(),
-        gpu_name: on_gpu.then(|| chosen.device.name.clone()),
-        gpu_count_visible: on_gpu.then(|| crate::backend::devices(chosen.backend).map_or(0, |devices| devices.len())),
-        cuda_version: None,
-        peak_flops,
-        scheduler: Scheduler::detect(|name| std::env::var(name).ok()),
-        burn_version: BURN_VERSION.to_owned(),
-        plan,
-        data,
-        records: &records,
-        phases: ending.phases,
-    });
-    Ok(write_report(paths, &metrics)?)
-}
+use gpt2_base::stats;
+use gpt2_base::units::{bytes, clock, grouped};
+use gpt2_train::StopReason;
+use gpt2_train::launch::Finished;
+use gpt2_train::report::steady_steps;
+use gpt2_train::step_log::{StepRecord, read_records};
 
 /// Prints how the run ended, what it reached and what to do next.
-pub(crate) fn print(paths: &RunPaths, plan: &RunPlan, data: &DataSummary, ending: &Ending) -> Result<(), CliError> {
-    let state = &ending.state;
-    let run = quoted(paths.root());
-    let records = read_records(&paths.metrics())?;
+pub(crate) fn print(finished: &Finished) -> Result<(), CliError> {
+    let Finished {
+        outcome,
+        plan,
+        data,
+        directory,
+        ..
+    } = finished;
+    let state = &outcome.state;
+    let run = quoted(directory.root());
+    let records = read_records(&directory.metrics())?;
     let last = records.last();
     let mut lines = vec![String::new()];
-    lines.push(match &ending.reason {
+    lines.push(match &outcome.reason {
         StopReason::Finished => format!("Finished: {} steps, {} tokens.", state.step, grouped(state.tokens)),
         StopReason::TimeLimit => format!("Stopped at step {}: `max-minutes` is over.", state.step),
-        StopReason::Asked(by) => format!("Stopped at step {} by {by}; everything is saved.", state.step),
+        StopReason::Requested(by) => format!("Stopped at step {} by {by}; everything is saved.", state.step),
     });
     let mut row = |label: &str, value: String| lines.push(format!("  {label:<12} {value}"));
     if let Some(loss) = last.and_then(|record| record.loss) {
         row("train loss", format!("{loss:.4}"));
     }
-    if let Some(loss) = state.val_loss {
+    let evaluated = records.iter().rev().find_map(|record| Some((record.step, record.val_loss?)));
+    if let Some((step, loss)) = evaluated {
         let floor = data
             .floor
             .map(|floor| format!(" ({:.4} above the floor of {floor:.4})", loss - floor));
-        row("val loss", format!("{loss:.4}{}", floor.unwrap_or_default()));
+        // A run that was stopped between two evaluations has none of its last weights.
+        let earlier = (step != state.step).then(|| format!(" at step {step}"));
+        row(
+            "val loss",
+            format!("{loss:.4}{}{}", floor.unwrap_or_default(), earlier.unwrap_or_default()),
+        );
     }
     if let Some(best) = state.best {
-        row("best", format!("{:.4} at step {}", best.val_loss, best.step));
+        row("best saved", format!("{:.4} at step {}", best.val_loss, best.step));
     }
-    let rates: Vec<f64> = steady_steps(&ending.steps)
+    let rates: Vec<f64> = steady_steps(&outcome.steps)
         .iter()
         .filter_map(|record| record.tokens_per_sec)
         .collect();
@@ -91,16 +57,16 @@ pub(crate) fn print(paths: &RunPaths, plan: &RunPlan, data: &DataSummary, ending
             format!("{} tokens/s (median after warm-up)", grouped(rate.round() as u64)),
         );
     }
-    if let Some(peak) = ending.steps.iter().filter_map(StepRecord::peak_memory_bytes).max() {
+    if let Some(peak) = outcome.steps.iter().filter_map(StepRecord::peak_memory_bytes).max() {
         row("peak memory", bytes(peak));
     }
     row("time", clock(state.elapsed_sec));
     row("files", run.clone());
-    if let Some(sample) = &ending.sample {
+    if let Some(sample) = &outcome.sample {
         lines.push(format!("\n{sample}"));
     }
     lines.push(String::new());
-    if ending.reason != StopReason::Finished {
+    if outcome.reason != StopReason::Finished {
         lines.push(format!("Go on with:     gpt2 train --run {run} --resume"));
     }
     let prompt = if plan.sample_prompt.is_empty() {

@@ -1,4 +1,3 @@
 //! Measuring: what a run's own numbers say about its speed. Nothing here trains.
 
 pub mod operations;
-pub mod stats;

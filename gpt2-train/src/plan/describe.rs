@@ -2,7 +2,7 @@
 
 use super::{DataSummary, RunPlan};
 use crate::config::{BackendChoice, ScheduleKind};
-use crate::quantity::{bytes, flops, grouped};
+use gpt2_base::units::{bytes, flops, grouped};
 use gpt2_model::{Precision, cost};
 use std::fmt::Write;
 

@@ -12,7 +12,6 @@ mod validate;
 
 pub use environment::{DataSummary, Environment};
 
-use crate::atomic_file::write_atomic;
 use crate::config::{BackendChoice, RunConfig, ScheduleKind};
 use crate::error::TrainError;
 use crate::schedule::LrSchedule;
@@ -262,7 +261,8 @@ impl RunPlan {
     /// # Errors
     /// [`TrainError::NotToml`] and I/O errors.
     pub fn save(&self, path: &Path, data: &DataSummary) -> Result<(), TrainError> {
-        write_atomic(path, self.to_toml(data)?.as_bytes())
+        let text = self.to_toml(data)?;
+        gpt2_base::fs::write(path, text.as_bytes()).map_err(|source| TrainError::io("write", path, source))
     }
 }
 

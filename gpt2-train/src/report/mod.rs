@@ -1,16 +1,19 @@
 //! What is left of a run when it has ended: files for comparisons and for scripts that wait for it.
 
 mod epochs;
+mod run_report;
 mod scheduler;
 mod training_metrics;
 
 pub use epochs::{Epoch, steady_steps};
+pub use run_report::Provenance;
+pub(crate) use run_report::{RunFacts, write_run_report};
 pub use scheduler::{Scheduler, recorded_variables};
 pub use training_metrics::*;
 
-use crate::atomic_file::write_atomic;
 use crate::error::TrainError;
 use crate::run_dir::RunPaths;
+use std::path::Path;
 
 /// Writes `training_metrics.json`, and after it, if the run reached its end, `RUN_COMPLETE.txt`.
 ///
@@ -21,12 +24,16 @@ use crate::run_dir::RunPaths;
 pub fn write_report(paths: &RunPaths, metrics: &TrainingMetrics) -> Result<(), TrainError> {
     let path = paths.training_metrics();
     let json = serde_json::to_string_pretty(metrics).map_err(|source| TrainError::io("write", &path, source.into()))?;
-    write_atomic(&path, (json + "\n").as_bytes())?;
+    write(&path, &(json + "\n"))?;
     match &metrics.completion {
         Some(completion) => {
             let text = format!("{} ended at {}\n", metrics.run_id, completion.timestamp_utc);
-            write_atomic(&paths.run_complete(), text.as_bytes())
+            write(&paths.run_complete(), &text)
         }
         None => Ok(()),
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TrainError> {
+    gpt2_base::fs::write(path, text.as_bytes()).map_err(|source| TrainError::io("write", path, source))
 }

@@ -5,8 +5,8 @@
 use super::epochs::{Epoch, steady_steps, tokens_per_sec};
 use super::scheduler::Scheduler;
 use crate::hardware::HostFacts;
-use crate::measure::stats;
-use crate::metrics_log::StepRecord;
+use gpt2_base::stats;
+use crate::step_log::StepRecord;
 use crate::plan::{DataSummary, RunPlan};
 use gpt2_model::cost;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,11 @@
-//! The crate's public face, without a device: run files as they are shipped, and the files of a run directory.
+//! The crate from outside: run files as they are shipped, the files of a run directory, and whole runs of a tiny model.
 
 mod configs;
 mod report;
+
+#[cfg(feature = "ndarray")]
+mod promises;
+#[cfg(feature = "ndarray")]
+mod tiny;
+#[cfg(feature = "ndarray")]
+mod together;

@@ -2,7 +2,7 @@
 
 use gpt2_train::config::RunConfig;
 use gpt2_train::hardware::HostFacts;
-use gpt2_train::metrics_log::{MetricsLog, StepRecord, read_records};
+use gpt2_train::step_log::{StepLog, StepRecord, read_records};
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::report::{Phases, RunOutcome, Scheduler, TrainingMetrics, write_report};
 use gpt2_train::run_dir::{RunDir, RunPaths};
@@ -110,7 +110,7 @@ fn environment() -> Environment {
 
 /// Thirty steps of 1,024 tokens at 2,048 tokens a second, with an evaluation before and after every ten.
 fn train(run: &RunDir) -> Vec<StepRecord> {
-    let mut log = MetricsLog::open(run.metrics(), 0).unwrap();
+    let mut log = StepLog::open(run.metrics(), 0).unwrap();
     for step in 0..=30_u64 {
         let trained = step > 0;
         log.append(&StepRecord {

@@ -3,7 +3,7 @@
 use crate::error::CliError;
 use crate::printer::{print, table};
 use gpt2_data::{Inspection, inspect};
-use gpt2_train::quantity::grouped;
+use gpt2_base::units::grouped;
 use std::fmt::Write;
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use crate::cli::{PrepareArgs, SplitOn};
 use crate::error::CliError;
 use crate::printer::{print, quoted, table};
 use gpt2_data::{Manifest, PrepareOptions, Split, SplitDocuments, ValSplit, prepare};
-use gpt2_train::quantity::grouped;
+use gpt2_base::units::grouped;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};

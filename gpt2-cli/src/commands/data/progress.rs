@@ -1,7 +1,7 @@
 //! The progress of a preparation, on standard error: a bar on a terminal, lines elsewhere.
 
 use gpt2_data::PrepareEvent;
-use gpt2_train::quantity::{bytes, grouped};
+use gpt2_base::units::{bytes, grouped};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};

@@ -6,22 +6,22 @@ use burn::optim::LearningRate;
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::backend::Backend;
 
-/// Walks an [`LrSchedule`], which is a pure function of the step.
+/// Steps through an [`LrSchedule`], which is a pure function of the step.
 #[derive(Debug, Clone)]
-pub(crate) struct ScheduleWalk {
+pub(crate) struct SteppedSchedule {
     schedule: LrSchedule,
     /// The next step, from 0.
     step: u64,
 }
 
-impl ScheduleWalk {
+impl SteppedSchedule {
     /// Starts after `step` steps.
     pub(crate) fn new(schedule: LrSchedule, step: u64) -> Self {
         Self { schedule, step }
     }
 }
 
-impl LrScheduler for ScheduleWalk {
+impl LrScheduler for SteppedSchedule {
     /// Nothing: the step of the checkpoint says it all.
     type Record<B: Backend> = EmptyRecord;
 

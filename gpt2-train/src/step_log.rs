@@ -1,6 +1,5 @@
 //! `metrics.jsonl`: one JSON object a step, appended as the run goes and cut back when it resumes.
 
-use crate::atomic_file::write_atomic;
 use crate::error::TrainError;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -24,6 +23,9 @@ pub struct StepRecord {
     /// Mean loss on the validation tokens, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// `val_loss` in bits a byte of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_bpb: Option<f64>,
     /// Learning rate of the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
@@ -71,13 +73,13 @@ impl StepRecord {
 
 /// The open log of a run that is being trained.
 #[derive(Debug)]
-pub struct MetricsLog {
+pub struct StepLog {
     path: PathBuf,
     file: File,
 }
 
-impl MetricsLog {
-    /// Opens the log at `path` to go on after `step` steps; 0 starts anew.
+impl StepLog {
+    /// Opens the log at `path` to go on after `step` steps; 0 starts from nothing.
     ///
     /// Lines of later steps are taken away at once or not at all: the steps will be taken again. The lines that stay are
     /// kept byte for byte. A last line that a killed process left half-written is dropped.
@@ -94,7 +96,7 @@ impl MetricsLog {
             .map(|(line, _)| line)
             .collect();
         if kept != text {
-            write_atomic(&path, kept.as_bytes())?;
+            gpt2_base::fs::write(&path, kept.as_bytes()).map_err(|source| TrainError::io("write", &path, source))?;
         }
         let file = OpenOptions::new()
             .create(true)
@@ -182,7 +184,7 @@ mod tests {
     fn log_of(steps: u64) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut log = MetricsLog::open(&path, 0).unwrap();
+        let mut log = StepLog::open(&path, 0).unwrap();
         for step in 0..=steps {
             log.append(&record(step, 1.0 / (step + 1) as f64)).unwrap();
         }
@@ -200,7 +202,7 @@ mod tests {
     fn resuming_cuts_later_steps_and_keeps_the_rest_to_the_byte() {
         let (_dir, path) = log_of(5);
         let before = fs::read_to_string(&path).unwrap();
-        let mut log = MetricsLog::open(&path, 3).unwrap();
+        let mut log = StepLog::open(&path, 3).unwrap();
         log.append(&record(4, 0.5)).unwrap();
         let after = fs::read_to_string(&path).unwrap();
         let kept: String = before.split_inclusive('\n').take(4).collect();
@@ -208,9 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn starting_anew_empties_the_log() {
+    fn a_new_start_empties_the_log() {
         let (_dir, path) = log_of(2);
-        MetricsLog::open(&path, 0).unwrap();
+        StepLog::open(&path, 0).unwrap();
         assert_eq!(read_records(&path).unwrap(), []);
     }
 
@@ -221,7 +223,7 @@ mod tests {
         text.push_str("{\"step\":3,\"tok");
         fs::write(&path, &text).unwrap();
         assert_eq!(read_records(&path).unwrap().len(), 3);
-        MetricsLog::open(&path, 9).unwrap();
+        StepLog::open(&path, 9).unwrap();
         assert!(fs::read_to_string(&path).unwrap().ends_with("}\n"));
     }
 
@@ -232,7 +234,7 @@ mod tests {
             .unwrap()
             .replacen("\"step\":1", "\"step\":x", 1);
         fs::write(&path, text).unwrap();
-        let error = MetricsLog::open(&path, 2).unwrap_err();
+        let error = StepLog::open(&path, 2).unwrap_err();
         assert!(matches!(error, TrainError::RecordDamaged { line: 2, .. }), "{error}");
     }
 
@@ -263,7 +265,7 @@ mod tests {
             let (_dir, path) = log_of(5);
             let text = fs::read(&path).unwrap();
             fs::write(&path, &text[..cut.min(text.len())]).unwrap();
-            MetricsLog::open(&path, step).unwrap();
+            StepLog::open(&path, step).unwrap();
             let records = read_records(&path).unwrap();
             prop_assert!(records.iter().all(|r| r.step <= step));
             prop_assert!(records.iter().map(|r| r.step).eq(0..records.len() as u64));

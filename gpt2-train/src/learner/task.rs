@@ -1,10 +1,12 @@
-//! The training task: what Burn's learner calls to compute a loss and its gradients.
+//! The training task: what Burn's learner calls to compute a loss and its gradients, and what it gets.
 
 use crate::batches::MicroBatch;
-use crate::metrics::StepOutput;
+use crate::observer::StepReport;
+use crate::step_log::StepRecord;
 use burn::module::{AutodiffModule, Devices, Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn::tensor::{ElementConversion, Tensor};
+use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use std::fmt::{self, Display, Formatter};
@@ -15,30 +17,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Clones share one model. Burn's learner hands its optimizer a clone of the task and keeps the original meanwhile: with
 /// weights of their own, every update would first copy them all.
 #[derive(Debug, Clone)]
-pub struct TrainingTask<B: Backend> {
+pub(crate) struct TrainingTask<B: Backend> {
     /// Taken only while a module's method changes it.
     model: Arc<Mutex<Option<Gpt2<B>>>>,
 }
 
 impl<B: Backend> TrainingTask<B> {
     /// A task of its own.
-    pub fn new(model: Gpt2<B>) -> Self {
+    pub(super) fn new(model: Gpt2<B>) -> Self {
         Self {
             model: Arc::new(Mutex::new(Some(model))),
         }
     }
 
     /// The model as it is now. Dropped before the next update, it costs nothing; else the update copies the weights.
-    pub fn model(&self) -> Gpt2<B> {
+    pub(super) fn model(&self) -> Gpt2<B> {
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        model.clone().expect("nobody else changes the model")
+        model.clone().expect("no other clone is changing the model")
     }
 
     /// Puts what `change` makes of the model in its place, for all clones.
     fn change(self, change: impl FnOnce(Gpt2<B>) -> Gpt2<B>) -> Self {
         {
             let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-            *model = Some(change(model.take().expect("nobody else changes the model")));
+            *model = Some(change(model.take().expect("no other clone is changing the model")));
         }
         self
     }
@@ -91,6 +93,35 @@ impl<B: AutodiffBackend> AutodiffModule<B> for TrainingTask<B> {
 impl<B: Backend> Display for TrainingTask<B> {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         self.model().fmt(f)
+    }
+}
+
+/// What a step gives to Burn's learner: first only the loss, on the device; then the measured report.
+#[derive(Debug)]
+pub(crate) enum StepOutput<B: Backend> {
+    /// Mean loss of a micro-batch, `[1]`.
+    Loss(Tensor<B, 1>),
+    /// A whole step, measured.
+    Report(Arc<StepReport>),
+}
+
+impl<B: Backend> ItemLazy for StepOutput<B> {
+    type ItemSync = Arc<StepReport>;
+
+    fn sync(self) -> Arc<StepReport> {
+        match self {
+            Self::Report(report) => report,
+            Self::Loss(loss) => {
+                let loss = loss.into_scalar().elem(); // host–device sync
+                Arc::new(StepReport {
+                    record: StepRecord {
+                        loss: Some(loss),
+                        ..StepRecord::default()
+                    },
+                    ..StepReport::default()
+                })
+            }
+        }
     }
 }
 

@@ -1,0 +1,106 @@
+//! The loss on held-out tokens.
+
+use crate::batches::MicroBatch;
+use crate::error::TrainError;
+use burn::tensor::Tensor;
+use gpt2_data::{END_OF_TEXT, TokenBatch, TokenStream, Tokenizer, ValidationWindows};
+use gpt2_model::Gpt2;
+use gpt2_model::ops::{Gpt2Backend, TrainingBackend, scalar};
+use std::f64::consts::LN_2;
+use std::sync::Arc;
+
+/// What an evaluation gives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss in nats a token.
+    pub loss: f64,
+    /// Bits that the model needs for a byte of the text; none where the set holds no text.
+    pub bits_per_byte: Option<f64>,
+}
+
+/// The held-out batches of a run: always the same ones in the same order, so that two losses can be compared.
+#[derive(Debug, Clone, Default)]
+pub struct EvaluationSet {
+    batches: Vec<TokenBatch>,
+    /// Bytes of text a target token, on average.
+    bytes_per_token: Option<f64>,
+}
+
+impl EvaluationSet {
+    /// The first `max_batches` batches of `batch` windows of `seq` tokens.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] if the split is shorter than one window or cannot be read.
+    pub fn new(stream: Arc<TokenStream>, batch: usize, seq: usize, max_batches: usize) -> Result<Self, TrainError> {
+        let batches: Vec<_> = ValidationWindows::new(stream)
+            .batches(batch, seq, Some(max_batches))?
+            .collect();
+        let bytes_per_token = bytes_per_token(batches.iter().flat_map(|batch| &batch.targets));
+        Ok(Self {
+            batches,
+            bytes_per_token,
+        })
+    }
+
+    /// Mean loss of `model` over all batches. Waits for the device once a batch.
+    pub fn evaluate<B: TrainingBackend>(&self, model: &Gpt2<B>, device: &B::Device) -> Evaluation {
+        let (mut sum, mut rows) = (0.0, 0.0);
+        for batch in &self.batches {
+            // The last batch may be smaller, so the mean is weighted.
+            let batch_rows = batch.batch as f64;
+            let MicroBatch { inputs, targets, .. } = MicroBatch::new(batch.clone(), device);
+            let loss = model.loss(inputs, targets);
+            sum += scalar::<B>(loss.into_primitive().tensor()) * batch_rows; // host–device sync
+            rows += batch_rows;
+        }
+        let loss = sum / rows;
+        Evaluation {
+            loss,
+            bits_per_byte: self.bytes_per_token.map(|bytes| loss / LN_2 / bytes),
+        }
+    }
+
+    /// The loss of each target token of a batch, for each batch.
+    ///
+    /// # Shapes
+    /// Each item is `[B, T]`.
+    pub fn token_losses<'a, B: Gpt2Backend>(
+        &'a self,
+        model: &'a Gpt2<B>,
+        device: &'a B::Device,
+    ) -> impl Iterator<Item = Tensor<B, 2>> + 'a {
+        self.batches.iter().map(|batch| {
+            let MicroBatch { inputs, targets, .. } = MicroBatch::new(batch.clone(), device);
+            model.token_losses(inputs, targets)
+        })
+    }
+}
+
+/// Mean length in bytes of the text of `tokens`; none if there is no text. The end of a document has no bytes of its own.
+fn bytes_per_token<'a>(tokens: impl Iterator<Item = &'a i32>) -> Option<f64> {
+    let tokenizer = Tokenizer::gpt2();
+    let (mut bytes, mut count) = (0_usize, 0_usize);
+    for token in tokens.filter_map(|&token| u16::try_from(token).ok()) {
+        if token != END_OF_TEXT {
+            bytes += tokenizer.token_bytes(token).len();
+        }
+        count += 1;
+    }
+    (bytes > 0).then(|| bytes as f64 / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_document_has_no_bytes() {
+        let tokens: Vec<i32> = Tokenizer::gpt2().encode("Once upon a time").into_iter().map(i32::from).collect();
+        assert_eq!(tokens.len(), 4);
+        assert_eq!(bytes_per_token(tokens.iter()), Some(4.0));
+        let mut ended = tokens;
+        ended.push(END_OF_TEXT.into());
+        assert_eq!(bytes_per_token(ended.iter()), Some(16.0 / 5.0));
+        assert_eq!(bytes_per_token([i32::from(END_OF_TEXT)].iter()), None);
+    }
+}

@@ -1,0 +1,397 @@
+//! Launching a run: from settings to its outcome, any number of times in a process. The command, benchmarks and tests all
+//! start here.
+
+use crate::checkpoint::{Checkpoint, Checkpoints, RunState};
+use crate::config::RunConfig;
+use crate::data_source::{Data, DataSource, Streams};
+use crate::error::TrainError;
+use crate::evaluate::EvaluationSet;
+use crate::learner::{DashboardSetup, LearnerStepper, with_dashboard};
+use crate::announcement::KernelAnnouncement;
+use crate::observer::{Lines, Observer, Silent};
+use crate::optimizer::AdamW;
+use crate::plan::{DataSummary, Environment, RunPlan};
+use crate::ranks::Alone;
+use crate::report::{Provenance, RunFacts, write_run_report};
+use crate::run_dir::{RunDir, RunPaths};
+use crate::step_log::StepLog;
+use crate::step_loop::{Outcome, StepLoop};
+use crate::stop::StopRequest;
+use burn::tensor::backend::AutodiffBackend;
+use gpt2_backend::{Chosen, HostFacts, TrainingJob, dispatch};
+use gpt2_data::{Loader, LoaderConfig};
+use gpt2_model::ops::{Gpt2Backend, TrainingBackend};
+use gpt2_model::{Gpt2, weights};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+/// Where runs go that name no directory.
+const RUNS: &str = "runs";
+
+/// Stack of a run's threads: that of a main thread, on which it could run as well.
+const STACK_BYTES: usize = 8 << 20;
+
+/// A run, decided: nothing is written and nothing computed before [`Launch::run`].
+pub struct Launch {
+    decided: Decided,
+    /// The run directory and the checkpoint to go on from.
+    resume: Option<(RunDir, Checkpoint)>,
+    /// Checkpoints that were passed over because they are damaged.
+    damaged: Vec<TrainError>,
+    began: (SystemTime, Instant),
+}
+
+/// Everything about a run but where it starts from.
+struct Decided {
+    plan: RunPlan,
+    chosen: Chosen,
+    data: Data,
+    /// The CPU threads of this run alone.
+    pool: ThreadPool,
+}
+
+/// How a run is watched.
+pub enum View {
+    /// Burn's dashboard, which takes over the terminal.
+    Dashboard,
+    /// By anyone.
+    Observer(Box<dyn Observer + Send>),
+}
+
+impl View {
+    /// Not at all.
+    pub fn silent() -> Self {
+        Self::Observer(Box::new(Silent))
+    }
+}
+
+/// What surrounds a run without changing it.
+pub struct Surroundings {
+    /// How it is watched.
+    pub view: View,
+    /// Asks it to save and stop.
+    pub stop: StopRequest,
+    /// Says that kernels are being compiled, until the first figures are there.
+    pub announcement: Option<KernelAnnouncement>,
+    /// What the report says of the program; none where nothing is to be kept but the log: no checkpoints, no report.
+    pub provenance: Option<Provenance>,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// What it did.
+    pub plan: RunPlan,
+    /// What it trained on.
+    pub data: DataSummary,
+    /// Where it computed.
+    pub chosen: Chosen,
+    /// Its directory, still locked.
+    pub directory: RunDir,
+}
+
+impl Launch {
+    /// Decides a new run.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with settings, data, weights and device, before anything is written.
+    pub fn new(config: RunConfig) -> Result<Self, TrainError> {
+        let data = source(&config);
+        Self::on(config, data)
+    }
+
+    /// [`Launch::new`] on data that no setting names.
+    ///
+    /// # Errors
+    /// Those of [`Launch::new`].
+    pub fn on(config: RunConfig, data: DataSource) -> Result<Self, TrainError> {
+        let began = (SystemTime::now(), Instant::now());
+        let run = match &config.run {
+            Some(run) => run.clone(),
+            None => RunPaths::unused(Path::new(RUNS), &data.name()),
+        };
+        RunDir::check_unused(&run)?;
+        Ok(Self {
+            decided: Decided::new(&config, run, data)?,
+            resume: None,
+            damaged: Vec::new(),
+            began,
+        })
+    }
+
+    /// Decides to go on with a run: its saved settings with `config` laid over them, from its newest whole checkpoint. The
+    /// run is locked from now on.
+    ///
+    /// # Errors
+    /// Those of [`Launch::new`], and if there is no such run, it is in use, or it would become another one.
+    pub fn resume(config: RunConfig) -> Result<Self, TrainError> {
+        let began = (SystemTime::now(), Instant::now());
+        let run = match &config.run {
+            Some(run) => run.clone(),
+            None => Path::new(RUNS).join(source(&config).name()),
+        };
+        let directory = RunDir::resume(&run)?;
+        let saved = RunConfig::from_toml_file(&directory.plan())?;
+        let config = saved.clone().overlay(config);
+        let data = source(&config);
+        let decided = Decided::new(&config, run, data)?;
+        decided.plan.check_resume(&saved, &directory.plan())?;
+        let (checkpoint, damaged) = Checkpoints::open(directory.checkpoints())?.newest()?;
+        Ok(Self {
+            decided,
+            resume: Some((directory, checkpoint)),
+            damaged,
+            began,
+        })
+    }
+
+    /// What the run will do.
+    pub fn plan(&self) -> &RunPlan {
+        &self.decided.plan
+    }
+
+    /// Where it will compute.
+    pub fn chosen(&self) -> &Chosen {
+        &self.decided.chosen
+    }
+
+    /// What it will train on.
+    pub fn data(&self) -> &DataSummary {
+        self.decided.data.summary()
+    }
+
+    /// Checkpoints that are newer than the one to go on from, and what is wrong with each.
+    pub fn damaged_checkpoints(&self) -> &[TrainError] {
+        &self.damaged
+    }
+
+    /// Trains until the plan's end, a limit, or a request to stop, and saves a last checkpoint. The run has CPU threads of
+    /// its own.
+    ///
+    /// # Errors
+    /// Whatever stops a run. The newest checkpoint is then the way back.
+    pub fn run(self, surroundings: Surroundings) -> Result<Finished, TrainError> {
+        let Self {
+            decided: Decided { plan, chosen, data, pool },
+            resume,
+            began,
+            ..
+        } = self;
+        let (directory, resume) = match resume {
+            Some((directory, checkpoint)) => (directory, Some(checkpoint)),
+            None => (RunDir::create(&plan.run)?, None),
+        };
+        directory.begin()?;
+        let Surroundings {
+            view,
+            stop,
+            announcement,
+            provenance,
+        } = surroundings;
+        let data = pool.install(|| data.into_streams(&directory.data(), plan.eval_every > 0))?;
+        let summary = data.summary.clone();
+        let peak_flops = chosen.peak_flops(plan.precision);
+        let job = Session {
+            plan: plan.clone(),
+            paths: (*directory).clone(),
+            chosen: &chosen,
+            peak_flops,
+            data,
+            resume,
+            view,
+            stop,
+            announcement,
+            keeps: provenance.is_some(),
+        };
+        let setup_sec = began.1.elapsed().as_secs_f64();
+        let mut outcome = pool.install(|| dispatch(&chosen, job))??;
+        outcome.phases.setup_sec += setup_sec;
+        if let Some(provenance) = provenance {
+            let facts = RunFacts {
+                plan: &plan,
+                data: &summary,
+                chosen: &chosen,
+                peak_flops,
+                started: began.0,
+            };
+            write_run_report(&directory, &facts, &outcome, provenance)?;
+        }
+        Ok(Finished {
+            outcome,
+            plan,
+            data: summary,
+            chosen,
+            directory,
+        })
+    }
+}
+
+/// The data that the settings name.
+fn source(config: &RunConfig) -> DataSource {
+    config.data.clone().map_or(DataSource::Demo, DataSource::Directory)
+}
+
+impl Decided {
+    /// Decides on a device and every setting, and opens the data.
+    fn new(config: &RunConfig, run: PathBuf, data: DataSource) -> Result<Self, TrainError> {
+        let cores = HostFacts::detect().cores;
+        let threads = config.threads.unwrap_or(cores);
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .stack_size(STACK_BYTES)
+            .build()
+            .map_err(|source| TrainError::Threads { threads, source })?;
+        let chosen = Chosen::decide(config.backend.unwrap_or_default(), config.device.unwrap_or(0))?;
+        let data = pool.install(|| data.open(config.eval_every != Some(0)))?;
+        let environment = Environment {
+            data: data.summary().clone(),
+            default_run: run,
+            auto_backend: chosen.backend,
+            cores,
+            init_model: config.init.as_deref().map(weights::load_config).transpose()?,
+        };
+        let plan = RunPlan::resolve(config, &environment)?;
+        chosen.check_precision(plan.precision)?;
+        if let Some(available) = chosen.probe().total_memory() {
+            plan.check_memory(available)?;
+        }
+        Ok(Self {
+            plan,
+            chosen,
+            data,
+            pool,
+        })
+    }
+}
+
+/// A run on the backend that was chosen.
+struct Session<'a> {
+    plan: RunPlan,
+    paths: RunPaths,
+    chosen: &'a Chosen,
+    peak_flops: Option<f64>,
+    data: Streams,
+    resume: Option<Checkpoint>,
+    view: View,
+    stop: StopRequest,
+    announcement: Option<KernelAnnouncement>,
+    keeps: bool,
+}
+
+impl TrainingJob for Session<'_> {
+    type Output = Result<Outcome, TrainError>;
+
+    fn run<B>(self, device: B::Device) -> Result<Outcome, TrainError>
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let plan = self.plan;
+        let optimizer = AdamW::new(plan.adamw());
+        B::InnerBackend::set_persistent_allocation(&device, true);
+        let (model, state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;
+        let loader = LoaderConfig {
+            batch: plan.batch,
+            seq: plan.seq,
+            grad_accum: plan.grad_accum,
+            world_size: 1,
+            rank: 0,
+            seed: plan.seed,
+            prefetch: plan.prefetch,
+            workers: 1,
+        };
+        let loader = Loader::start(self.data.training, &loader, state.step)?;
+        let validation = match self.data.validation {
+            Some(stream) => EvaluationSet::new(stream, plan.batch, plan.seq, plan.eval_batches)?,
+            None => EvaluationSet::default(),
+        };
+        // Nothing can go wrong with the start any more: from here on this is a run.
+        plan.save(&self.paths.plan(), &self.data.summary)?;
+        let log = StepLog::open(self.paths.metrics(), state.step)?;
+        let lines = Lines::new(log_file(&self.paths)?, plan.log_every);
+        let mut stepper = LearnerStepper::new(model, optimizer.clone(), plan.lr_schedule(), state.step);
+        let first_step = state.step;
+        let step_loop = StepLoop {
+            paths: self.paths.clone(),
+            device,
+            probe: self.chosen.probe(),
+            peak_flops: self.peak_flops,
+            floor: self.data.summary.floor,
+            loader,
+            validation,
+            optimizer,
+            ranks: Box::new(Alone),
+            stop: self.stop.clone(),
+            log,
+            checkpoints: if self.keeps {
+                Some(Checkpoints::open(self.paths.checkpoints())?)
+            } else {
+                None
+            },
+            state,
+            plan: plan.clone(),
+        };
+        let observed = (self.announcement, lines);
+        match self.view {
+            View::Observer(mut observer) => step_loop.run(&mut stepper, &mut (observed, observer.as_mut())),
+            View::Dashboard => {
+                let setup = DashboardSetup {
+                    root: self.paths.root(),
+                    plan: &plan,
+                    first_step,
+                    has_floor: self.data.summary.floor.is_some(),
+                    has_peak: self.peak_flops.is_some(),
+                };
+                let job = Box::new(|stepper: &mut LearnerStepper<B>, dashboard: &mut dyn Observer| {
+                    step_loop.run(stepper, &mut (observed, dashboard))
+                });
+                with_dashboard(stepper, &setup, &self.stop, job)
+            }
+        }
+    }
+}
+
+/// `log.txt`, to be appended to.
+fn log_file(paths: &RunPaths) -> Result<std::fs::File, TrainError> {
+    let path = paths.log();
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|source| TrainError::io("open", path, source))
+}
+
+/// The model and where the run stands: from a checkpoint, from given weights, or from nothing.
+fn starting_point<B>(
+    plan: &RunPlan,
+    resume: Option<&Checkpoint>,
+    optimizer: &AdamW<B>,
+    device: &B::Device,
+) -> Result<(Gpt2<B>, RunState), TrainError>
+where
+    B: AutodiffBackend,
+{
+    let weights_dir = resume.map(Checkpoint::path).or(plan.init.as_deref());
+    let model = match weights_dir {
+        Some(dir) => weights::load_hf_as::<B>(&plan.model, dir, device)?,
+        None => plan.model.init(plan.seed, device)?,
+    };
+    let model = model.with_precision(plan.precision).with_recompute(plan.recompute);
+    let state = match resume {
+        Some(checkpoint) => {
+            if checkpoint.state.step > 0 {
+                checkpoint.restore_optimizer(&model, optimizer)?;
+            }
+            checkpoint.state.clone()
+        }
+        None => RunState {
+            seed: plan.seed,
+            ..RunState::default()
+        },
+    };
+    Ok((model, state))
+}

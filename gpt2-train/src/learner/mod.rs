@@ -1,0 +1,75 @@
+//! Burn's learner: the one room of this crate that names it. It steps the model in every run, and feeds the dashboard.
+
+mod dashboard;
+mod metrics;
+mod renderer;
+mod schedule;
+mod task;
+
+pub use renderer::restore_terminal;
+
+pub(crate) use dashboard::{DashboardSetup, with_dashboard};
+
+use crate::batches::MicroBatch;
+use crate::optimizer::AdamW;
+use crate::schedule::LrSchedule;
+use crate::step_loop::TrainStepper;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::{Learner, LearningComponentsMarker};
+use gpt2_model::Gpt2;
+use gpt2_model::ops::{Gpt2Backend, TrainingBackend};
+use schedule::SteppedSchedule;
+use task::{StepOutput, TrainingTask};
+
+/// The parts of a learner here.
+type Components<B> = LearningComponentsMarker<B, SteppedSchedule, TrainingTask<B>, AdamW<B>>;
+
+/// Burn's learner, as the step loop drives it.
+pub(crate) struct LearnerStepper<B>(Learner<Components<B>>)
+where
+    B: AutodiffBackend + Gpt2Backend,
+    B::InnerBackend: TrainingBackend;
+
+impl<B> LearnerStepper<B>
+where
+    B: AutodiffBackend + Gpt2Backend,
+    B::InnerBackend: TrainingBackend,
+{
+    /// A learner that goes on with `model` after `step` steps.
+    pub(crate) fn new(model: Gpt2<B>, optimizer: AdamW<B>, schedule: LrSchedule, step: u64) -> Self {
+        Self(Learner::new(
+            TrainingTask::new(model),
+            optimizer,
+            SteppedSchedule::new(schedule, step),
+        ))
+    }
+}
+
+impl<B> TrainStepper<B> for LearnerStepper<B>
+where
+    B: AutodiffBackend + Gpt2Backend,
+    B::InnerBackend: TrainingBackend,
+{
+    fn train_step(&mut self, batch: MicroBatch<B>) -> (Tensor<B::InnerBackend, 1>, GradientsParams) {
+        let output = self.0.train_step(batch);
+        let StepOutput::Loss(loss) = output.item else {
+            unreachable!("a training step gives its loss")
+        };
+        (loss, output.grads)
+    }
+
+    fn optimizer_step(&mut self, gradients: GradientsParams) {
+        self.0.lr_step();
+        self.0.optimizer_step(gradients);
+    }
+
+    fn lr(&self) -> f64 {
+        self.0.lr_current()
+    }
+
+    fn model(&self) -> Gpt2<B> {
+        self.0.model().model()
+    }
+}

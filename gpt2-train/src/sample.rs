@@ -1,0 +1,30 @@
+//! Text that the model writes while it is trained.
+
+use crate::error::TrainError;
+use crate::plan::RunPlan;
+use gpt2_data::{END_OF_TEXT, Tokenizer};
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::sampling::Sampling;
+use gpt2_model::{Generator, Gpt2};
+
+/// The text that `model` writes after the plan's prompt, up to the end of the document.
+///
+/// # Errors
+/// [`TrainError::Model`] if the model's logits are not finite.
+pub fn sample<B: Gpt2Backend>(model: &Gpt2<B>, plan: &RunPlan, step: u64) -> Result<String, TrainError> {
+    let tokenizer = Tokenizer::gpt2();
+    let mut prompt: Vec<i32> = tokenizer
+        .encode(&plan.sample_prompt)
+        .into_iter()
+        .map(i32::from)
+        .collect();
+    if prompt.is_empty() {
+        prompt.push(i32::from(END_OF_TEXT));
+    }
+    let written: Vec<u16> = Generator::new(model, &prompt, Sampling::default(), plan.seed ^ step)
+        .take(plan.sample_tokens)
+        .map(|token| token as u16)
+        .take_while(|&token| token != END_OF_TEXT)
+        .collect();
+    Ok(format!("{}{}", plan.sample_prompt, tokenizer.decode(&written)))
+}

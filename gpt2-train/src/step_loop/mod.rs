@@ -1,0 +1,477 @@
+//! The step loop: optimizer steps, and what comes every so many of them. Every run goes through it, with a dashboard,
+//! with lines, or unseen.
+//!
+//! It counts optimizer steps, not passes over the data. Where the backend allows, a step is queued before the numbers of
+//! the one before have arrived, so that the device is never without work.
+
+mod gradients;
+mod memory;
+
+use crate::batches::MicroBatch;
+use crate::checkpoint::{Checkpoints, RunState};
+use crate::error::{Quantity, TrainError};
+use crate::evaluate::EvaluationSet;
+use crate::observer::{Observer, StepReport};
+use crate::optimizer::{AdamW, Clip, squared_norm};
+use crate::plan::RunPlan;
+use crate::ranks::Ranks;
+use crate::report::Phases;
+use crate::run_dir::RunPaths;
+use crate::sample::sample;
+use crate::step_log::{StepLog, StepRecord};
+use crate::stop::StopRequest;
+use burn::module::AutodiffModule;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use gpt2_backend::DeviceProbe;
+use gpt2_data::Loader;
+use gpt2_model::Gpt2;
+use gpt2_model::ops::{Gpt2Backend, Readback, TrainingBackend};
+use gradients::GradientSum;
+use memory::MemoryMeter;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// On a CPU, what dropout draws from is the process's: whoever has seeded it holds this until the draws are made.
+static RANDOM_STATE: Mutex<()> = Mutex::new(());
+
+type Inner<B> = <B as AutodiffBackend>::InnerBackend;
+
+/// Steps whose speed says little, since kernels are compiled and caches are cold. The time estimate waits for them.
+const SETTLING_STEPS: u64 = 3;
+
+/// What the loop asks of whoever holds the model and its optimizer.
+pub(crate) trait TrainStepper<B: AutodiffBackend> {
+    /// Forward and backward pass of a micro-batch: its mean loss, `[1]`, and the gradients of that.
+    fn train_step(&mut self, batch: MicroBatch<B>) -> (Tensor<Inner<B>, 1>, GradientsParams);
+
+    /// Updates the weights with the gradients of a step, at the next learning rate of the schedule.
+    fn optimizer_step(&mut self, gradients: GradientsParams);
+
+    /// The learning rate of the newest update.
+    fn lr(&self) -> f64;
+
+    /// The model as it is now. Dropped before the next update, it costs nothing; else the update copies the weights.
+    fn model(&self) -> Gpt2<B>;
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// It took all of its steps or tokens.
+    Finished,
+    /// Its time was up.
+    TimeLimit,
+    /// It was asked to stop, by whom is quoted.
+    Requested(String),
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Why it ended.
+    pub reason: StopReason,
+    /// Where it stands.
+    pub state: RunState,
+    /// The steps of this session.
+    pub steps: Vec<StepRecord>,
+    /// The newest sample.
+    pub sample: Option<Arc<str>>,
+    /// Where this session's time went.
+    pub phases: Phases,
+}
+
+/// Everything that the loop works with, besides the model and the observer.
+pub(crate) struct StepLoop<B: AutodiffBackend> {
+    pub(crate) plan: RunPlan,
+    pub(crate) paths: RunPaths,
+    pub(crate) device: B::Device,
+    pub(crate) probe: Arc<dyn DeviceProbe + Send + Sync>,
+    /// FLOP/s of the device in the plan's precision, where it is known.
+    pub(crate) peak_flops: Option<f64>,
+    pub(crate) floor: Option<f64>,
+    pub(crate) loader: Loader,
+    pub(crate) validation: EvaluationSet,
+    pub(crate) optimizer: AdamW<B>,
+    pub(crate) ranks: Box<dyn Ranks<B>>,
+    pub(crate) stop: StopRequest,
+    pub(crate) log: StepLog,
+    /// None where nothing is kept, as in a measurement.
+    pub(crate) checkpoints: Option<Checkpoints>,
+    /// Where the run stands at the start.
+    pub(crate) state: RunState,
+}
+
+/// A step that is queued, and that the device may still be computing.
+#[derive(Debug)]
+struct QueuedStep {
+    step: u64,
+    began: Instant,
+    /// Spent waiting for its batches.
+    wait: Duration,
+    lr: f64,
+    /// The sum of the micro-steps' losses, and the squared norm of the sum of their gradients.
+    numbers: Readback,
+}
+
+impl<B> StepLoop<B>
+where
+    B: AutodiffBackend + Gpt2Backend,
+    Inner<B>: TrainingBackend,
+{
+    /// Trains until the plan's end, a limit, or a request to stop, and saves a last checkpoint.
+    ///
+    /// # Errors
+    /// Whatever stops a run. If it is the data or a loss that is not finite, the last good step is saved first.
+    pub(crate) fn run<S: TrainStepper<B>>(
+        self,
+        stepper: &mut S,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
+        let now = Instant::now();
+        Run {
+            memory: MemoryMeter::new(Arc::clone(&self.probe), self.plan.log_every),
+            first_step: self.state.step,
+            elapsed_before: self.state.elapsed_sec,
+            setup: self,
+            stepper,
+            observer,
+            steps: Vec::new(),
+            sample: None,
+            phases: Phases::default(),
+            started: now,
+            completed_at: now,
+        }
+        .run()
+    }
+}
+
+/// The run as it moves.
+struct Run<'a, B: AutodiffBackend, S> {
+    setup: StepLoop<B>,
+    stepper: &'a mut S,
+    observer: &'a mut dyn Observer,
+    memory: MemoryMeter,
+    /// The step that this session started after.
+    first_step: u64,
+    /// Seconds of training before this session.
+    elapsed_before: f64,
+    steps: Vec<StepRecord>,
+    sample: Option<Arc<str>>,
+    phases: Phases,
+    started: Instant,
+    /// When the newest step's numbers had arrived.
+    completed_at: Instant,
+}
+
+impl<B, S> Run<'_, B, S>
+where
+    B: AutodiffBackend + Gpt2Backend,
+    Inner<B>: TrainingBackend,
+    S: TrainStepper<B>,
+{
+    fn run(mut self) -> Result<Outcome, TrainError> {
+        if self.setup.state.step == 0 && self.setup.plan.eval_every > 0 {
+            let record = self.evaluated(StepRecord::default());
+            self.setup.log.append(&record)?;
+            self.report(record);
+        }
+        let mut queued: Option<QueuedStep> = None;
+        let reason = loop {
+            let newest = queued.as_ref().map_or(self.setup.state.step, |queued| queued.step);
+            let reason = self.reason_to_stop(newest);
+            let next = match reason {
+                Some(_) => Ok(None),
+                None => self.queue(newest + 1).map(Some),
+            };
+            // The device computes the next step while the host looks at this one.
+            if let Some(queued) = queued.take() {
+                self.finish(queued)?;
+            }
+            queued = match next {
+                Ok(next) => next,
+                Err(error) => return Err(self.save_then(error)?),
+            };
+            if let Some(queued) = queued.take_if(|queued| self.must_finish_before_next(queued.step)) {
+                self.finish(queued)?;
+            }
+            if let Some(reason) = reason {
+                break reason;
+            }
+        };
+        self.save()?;
+        Ok(Outcome {
+            reason,
+            state: self.setup.state,
+            steps: self.steps,
+            sample: self.sample,
+            phases: self.phases,
+        })
+    }
+
+    /// Why no step should follow step `newest`, if so.
+    fn reason_to_stop(&self, newest: u64) -> Option<StopReason> {
+        let plan = &self.setup.plan;
+        if newest >= plan.last_step() {
+            Some(StopReason::Finished)
+        } else if let Some(who) = self.setup.stop.requested_by() {
+            Some(StopReason::Requested(who))
+        } else if plan.max_minutes.is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit) {
+            Some(StopReason::TimeLimit)
+        } else {
+            None
+        }
+    }
+
+    /// Whether something that comes every so many steps comes at the end of `step`.
+    fn is_due(&self, every: u64, step: u64) -> bool {
+        every > 0 && (step.is_multiple_of(every) || step == self.setup.plan.last_step())
+    }
+
+    /// Whether `step` ends with an evaluation. Each regular checkpoint has one, so that the best of them can be told.
+    fn evaluates_at(&self, step: u64) -> bool {
+        let plan = &self.setup.plan;
+        let saves = self.setup.checkpoints.is_some() && self.is_due(plan.checkpoint_every, step);
+        plan.eval_every > 0 && (saves || self.is_due(plan.eval_every, step))
+    }
+
+    /// Whether `step` must be over before the next one is queued.
+    fn must_finish_before_next(&self, step: u64) -> bool {
+        let plan = &self.setup.plan;
+        let intervals = [plan.eval_every, plan.sample_every, plan.checkpoint_every];
+        !Inner::<B>::PIPELINES_STEPS || intervals.into_iter().any(|every| self.is_due(every, step))
+    }
+
+    /// `error`, after what the run has reached is saved: the weights are those of the last good step.
+    fn save_then(&mut self, error: TrainError) -> Result<TrainError, TrainError> {
+        self.save()?;
+        Ok(error)
+    }
+
+    /// Queues an optimizer step: `grad_accum` forward and backward passes, the clip, and AdamW.
+    fn queue(&mut self, step: u64) -> Result<QueuedStep, TrainError> {
+        let plan = &self.setup.plan;
+        let began = Instant::now();
+        let mut wait = Duration::ZERO;
+        let mut losses: Option<Tensor<Inner<B>, 1>> = None;
+        let mut gradients = GradientSum::Empty;
+        for micro_step in 0..plan.grad_accum as u64 {
+            let batch = MicroBatch::new(self.setup.loader.next()?, &self.setup.device);
+            wait += batch.wait;
+            // A backend's random state cannot be saved, so each micro-step seeds it.
+            let draws = (plan.model.dropout > 0.0).then(|| {
+                let draws = RANDOM_STATE.lock().unwrap_or_else(PoisonError::into_inner);
+                B::seed(&self.setup.device, dropout_seed(plan.seed, step, micro_step));
+                draws
+            });
+            let (loss, gradient) = self.stepper.train_step(batch);
+            drop(draws);
+            losses = Some(match losses {
+                Some(sum) => sum + loss,
+                None => loss,
+            });
+            gradients = gradients.add(&self.stepper.model(), gradient);
+        }
+        let loss = losses.expect("at least one micro-step");
+        let (loss, gradients) = self.setup.ranks.sum(loss, gradients.finish());
+        let squared_norm = squared_norm(&self.stepper.model(), &gradients);
+        let clip = Clip {
+            max_norm: plan.grad_clip,
+            micro_steps: self.micro_steps(),
+        };
+        // On the device: a loss that is not finite must not reach the weights, and the host has not seen it yet.
+        self.setup
+            .optimizer
+            .clip_next_gradients(loss.clone(), squared_norm.clone(), &clip);
+        self.stepper.optimizer_step(gradients);
+        // Behind the update, so that a step is over when they are there.
+        let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
+        Ok(QueuedStep {
+            step,
+            began,
+            wait,
+            lr: self.stepper.lr(),
+            numbers: Inner::<B>::read_async(numbers.into()),
+        })
+    }
+
+    /// Micro-steps of a step, over all ranks.
+    fn micro_steps(&self) -> f64 {
+        (self.setup.plan.grad_accum * self.setup.ranks.size()) as f64
+    }
+
+    /// Waits for a step, and does what comes at its end.
+    fn finish(&mut self, queued: QueuedStep) -> Result<(), TrainError> {
+        let plan = &self.setup.plan;
+        let mut record = match self.complete(queued) {
+            Ok(record) => record,
+            Err(error) => return Err(self.save_then(error)?),
+        };
+        let step = record.step;
+        if self.evaluates_at(step) {
+            record = self.evaluated(record);
+        }
+        self.setup.log.append(&record)?;
+        self.steps.push(record.clone());
+        if self.is_due(plan.sample_every, step) {
+            self.take_sample()?;
+        }
+        self.report(record);
+        if self.is_due(plan.checkpoint_every, step) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a step's numbers, and takes it into the run's state.
+    fn complete(&mut self, queued: QueuedStep) -> Result<StepRecord, TrainError> {
+        let plan = &self.setup.plan;
+        let QueuedStep {
+            step,
+            began,
+            wait,
+            lr,
+            numbers,
+        } = queued;
+        let numbers = numbers.wait(); // host–device sync
+        let micro_steps = self.micro_steps();
+        let loss = f64::from(numbers[0]) / micro_steps;
+        let grad_norm = f64::from(numbers[1]).sqrt() / micro_steps;
+        self.check_finite(step, loss, grad_norm)?;
+
+        let state = &mut self.setup.state;
+        state.step = step;
+        state.tokens += plan.tokens_per_step();
+        state.next_sequence = step * plan.global_batch() as u64;
+        state.val_loss = None;
+        // A step that was queued behind another begins when that one is over.
+        let began = began.max(self.completed_at);
+        self.completed_at = Instant::now();
+        let seconds = (self.completed_at - began).as_secs_f64();
+        self.phases.steps_sec += seconds;
+        self.phases.data_wait_sec += wait.as_secs_f64();
+        let mut record = StepRecord {
+            step,
+            tokens: self.setup.state.tokens,
+            loss: Some(loss),
+            lr: Some(lr),
+            grad_norm: Some(grad_norm),
+            tokens_per_sec: Some(plan.tokens_per_step() as f64 / seconds),
+            step_ms: Some(1e3 * seconds),
+            data_wait_ms: Some(1e3 * wait.as_secs_f64()),
+            elapsed_sec: Some(self.elapsed_sec()),
+            ..StepRecord::default()
+        };
+        self.memory
+            .measure(&mut record, (self.steps.len() as u64) < SETTLING_STEPS);
+        Ok(record)
+    }
+
+    fn check_finite(&self, step: u64, loss: f64, grad_norm: f64) -> Result<(), TrainError> {
+        let found = [(Quantity::Loss, loss), (Quantity::GradientNorm, grad_norm)];
+        match found.into_iter().find(|(_, value)| !value.is_finite()) {
+            Some((what, value)) => Err(TrainError::NonFinite {
+                what,
+                value,
+                step,
+                position: self.setup.state.next_sequence,
+                hint: format!(
+                    "the weights of step {} are saved; try a lower `--lr` (it is {}) or a longer `--warmup` (it is {})",
+                    step - 1,
+                    self.setup.plan.lr,
+                    self.setup.plan.warmup
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// `record` with the loss on the validation tokens, which becomes that of the run's state.
+    fn evaluated(&mut self, record: StepRecord) -> StepRecord {
+        let began = Instant::now();
+        let model = self.stepper.model().valid();
+        let evaluation = self.setup.validation.evaluate(&model, &self.setup.device);
+        self.setup.state.val_loss = Some(evaluation.loss);
+        self.phases.evaluation_sec += began.elapsed().as_secs_f64();
+        StepRecord {
+            val_loss: Some(evaluation.loss),
+            val_bpb: evaluation.bits_per_byte,
+            ..record
+        }
+    }
+
+    /// Lets the model write, and keeps the text in the run directory.
+    fn take_sample(&mut self) -> Result<(), TrainError> {
+        let began = Instant::now();
+        let StepLoop { plan, device, .. } = &self.setup;
+        let step = self.setup.state.step;
+        let model = self.stepper.model().valid();
+        Inner::<B>::set_persistent_allocation(device, false);
+        let text = sample(&model, plan, step);
+        Inner::<B>::set_persistent_allocation(device, true);
+        let text = text?;
+        let path = self.setup.paths.sample(step);
+        gpt2_base::fs::write(&path, format!("{text}\n").as_bytes())
+            .map_err(|source| TrainError::io("write", &path, source))?;
+        self.sample = Some(text.into());
+        self.phases.sampling_sec += began.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), TrainError> {
+        let began = Instant::now();
+        self.setup.state.elapsed_sec = self.elapsed_sec();
+        let StepLoop {
+            checkpoints: Some(checkpoints),
+            log,
+            optimizer,
+            state,
+            plan,
+            ..
+        } = &mut self.setup
+        else {
+            return Ok(());
+        };
+        log.sync()?;
+        state.note_best();
+        checkpoints.save(&self.stepper.model(), optimizer, state)?;
+        checkpoints.prune(plan.keep)?;
+        self.phases.checkpoint_sec += began.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Seconds of training, over all sessions of the run.
+    fn elapsed_sec(&self) -> f64 {
+        self.elapsed_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Shows a step to the observer.
+    fn report(&mut self, record: StepRecord) {
+        let plan = &self.setup.plan;
+        let last = plan.last_step();
+        let taken = record.step.saturating_sub(self.first_step);
+        let eta_sec = (taken > SETTLING_STEPS)
+            .then(|| self.started.elapsed().as_secs_f64() / taken as f64 * (last - record.step) as f64);
+        let flops_per_token = gpt2_model::cost::flops_per_token(&plan.model, plan.seq) as f64;
+        let mfu = self
+            .setup
+            .peak_flops
+            .zip(record.tokens_per_sec)
+            .map(|(peak, rate)| flops_per_token * rate / peak);
+        self.observer.step(&StepReport {
+            record,
+            steps: last,
+            eta_sec,
+            mfu,
+            floor: self.setup.floor,
+            sample: self.sample.clone(),
+        });
+    }
+}
+
+/// The seed of the dropout of a micro-step.
+fn dropout_seed(seed: u64, step: u64, micro_step: u64) -> u64 {
+    let mut mixer = gpt2_data::SplitMix64::new(seed ^ step.rotate_left(20) ^ micro_step.rotate_left(44));
+    mixer.next_u64()
+}
