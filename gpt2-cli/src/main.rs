@@ -3,7 +3,6 @@
 //! 0 is success, 1 the user's error, 2 ours. The work is in `commands`, and all arithmetic in the libraries.
 
 mod allocator;
-mod backend;
 mod cli;
 mod commands;
 mod diagnostics;

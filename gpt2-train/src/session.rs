@@ -7,7 +7,7 @@ use crate::hardware::DeviceProbe;
 use crate::lr::ScheduleWalk;
 use crate::metrics::{NumberMetric, TextMetric};
 use crate::metrics_log::MetricsLog;
-use crate::optimizer::{AdamW, AdamWConfig, TrainingBackend};
+use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::RunPlan;
 use crate::renderer::{Announced, PlainRenderer, QuietRenderer, dashboard};
 use crate::run_dir::RunPaths;
@@ -18,6 +18,7 @@ use burn::train::logger::InMemoryMetricLogger;
 use burn::train::{FileApplicationLoggerInstaller, Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use gpt2_data::{LoaderConfig, TokenStream};
 use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::weights;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,7 +78,7 @@ where
             eps: plan.eps,
             weight_decay: plan.weight_decay,
         });
-        B::InnerBackend::keep_memory_by_size(&self.device, true);
+        B::InnerBackend::set_persistent_allocation(&self.device, true);
         let (task, start) = starting_point(&plan, self.resume.as_ref(), &optimizer, &self.device)?;
         let config = LoaderConfig {
             batch: plan.batch,

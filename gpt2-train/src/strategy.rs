@@ -10,7 +10,7 @@ use crate::hardware::{DeviceMemory, DeviceProbe, HostMemory};
 use crate::lr::ScheduleWalk;
 use crate::metrics::{StepOutput, StepReport};
 use crate::metrics_log::{MetricsLog, StepRecord};
-use crate::optimizer::{AdamW, Arrival, Clip, TrainingBackend, number, squared_norm};
+use crate::optimizer::{AdamW, squared_norm};
 use crate::plan::RunPlan;
 use crate::report::Phases;
 use crate::run_dir::RunPaths;
@@ -28,6 +28,7 @@ use burn::train::{
 use gpt2_data::{END_OF_TEXT, Tokenizer};
 use gpt2_model::Generator;
 use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::{Clip, Readback, TrainingBackend, scalar};
 use gpt2_model::sampling::Sampling;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -153,7 +154,7 @@ struct Queued {
     wait: Duration,
     lr: f64,
     /// The sum of the micro-steps' losses, and the squared norm of the sum of their gradients.
-    numbers: Arrival,
+    numbers: Readback,
 }
 
 impl<B: AutodiffBackend + Gpt2Backend> Run<'_, B>
@@ -230,7 +231,7 @@ where
     fn is_awaited(&self, step: u64) -> bool {
         let plan = &self.fixed.plan;
         let intervals = [plan.eval_every, plan.sample_every, plan.checkpoint_every];
-        !Inner::<B>::QUEUES_AHEAD || intervals.into_iter().any(|every| self.is_due(every, step))
+        !Inner::<B>::PIPELINES_STEPS || intervals.into_iter().any(|every| self.is_due(every, step))
     }
 
     /// `error`, with what the run has reached kept: the weights are those of the last good step.
@@ -310,7 +311,7 @@ where
             began,
             wait,
             lr: self.learner.lr_current(),
-            numbers: Inner::<B>::fetch(numbers.into()),
+            numbers: Inner::<B>::read_async(numbers.into()),
         })
     }
 
@@ -385,7 +386,7 @@ where
             let StepOutput::Loss(loss) = task.step(batch) else {
                 unreachable!("an inference step gives its loss")
             };
-            sum += number::<Inner<B>>(loss.into_primitive().tensor()) * batch_rows;
+            sum += scalar::<Inner<B>>(loss.into_primitive().tensor()) * batch_rows;
             rows += batch_rows;
         }
         let val_loss = sum / rows;
@@ -405,9 +406,9 @@ where
         let began = Instant::now();
         let plan = &self.fixed.plan;
         let task = self.learner.model().valid();
-        Inner::<B>::keep_memory_by_size(&self.fixed.device, false);
+        Inner::<B>::set_persistent_allocation(&self.fixed.device, false);
         let text = sample_text(&task, plan, self.state.step);
-        Inner::<B>::keep_memory_by_size(&self.fixed.device, true);
+        Inner::<B>::set_persistent_allocation(&self.fixed.device, true);
         let path = self
             .fixed
             .paths

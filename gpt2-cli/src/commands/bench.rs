@@ -1,6 +1,5 @@
 //! `gpt2 bench`: times the training step itself, on fixed shapes and random tokens or on real ones, and its operations.
 
-use crate::backend::{Chosen, Job, dispatch};
 use crate::cli::{BenchCommand, BenchOperationsArgs, BenchStepArgs, BenchWork};
 use crate::commands::train::{Streams, TrainJob};
 use crate::diagnostics::note;
@@ -9,14 +8,15 @@ use crate::printer::{print, table};
 use crate::{signals, threads};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
+use gpt2_backend::{Chosen, TrainingJob, dispatch};
 use gpt2_data::{ShardWriter, SplitMix64, VOCAB_SIZE};
 use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::TrainingBackend;
 use gpt2_train::config::RunConfig;
 use gpt2_train::hardware::HostFacts;
 use gpt2_train::measure::operations::{Operation, Operations, Work, measure};
 use gpt2_train::measure::stats::Summary;
 use gpt2_train::metrics_log::StepRecord;
-use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::run_dir::RunDir;
 use gpt2_train::{Display, Ending, TrainError};
@@ -113,10 +113,10 @@ struct OperationsJob<'a> {
     repeats: usize,
 }
 
-impl Job for OperationsJob<'_> {
+impl TrainingJob for OperationsJob<'_> {
     type Output = Operations;
 
-    fn run<B>(self, device: B::Device, _: &Chosen) -> Result<Operations, CliError>
+    fn run<B>(self, device: B::Device) -> Operations
     where
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
@@ -128,7 +128,7 @@ impl Job for OperationsJob<'_> {
             precision: self.plan.precision,
             repeats: self.repeats,
         };
-        Ok(measure::<B::InnerBackend>(&work, &device))
+        measure::<B::InnerBackend>(&work, &device)
     }
 }
 
@@ -165,12 +165,13 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
     let environment = Environment {
         data: summary.clone(),
         default_run: run.clone(),
-        auto_backend: chosen.backend,
+        auto_backend: chosen.backend.into(),
         cores,
         init_model: None,
     };
     let plan = RunPlan::resolve(&config, &environment)?;
-    if let Some(available) = chosen.probe().total_memory() {
+    chosen.check_precision(plan.precision)?;
+    if let Some(available) = chosen.device.memory_bytes {
         plan.check_memory(available)?;
     }
     if let Some(how) = plan.without_kernels() {
@@ -195,8 +196,9 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
         display: Display::Quiet,
         interrupter,
         save: false,
+        chosen: &chosen,
     };
-    let ending = dispatch(&chosen, job)?;
+    let ending = dispatch(&chosen, job)??;
     let timing = StepTiming::new(args, &plan, &chosen, &ending);
     Ok((timing, plan, chosen))
 }

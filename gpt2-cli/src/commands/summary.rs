@@ -1,9 +1,8 @@
 //! What a training run leaves behind: the report's files, and the summary that is printed last.
 
-use crate::backend::Chosen;
 use crate::error::CliError;
 use crate::printer::{print as print_text, quoted};
-use gpt2_train::config::BackendChoice;
+use gpt2_backend::{BackendKind, Chosen, devices};
 use gpt2_train::hardware::{HostFacts, commit};
 use gpt2_train::measure::stats;
 use gpt2_train::metrics::clock;
@@ -29,7 +28,7 @@ pub(crate) fn report(
     ending: &Ending,
     started: SystemTime,
 ) -> Result<(), CliError> {
-    let on_gpu = matches!(chosen.backend, BackendChoice::Cuda | BackendChoice::Wgpu);
+    let on_gpu = matches!(chosen.backend, BackendKind::Cuda | BackendKind::Wgpu);
     let records = read_records(&paths.metrics())?;
     let metrics = TrainingMetrics::new(RunOutcome {
         run_id: paths
@@ -43,7 +42,7 @@ pub(crate) fn report(
         env: recorded_variables(std::env::vars()),
         host: HostFacts::detect(),
         gpu_name: on_gpu.then(|| chosen.device.name.clone()),
-        gpu_count_visible: on_gpu.then(|| crate::backend::devices(chosen.backend).map_or(0, |devices| devices.len())),
+        gpu_count_visible: on_gpu.then(|| devices(chosen.backend).map_or(0, |devices| devices.len())),
         cuda_version: None,
         peak_flops,
         scheduler: Scheduler::detect(|name| std::env::var(name).ok()),

@@ -1,23 +1,22 @@
 //! `gpt2 train`: from flags to a plan, through a training session, to the report.
 
-use crate::backend::{Chosen, Job, dispatch};
 use crate::cli::TrainArgs;
 use crate::commands::summary;
 use crate::diagnostics::{note, warn};
 use crate::error::CliError;
 use crate::printer::print;
 use crate::{signals, threads};
-use burn::tensor::DType;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
+use gpt2_backend::{Chosen, TrainingJob, dispatch};
 use gpt2_data::demo::{self, DemoOptions};
 use gpt2_data::{Manifest, Split, TokenStream};
 use gpt2_model::ops::Gpt2Backend;
-use gpt2_model::{Precision, weights};
+use gpt2_model::ops::training::TrainingBackend;
+use gpt2_model::weights;
 use gpt2_train::checkpoint::{Checkpoint, Checkpoints};
-use gpt2_train::config::{BackendChoice, RunConfig};
+use gpt2_train::config::RunConfig;
 use gpt2_train::hardware::HostFacts;
-use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::run_dir::{RunDir, RunPaths};
 use gpt2_train::{Display, Ending, Session, TrainError};
@@ -45,11 +44,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     )?;
     let data = settings.data()?;
     let plan = settings.plan(&chosen, data.summary())?;
+    // What the device cannot do is refused before anything is written, and by a dry run too.
+    chosen.check_precision(plan.precision)?;
+    if let Some(available) = chosen.device.memory_bytes {
+        plan.check_memory(available)?;
+    }
     if args.dry_run {
         return print(plan.to_toml(data.summary())?.as_bytes());
-    }
-    if let Some(available) = chosen.probe().total_memory() {
-        plan.check_memory(available)?;
     }
 
     let directory = if args.resume {
@@ -95,8 +96,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         display,
         interrupter,
         save: true,
+        chosen: &chosen,
     };
-    let mut ending = dispatch(&chosen, job)?;
+    let mut ending = dispatch(&chosen, job)??;
     ending.phases.setup_sec += setup_sec;
     summary::report(&directory, &plan, &summary, &chosen, peak_flops, &ending, began.0)?;
     if display != Display::Quiet {
@@ -168,7 +170,7 @@ impl Settings {
         let environment = Environment {
             data: data.clone(),
             default_run: self.run.clone(),
-            auto_backend: chosen.backend,
+            auto_backend: chosen.backend.into(),
             cores,
             init_model,
         };
@@ -252,7 +254,7 @@ fn newest_checkpoint(run: &RunPaths) -> Result<Checkpoint, CliError> {
 }
 
 /// A training session on whichever backend is chosen.
-pub(super) struct TrainJob {
+pub(super) struct TrainJob<'a> {
     pub(super) plan: RunPlan,
     pub(super) paths: RunPaths,
     pub(super) data: Streams,
@@ -261,23 +263,23 @@ pub(super) struct TrainJob {
     pub(super) interrupter: Interrupter,
     /// Whether checkpoints are kept.
     pub(super) save: bool,
+    pub(super) chosen: &'a Chosen,
 }
 
-impl Job for TrainJob {
-    type Output = Ending;
+impl TrainingJob for TrainJob<'_> {
+    type Output = Result<Ending, TrainError>;
 
-    fn run<B>(self, device: B::Device, chosen: &Chosen) -> Result<Ending, CliError>
+    fn run<B>(self, device: B::Device) -> Self::Output
     where
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        check_precision::<B>(self.plan.precision, &device, chosen)?;
         let session = Session::<B> {
-            peak_flops: chosen.peak_flops(self.plan.precision),
+            peak_flops: self.chosen.peak_flops(self.plan.precision),
             plan: self.plan,
             paths: self.paths,
             device,
-            probe: chosen.probe(),
+            probe: self.chosen.probe(),
             training: self.data.training,
             validation: self.data.validation,
             floor: self.data.summary.floor,
@@ -286,29 +288,6 @@ impl Job for TrainJob {
             interrupter: self.interrupter,
             save: self.save,
         };
-        Ok(session.train()?)
+        session.train()
     }
-}
-
-/// Refuses a precision that the device does not compute in.
-pub(crate) fn check_precision<B: Backend>(
-    precision: Precision,
-    device: &B::Device,
-    chosen: &Chosen,
-) -> Result<(), CliError> {
-    let computes = match precision {
-        Precision::F32 => true,
-        Precision::Tf32 => chosen.backend == BackendChoice::Cuda,
-        Precision::Bf16 => chosen.multiplies_bf16() && B::supports_dtype(device, DType::BF16),
-    };
-    if computes {
-        return Ok(());
-    }
-    Err(TrainError::InvalidValue {
-        key: "precision",
-        value: precision.to_string(),
-        expected: format!("f32 on {} ({})", chosen.backend, chosen.device.name),
-        mend: format!("this device does not compute in {precision}; drop the flag or choose another `--backend`"),
-    }
-    .into())
 }

@@ -6,7 +6,8 @@
 mod choices;
 mod file;
 
-pub use choices::{BackendChoice, ScheduleKind};
+pub use choices::ScheduleKind;
+pub use gpt2_backend::BackendChoice;
 
 use gpt2_model::{Precision, Recompute};
 use serde::{Deserialize, Serialize};

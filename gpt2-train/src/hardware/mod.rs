@@ -1,11 +1,8 @@
-//! What a run runs on: facts about the host, a view on the device's memory, and what GPUs can do at their best.
+//! What a run runs on: facts about the host and this process, and a view on the device's memory.
 
-mod device;
 mod git;
 mod host;
-mod peak;
 
-pub use device::{DeviceMemory, DeviceProbe};
 pub use git::commit;
-pub use host::{HostFacts, HostMemory};
-pub use peak::{Arithmetic, peak_flops};
+pub use gpt2_backend::{DeviceMemory, DeviceProbe, HostFacts};
+pub use host::HostMemory;
