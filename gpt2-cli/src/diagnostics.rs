@@ -3,6 +3,7 @@
 use crate::error::{CliError, INTERNAL, USERS};
 use crate::printer::quoted;
 use anstyle::{AnsiColor, Style};
+use gpt2_backend::{BackendError, BackendKind, Unavailable, is_device_thread, is_out_of_memory};
 use gpt2_data::DataError;
 use gpt2_train::TrainError;
 use std::error::Error;
@@ -43,7 +44,7 @@ pub(crate) fn install_panic_hook() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let message = info.payload_as_str().unwrap_or("no message");
-        let out_of_memory = message.contains(OUT_OF_MEMORY);
+        let out_of_memory = is_out_of_memory(message);
         say(&if out_of_memory {
             describe_out_of_memory()
         } else {
@@ -52,19 +53,11 @@ pub(crate) fn install_panic_hook() {
         if backtrace {
             default(info);
         }
-        let thread = thread::current();
-        let name = thread.name().unwrap_or_default();
-        if DEVICE_THREADS.iter().any(|prefix| name.starts_with(prefix)) {
+        if thread::current().name().is_some_and(is_device_thread) {
             process::exit(if out_of_memory { USERS } else { INTERNAL }.into());
         }
     }));
 }
-
-/// How CubeCL names the threads of a device.
-const DEVICE_THREADS: [&str; 2] = ["DSD-", "DSU-"];
-
-/// CubeCL's words when a device has no memory left, which it panics with.
-const OUT_OF_MEMORY: &str = "can't allocate buffer of size";
 
 fn describe_out_of_memory() -> String {
     format!(
@@ -111,9 +104,13 @@ fn render(error: &dyn Error, hint: Option<&str>) -> String {
 fn hint(error: &CliError) -> Option<String> {
     match error {
         CliError::Usage { hint, .. } => Some(hint.clone()),
-        CliError::BackendUnavailable { .. } | CliError::NoSuchDevice { .. } => {
-            Some("`gpt2 devices` lists what there is".to_owned())
-        }
+        CliError::Backend(BackendError::Unavailable {
+            backend,
+            reason: Unavailable::NotBuilt,
+        }) => Some(build_command(*backend)),
+        CliError::Backend(
+            BackendError::Unavailable { .. } | BackendError::NoneAvailable { .. } | BackendError::NoSuchDevice { .. },
+        ) => Some("`gpt2 devices` lists what there is".to_owned()),
         CliError::Data(error) | CliError::Train(TrainError::Data(error)) => data_hint(error),
         CliError::Train(TrainError::RunDirTaken { path }) => {
             Some(format!("gpt2 train --run {} --resume", quoted(path)))
@@ -121,6 +118,11 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Train(TrainError::NoRun { path, .. }) => Some(format!("gpt2 train --run {}", quoted(path))),
         _ => None,
     }
+}
+
+/// The command that builds a backend in.
+pub(crate) fn build_command(backend: BackendKind) -> String {
+    format!("cargo build --release --features {backend}")
 }
 
 fn data_hint(error: &DataError) -> Option<String> {

@@ -2,10 +2,10 @@
 //!
 //! Each message is one line. What to print beside it, such as hints, is `diagnostics`' business.
 
+use gpt2_backend::BackendError;
 use gpt2_data::DataError;
 use gpt2_model::ModelError;
 use gpt2_train::TrainError;
-use gpt2_train::config::BackendChoice;
 use std::io;
 use std::path::PathBuf;
 
@@ -58,24 +58,9 @@ pub(crate) enum CliError {
     },
 
     // The machine
-    /// A backend is not in this build or finds no device.
-    #[error("backend {backend} is not available: {reason}")]
-    BackendUnavailable {
-        /// The backend asked for.
-        backend: BackendChoice,
-        /// What was looked for.
-        reason: String,
-    },
-    /// A backend has fewer devices than asked for.
-    #[error("backend {backend} has no device {index}: it has {found}, counted from 0")]
-    NoSuchDevice {
-        /// The backend.
-        backend: BackendChoice,
-        /// The number asked for.
-        index: usize,
-        /// How many there are.
-        found: usize,
-    },
+    /// A backend, a device or a precision cannot be had.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A file that was to be compared with is not a line of `gpt2 bench`.
     #[error("{path}: the last line is no JSON of a timing (keys peer, model, batch, seq, tokens_per_sec, peak_mem_mib): {source}", path = path.display())]
     NotATiming {

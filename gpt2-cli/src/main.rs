@@ -3,7 +3,6 @@
 //! 0 is success, 1 the user's error, 2 ours. The work is in `commands`, and all arithmetic in the libraries.
 
 mod allocator;
-mod backend;
 mod cli;
 mod commands;
 mod diagnostics;
@@ -12,6 +11,7 @@ mod error;
 mod printer;
 mod signals;
 mod threads;
+mod version;
 
 use cli::{Cli, Command};
 use error::CliError;

@@ -7,6 +7,7 @@
 #[cfg(feature = "blis")]
 use blis_src as _; // Links the library that ndarray calls.
 
+pub mod capabilities;
 pub mod cost;
 pub mod ops;
 pub mod sampling;

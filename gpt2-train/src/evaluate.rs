@@ -5,7 +5,8 @@ use crate::error::TrainError;
 use burn::tensor::Tensor;
 use gpt2_data::{END_OF_TEXT, TokenBatch, TokenStream, Tokenizer, ValidationWindows};
 use gpt2_model::Gpt2;
-use gpt2_model::ops::{Gpt2Backend, TrainingBackend, scalar};
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::{TrainingBackend, scalar};
 use std::f64::consts::LN_2;
 use std::sync::Arc;
 

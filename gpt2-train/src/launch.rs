@@ -20,7 +20,8 @@ use crate::stop::StopRequest;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_backend::{Chosen, HostFacts, TrainingJob, dispatch};
 use gpt2_data::{Loader, LoaderConfig};
-use gpt2_model::ops::{Gpt2Backend, TrainingBackend};
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::{Gpt2, weights};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::fs::OpenOptions;
@@ -250,13 +251,13 @@ impl Decided {
         let environment = Environment {
             data: data.summary().clone(),
             default_run: run,
-            auto_backend: chosen.backend,
+            auto_backend: chosen.backend.into(),
             cores,
             init_model: config.init.as_deref().map(weights::load_config).transpose()?,
         };
         let plan = RunPlan::resolve(config, &environment)?;
         chosen.check_precision(plan.precision)?;
-        if let Some(available) = chosen.probe().total_memory() {
+        if let Some(available) = chosen.device.memory_bytes {
             plan.check_memory(available)?;
         }
         Ok(Self {
@@ -346,7 +347,7 @@ impl TrainingJob for Session<'_> {
                     has_floor: self.data.summary.floor.is_some(),
                     has_peak: self.peak_flops.is_some(),
                 };
-                let job = Box::new(|stepper: &mut LearnerStepper<B>, dashboard: &mut dyn Observer| {
+                let job = Box::new(move |stepper: &mut LearnerStepper<B>, dashboard: &mut dyn Observer| {
                     step_loop.run(stepper, &mut (observed, dashboard))
                 });
                 with_dashboard(stepper, &setup, &self.stop, job)

@@ -29,4 +29,5 @@ mod step_loop;
 
 pub use error::TrainError;
 pub use launch::Launch;
+pub use learner::restore_terminal;
 pub use step_loop::{Outcome, StopReason};

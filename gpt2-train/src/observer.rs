@@ -19,8 +19,14 @@ impl Observer for Silent {
     fn step(&mut self, _: &StepReport) {}
 }
 
-/// Two observers as one.
-impl<A: Observer, B: Observer + ?Sized> Observer for (A, &mut B) {
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn step(&mut self, report: &StepReport) {
+        (**self).step(report);
+    }
+}
+
+/// Two observers as one, called in their order.
+impl<A: Observer, B: Observer> Observer for (A, B) {
     fn step(&mut self, report: &StepReport) {
         self.0.step(report);
         self.1.step(report);

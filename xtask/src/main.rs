@@ -1,6 +1,9 @@
 //! `cargo xtask ci`: everything that must pass before a change lands, cheapest first.
 //! `cargo xtask fixtures`: how the golden values of the tests are made.
 
+#[cfg(test)]
+mod structure;
+
 use std::process::{Command, ExitCode};
 
 /// The tests are built with wgpu, which a software Vulkan device runs on any machine; CUDA is only looked at.

@@ -1,25 +1,23 @@
 //! `gpt2 bench`: times the training step itself, on fixed shapes and random tokens or on real ones, and its operations.
 
-use crate::backend::{Chosen, Job, dispatch};
 use crate::cli::{BenchCommand, BenchOperationsArgs, BenchStepArgs, BenchWork};
-use crate::commands::train::{Streams, TrainJob};
 use crate::diagnostics::note;
 use crate::error::CliError;
 use crate::printer::{print, table};
-use crate::{signals, threads};
+use crate::{signals, version};
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::Interrupter;
-use gpt2_data::{ShardWriter, SplitMix64, VOCAB_SIZE};
-use gpt2_model::ops::Gpt2Backend;
-use gpt2_train::config::RunConfig;
-use gpt2_train::hardware::HostFacts;
-use gpt2_train::measure::operations::{Operation, Operations, Work, measure};
+use gpt2_backend::{Chosen, TrainingJob, dispatch};
 use gpt2_base::stats::Summary;
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::TrainingBackend;
+use gpt2_train::config::RunConfig;
+use gpt2_train::data_source::DataSource;
+use gpt2_train::launch::{Finished, Surroundings, View};
+use gpt2_train::measure::operations::{Operation, Operations, Work, measure};
+use gpt2_train::plan::RunPlan;
 use gpt2_train::step_log::StepRecord;
-use gpt2_train::optimizer::TrainingBackend;
-use gpt2_train::plan::{DataSummary, Environment, RunPlan};
-use gpt2_train::run_dir::RunDir;
-use gpt2_train::{Display, Ending, TrainError};
+use gpt2_train::stop::StopRequest;
+use gpt2_train::{Launch, TrainError};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -113,10 +111,10 @@ struct OperationsJob<'a> {
     repeats: usize,
 }
 
-impl Job for OperationsJob<'_> {
+impl TrainingJob for OperationsJob<'_> {
     type Output = Operations;
 
-    fn run<B>(self, device: B::Device, _: &Chosen) -> Result<Operations, CliError>
+    fn run<B>(self, device: B::Device) -> Operations
     where
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
@@ -128,7 +126,7 @@ impl Job for OperationsJob<'_> {
             precision: self.plan.precision,
             repeats: self.repeats,
         };
-        Ok(measure::<B::InnerBackend>(&work, &device))
+        measure::<B::InnerBackend>(&work, &device)
     }
 }
 
@@ -169,7 +167,7 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
         note(&how);
     }
     let stop = StopRequest::default();
-    let _stopped_by_signals = signals::stop_on_signals(&stop);
+    signals::stop_on_signals(&stop)?;
     let finished = launch.run(Surroundings {
         view: View::silent(),
         stop,
@@ -244,7 +242,7 @@ impl StepTiming {
             peer: format!(
                 "gpt2 {} burn {}",
                 env!("CARGO_PKG_VERSION"),
-                super::summary::BURN_VERSION
+                version::BURN
             ),
             backend: chosen.backend.to_string(),
             device: chosen.device.name.clone(),

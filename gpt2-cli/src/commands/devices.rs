@@ -1,23 +1,32 @@
 //! `gpt2 devices`: what a run could compute on here.
 
-use crate::backend::{BACKENDS, Chosen, DeviceInfo, devices};
+use crate::diagnostics::build_command;
 use crate::error::CliError;
 use crate::printer::print;
-use gpt2_train::config::BackendChoice;
+use gpt2_backend::{BackendChoice, BackendKind, Chosen, DeviceInfo, DeviceKind, Unavailable, devices};
 use gpt2_base::units::bytes;
 
 /// Prints every backend's devices, or why it has none, and what `--backend auto` takes.
 pub(crate) fn run() -> Result<(), CliError> {
     let mut lines = Vec::new();
-    for backend in BACKENDS {
+    for backend in BackendKind::ALL {
         match devices(backend) {
             Ok(devices) => {
                 for device in devices {
                     let memory = device.memory_bytes.map_or_else(|| "memory unknown".to_owned(), bytes);
-                    let note = device.note.map(|note| format!(", {note}")).unwrap_or_default();
-                    let DeviceInfo { index, name, .. } = &device;
+                    let DeviceInfo { index, name, kind, .. } = &device;
+                    let note = match kind {
+                        DeviceKind::Cpu | DeviceKind::Gpu => "",
+                        DeviceKind::SoftwareGpu => ", software",
+                    };
                     lines.push(format!("{backend:<8} --device {index}  {name} ({memory}{note})\n"));
                 }
+            }
+            Err(Unavailable::NotBuilt) => {
+                let command = build_command(backend);
+                lines.push(format!(
+                    "{backend:<8} none: not in this build; build it in with `{command}`\n"
+                ));
             }
             Err(reason) => lines.push(format!("{backend:<8} none: {reason}\n")),
         }

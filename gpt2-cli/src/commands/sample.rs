@@ -1,21 +1,18 @@
 //! `gpt2 sample`: text from a trained model, printed as it comes.
 
 use super::data::parse_tokens;
-use super::train::check_precision;
-use crate::backend::{Chosen, Job, dispatch};
 use crate::cli::SampleArgs;
 use crate::diagnostics::{note, warn};
 use crate::error::CliError;
 use crate::printer::print;
 use crate::threads;
-use burn::tensor::backend::AutodiffBackend;
+use gpt2_backend::{Chosen, InferenceJob, dispatch_inference};
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
 use gpt2_model::{Generator, Gpt2, weights};
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_train::hardware::HostFacts;
-use gpt2_train::optimizer::TrainingBackend;
 use gpt2_train::run_dir::RunPaths;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,22 +33,24 @@ pub(crate) fn run(args: &SampleArgs) -> Result<(), CliError> {
         chosen.device.name,
         chosen.reason
     ));
-    dispatch(&chosen, SampleJob { args, dir: &dir })
+    let job = SampleJob {
+        args,
+        dir: &dir,
+        chosen: &chosen,
+    };
+    dispatch_inference(&chosen, job)?
 }
 
 struct SampleJob<'a> {
     args: &'a SampleArgs,
     dir: &'a Path,
+    chosen: &'a Chosen,
 }
 
-impl Job for SampleJob<'_> {
-    type Output = ();
+impl InferenceJob for SampleJob<'_> {
+    type Output = Result<(), CliError>;
 
-    fn run<B>(self, device: B::Device, chosen: &Chosen) -> Result<(), CliError>
-    where
-        B: AutodiffBackend + Gpt2Backend,
-        B::InnerBackend: TrainingBackend,
-    {
+    fn run<B: Gpt2Backend>(self, device: B::Device) -> Result<(), CliError> {
         let precision = self.args.machine.precision;
         let plain = B::plain_precision(precision);
         if plain != precision {
@@ -60,12 +59,12 @@ impl Job for SampleJob<'_> {
                 value: precision.to_string(),
                 expected: format!(
                     "{plain}: the kernels of {precision} on {} are for training",
-                    chosen.backend
+                    self.chosen.backend
                 ),
             });
         }
-        check_precision::<B>(precision, &device, chosen)?;
-        let model = weights::load_hf::<B::InnerBackend>(self.dir, &device)?.with_precision(precision);
+        self.chosen.check_precision(precision)?;
+        let model = weights::load_hf::<B>(self.dir, &device)?.with_precision(precision);
         sample(self.args, &model)
     }
 }

@@ -5,15 +5,14 @@ use crate::commands::summary;
 use crate::diagnostics::{note, warn};
 use crate::error::CliError;
 use crate::printer::print;
-use crate::provenance::provenance;
-use crate::signals;
+use crate::{signals, version};
 use gpt2_train::Launch;
 use gpt2_train::announcement::KernelAnnouncement;
 use gpt2_train::config::RunConfig;
 use gpt2_train::launch::{Surroundings, View};
 use gpt2_train::observer::Lines;
+use gpt2_train::report::Provenance;
 use gpt2_train::stop::StopRequest;
-use gpt2_train::terminal::Terminal;
 use std::io::IsTerminal;
 
 /// Trains, or with `--dry-run` prints the plan.
@@ -35,13 +34,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     }
     let view = if args.quiet {
         View::silent()
-    } else if args.plain || !Terminal::detect().takes_dashboard() {
-        View::Observer(Box::new(Lines::new(std::io::stdout(), launch.plan().intervals.log_every)))
+    } else if args.plain || !std::io::stdout().is_terminal() {
+        View::Observer(Box::new(Lines::new(std::io::stdout(), launch.plan().log_every)))
     } else {
         View::Dashboard
     };
     let stop = StopRequest::default();
-    let stopped_by_signals = signals::stop_on_signals(&stop);
+    signals::stop_on_signals(&stop)?;
     let announcement = (!args.quiet).then(|| {
         let stderr = std::io::stderr();
         let is_terminal = stderr.is_terminal();
@@ -51,9 +50,12 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         view,
         stop,
         announcement,
-        provenance: Some(provenance()),
+        provenance: Some(Provenance {
+            command_line: std::env::args().collect(),
+            git_commit: version::commit().map(str::to_owned),
+            burn_version: version::BURN.to_owned(),
+        }),
     })?;
-    drop(stopped_by_signals);
     if !args.quiet {
         summary::print(&finished)?;
     }

@@ -5,8 +5,8 @@ use super::{Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierS
 use crate::precision::Precision;
 use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{DType, TensorMetadata};
+use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
+use burn::tensor::{DType, FloatDType, TensorMetadata};
 use burn_autodiff::NodeId;
 use burn_autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn_autodiff::grads::Gradients;
@@ -194,6 +194,15 @@ fn rounded<B: Gpt2Backend>(w: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
     fn plain_precision(precision: Precision) -> Precision {
         B::plain_precision(precision)
+    }
+
+    fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
+        let mut rounded = Self::float_cast(w, dtype);
+        if dtype == FloatDType::Flex32 {
+            // Burn's casts take it for `f32`.
+            rounded.primitive = B::round_weights(rounded.primitive, dtype);
+        }
+        rounded
     }
 
     fn embed(

@@ -17,6 +17,7 @@ mod gelu;
 #[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
 mod host;
 mod layer_norm;
+pub mod training;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 

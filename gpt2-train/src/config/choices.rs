@@ -3,24 +3,6 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where tensors are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
-pub enum BackendChoice {
-    /// CUDA if a device answers, then a real Vulkan GPU, then the CPU.
-    #[default]
-    Auto,
-    /// The CPU, with a BLAS library.
-    Ndarray,
-    /// The CPU, in Rust alone.
-    Flex,
-    /// A GPU through Vulkan, Metal or DirectX.
-    Wgpu,
-    /// An NVIDIA GPU.
-    Cuda,
-}
-
 /// The shape of the learning rate after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -35,18 +17,6 @@ pub enum ScheduleKind {
     Constant,
     /// Warm-up, stable, decay: `lr` for most of the run, then down to `min-lr`.
     Wsd,
-}
-
-impl fmt::Display for BackendChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Ndarray => "ndarray",
-            Self::Flex => "flex",
-            Self::Wgpu => "wgpu",
-            Self::Cuda => "cuda",
-        })
-    }
 }
 
 impl fmt::Display for ScheduleKind {
@@ -66,16 +36,6 @@ mod tests {
 
     #[test]
     fn messages_spell_the_words_as_files_do() {
-        let backends = [
-            BackendChoice::Auto,
-            BackendChoice::Ndarray,
-            BackendChoice::Flex,
-            BackendChoice::Wgpu,
-            BackendChoice::Cuda,
-        ];
-        for backend in backends {
-            assert_eq!(serde_json::to_value(backend).unwrap(), backend.to_string());
-        }
         for kind in [
             ScheduleKind::Cosine,
             ScheduleKind::Linear,

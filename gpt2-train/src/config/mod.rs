@@ -6,7 +6,8 @@
 mod choices;
 mod file;
 
-pub use choices::{BackendChoice, ScheduleKind};
+pub use choices::ScheduleKind;
+pub use gpt2_backend::BackendChoice;
 
 use gpt2_model::{Precision, Recompute};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,9 @@ pub struct RunConfig {
     /// Stop after so many optimizer steps.
     #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Limits"))]
     pub steps: Option<u64>,
+    /// Stop after so many passes over the training tokens, rounded up to a whole step; instead of steps.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PASSES", help_heading = "Limits"))]
+    pub epochs: Option<f64>,
     /// Stop after so many training tokens, rounded up to a whole step.
     #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Limits"))]
     pub max_tokens: Option<u64>,
@@ -94,7 +98,7 @@ pub struct RunConfig {
     /// Learning rate at the end of the decay [default: a tenth of lr].
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", help_heading = "Learning rate"))]
     pub min_lr: Option<f64>,
-    /// Optimizer steps of linear warm-up [default: a twentieth of the steps, at most 700].
+    /// Optimizer steps of linear warm-up [default: a twentieth of the steps, a fifth for d3 and d4; at most 700].
     #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Learning rate"))]
     pub warmup: Option<u64>,
     /// Shape after the warm-up [default: cosine].
@@ -150,7 +154,8 @@ pub struct RunConfig {
 impl RunConfig {
     /// Lays `flags` over these settings: what both set is taken from the flags.
     ///
-    /// A flag for `grad-accum` or `global-batch` also takes back the other one of this file, since both say the same thing.
+    /// A flag for `grad-accum` or `global-batch` also takes back the other one of this file, since both say the same thing; so
+    /// do `steps` and `epochs`.
     #[must_use]
     pub fn overlay(mut self, flags: Self) -> Self {
         // A struct literal, so that a new field that is forgotten here does not compile.
@@ -163,11 +168,17 @@ impl RunConfig {
         if flags.global_batch.is_some() {
             self.grad_accum = None;
         }
+        if flags.steps.is_some() {
+            self.epochs = None;
+        }
+        if flags.epochs.is_some() {
+            self.steps = None;
+        }
         flags_or_self! {
             run data seed
             model n_layer n_head n_embd block_size dropout init
             backend device precision recompute threads
-            steps max_tokens max_minutes
+            steps epochs max_tokens max_minutes
             batch seq grad_accum global_batch prefetch
             lr min_lr warmup schedule decay_steps decay_fraction
             weight_decay beta1 beta2 eps grad_clip
@@ -262,6 +273,49 @@ mod tests {
         };
         assert_eq!(file.clone().overlay(flags.clone()), flags);
         assert_eq!(flags.overlay(file.clone()), file);
+        let [steps, epochs] = [(Some(10), None), (None, Some(2.0))].map(|(steps, epochs)| RunConfig {
+            steps,
+            epochs,
+            ..RunConfig::default()
+        });
+        assert_eq!(steps.clone().overlay(epochs.clone()), epochs);
+        assert_eq!(epochs.overlay(steps.clone()), steps);
+    }
+
+    #[cfg(feature = "clap")]
+    #[test]
+    fn help_tells_the_defaults_that_a_plan_takes() {
+        use crate::plan::{Environment, RunPlan};
+        use clap::{Args as _, Command};
+        let resolve = |model: Option<&str>| {
+            let config = RunConfig {
+                model: model.map(str::to_owned),
+                ..RunConfig::default()
+            };
+            RunPlan::resolve(&config, &Environment::sample()).unwrap()
+        };
+        let taken = serde_json::to_value(resolve(None).to_config()).unwrap();
+        let command = RunConfig::augment_args(Command::new("train"));
+        let mut compared = Vec::new();
+        for argument in command.get_arguments() {
+            let (key, help) = (argument.get_long().unwrap(), argument.get_help().unwrap().to_string());
+            let Some((_, default)) = help.split_once("[default: ") else { continue };
+            let default = default.trim_end_matches("].").trim_end_matches(']');
+            let same = match &taken[key] {
+                serde_json::Value::String(word) => default == word,
+                number => default.parse::<f64>().ok() == number.as_f64(),
+            };
+            // The others say in words what the default depends on.
+            if default.split(' ').count() == 1 && key != "backend" {
+                assert!(same, "{key}: help says {default}, a plan takes {}", taken[key]);
+                compared.push(key.to_owned());
+            }
+        }
+        assert!(compared.len() >= 15, "{compared:?}");
+        for (model, part) in [("d3", 5), ("d4", 5), ("d6", 20), ("gpt2", 20), ("gpt2-xl", 20)] {
+            let plan = resolve(Some(model));
+            assert_eq!(plan.warmup, plan.decay_steps / part, "{model}");
+        }
     }
 
     #[cfg(feature = "clap")]

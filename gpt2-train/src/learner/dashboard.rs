@@ -16,10 +16,11 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::{
-    EventProcessorTraining, Learner, LearnerEvent, SupervisedLearningStrategy, SupervisedTraining,
+    EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy, SupervisedTraining,
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
 };
-use gpt2_model::ops::{Gpt2Backend, TrainingBackend};
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::TrainingBackend;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,22 +59,24 @@ where
     let outcome = Arc::new(Mutex::new(None));
     let strategy = StepLoopStrategy {
         windows,
+        stop: stop.clone(),
         job: Mutex::new(Some(job)),
         outcome: Arc::clone(&outcome),
     };
     let behind = (setup.first_step > 0).then(|| windows.of_step(setup.first_step) - 1);
-    let stop = stop.clone();
+    let interrupter = Interrupter::new();
     let supervised = SupervisedTraining::<Components<B>>::new(
         setup.root,
         Arc::new(NoBatches(PhantomData)),
         Arc::new(NoBatches(PhantomData)),
     )
+    .with_interrupter(interrupter.clone())
     .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
     // Burn's logger and its panic hook are the whole process's; a run has a log of its own.
     .with_application_logger(None)
     // The run's own record is metrics.jsonl; Burn's store only feeds what is on the screen.
     .with_metric_logger(InMemoryMetricLogger::default())
-    .renderer(DeferredRenderer::new(move || dashboard(&stop, behind)));
+    .renderer(DeferredRenderer::new(move || dashboard(interrupter, behind)));
     let result = with_metrics(supervised, setup).launch(stepper.0);
     drop(result); // gives the terminal back
     take(&outcome).expect("the strategy leaves an outcome unless it panics")
@@ -86,6 +89,7 @@ where
     B::InnerBackend: TrainingBackend,
 {
     windows: Windows,
+    stop: StopRequest,
     /// Taken by the only call.
     job: Mutex<Option<Job<B>>>,
     /// How the loop ended; a strategy has no way to return it.
@@ -109,6 +113,8 @@ where
         let mut stepper = LearnerStepper(learner);
         let mut dashboard = Dashboard {
             windows: self.windows,
+            stop: self.stop.clone(),
+            interrupter: components.interrupter,
             processor: components.event_processor,
         };
         let outcome = job(&mut stepper, &mut dashboard);
@@ -128,6 +134,9 @@ where
     B::InnerBackend: TrainingBackend,
 {
     windows: Windows,
+    stop: StopRequest,
+    /// The dashboard's own way to ask.
+    interrupter: Interrupter,
     processor: Processor<B>,
 }
 
@@ -155,6 +164,9 @@ where
         if self.windows.ends_at(step) {
             self.processor.process_train(LearnerEvent::EndEpoch(window));
             self.processor.process_valid(LearnerEvent::EndEpoch(window));
+        }
+        if self.interrupter.should_stop() {
+            self.stop.stop("the dashboard");
         }
     }
 }

@@ -19,7 +19,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Learner, LearningComponentsMarker};
 use gpt2_model::Gpt2;
-use gpt2_model::ops::{Gpt2Backend, TrainingBackend};
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::TrainingBackend;
 use schedule::SteppedSchedule;
 use task::{StepOutput, TrainingTask};
 

@@ -2,10 +2,11 @@
 //! reaches at most.
 
 use super::stats::median;
-use crate::optimizer::{AdamWConfig, Pending, TrainingBackend, UpdateRule};
+use crate::optimizer::AdamWConfig;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Distribution, FloatDType, Int, Tensor};
+use gpt2_model::ops::training::{AdamWInput, TrainingBackend};
 use gpt2_model::ops::{Attended, ClassifierShape};
 use gpt2_model::{Gpt2Config, Precision, cost};
 use std::time::Instant;
@@ -307,22 +308,22 @@ impl<B: TrainingBackend> Bench<'_, B> {
         let count = cost::padded_parameters(self.work.model) as f64 / OPTIMIZER_ELEMENTS as f64;
         let gradient = self.float([OPTIMIZER_ELEMENTS]);
         let norm = self.time(|| B::squared_norm(vec![gradient.clone()]));
-        let rule = UpdateRule::new(&AdamWConfig::default(), 1e-4, 10);
+        let step = AdamWConfig::default().step(1e-4, 10);
         let scale = B::float_ones([1].into(), self.device, FloatDType::F32);
         let mut state = Some([(); 3].map(|()| B::float_abs(self.float([OPTIMIZER_ELEMENTS]))));
         let update = self.time(|| {
-            let [parameter, mean, square] = state.take().expect("put back each time");
-            let pending = Pending {
+            let [parameter, exp_avg, exp_avg_sq] = state.take().expect("put back each time");
+            let input = AdamWInput {
                 parameter,
-                gradient: gradient.clone(),
-                mean,
-                square,
-                decays: true,
+                grad: gradient.clone(),
+                exp_avg,
+                exp_avg_sq,
+                has_weight_decay: true,
             };
-            let updated = B::adamw(vec![pending], &rule, scale.clone())
+            let output = B::adamw(vec![input], &step, scale.clone())
                 .pop()
-                .expect("as many as were pending");
-            state = Some([updated.parameter, updated.mean, updated.square]);
+                .expect("an output for each input");
+            state = Some([output.parameter, output.exp_avg, output.exp_avg_sq]);
         });
         let elements = OPTIMIZER_ELEMENTS as f64;
         [

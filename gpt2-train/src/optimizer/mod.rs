@@ -3,25 +3,16 @@
 //! Burn's own AdamW has no decay groups by rank and clips each parameter by itself; the global norm, the clip and the
 //! decay of matrices alone are here.
 
-#[cfg(feature = "cuda")]
-mod cuda;
-#[cfg(feature = "host")]
-mod host;
 mod moments;
-mod update;
-#[cfg(feature = "wgpu")]
-mod wgpu;
-
-pub(crate) use update::number;
-pub use update::{Arrival, Clip, Pending, TrainingBackend, UpdateRule, Updated};
 
 use crate::error::TrainError;
-use crate::task::TrainingTask;
-use burn::module::{EmptyRecord, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{AutodiffModule, EmptyRecord, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
+use gpt2_model::Gpt2;
+use gpt2_model::ops::training::{AdamWInput, AdamWOutput, AdamWStep, Clip, TrainingBackend};
 use gpt2_model::weights::{NamedTensor, visit_parameters};
 use moments::{MomentExporter, MomentImporter};
 use serde::{Deserialize, Serialize};
@@ -54,6 +45,21 @@ impl Default for AdamWConfig {
     }
 }
 
+impl AdamWConfig {
+    /// The numbers of update number `step`, counted from 1.
+    pub fn step(&self, lr: LearningRate, step: u64) -> AdamWStep {
+        let power = i32::try_from(step).unwrap_or(i32::MAX);
+        AdamWStep {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            bias_correction2_sqrt: (1.0 - self.beta2.powi(power)).sqrt(),
+            step_size: lr / (1.0 - self.beta1.powi(power)),
+            decay_factor: 1.0 - lr * self.weight_decay,
+        }
+    }
+}
+
 /// The optimizer, shared between Burn's learner, which steps it, and the training loop, which saves it: a learner does not
 /// give its optimizer back.
 #[derive(Debug, Clone)]
@@ -74,8 +80,8 @@ struct State<B: Backend> {
 /// Running means of the gradient and of its square, in the parameter's shape.
 #[derive(Debug, Clone)]
 struct Moments<B: Backend> {
-    mean: TensorPrimitive<B>,
-    square: TensorPrimitive<B>,
+    exp_avg: TensorPrimitive<B>,
+    exp_avg_sq: TensorPrimitive<B>,
 }
 
 impl<B: AutodiffBackend> AdamW<B> {
@@ -92,10 +98,10 @@ impl<B: AutodiffBackend> AdamW<B> {
     }
 
     /// Copies the moments to the host, named `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
-    pub fn export(&self, task: &TrainingTask<B>) -> Vec<NamedTensor> {
+    pub fn export(&self, model: &Gpt2<B>) -> Vec<NamedTensor> {
         let state = self.state();
         let mut exporter = MomentExporter::new(&state.moments);
-        visit_parameters(&task.model(), &mut exporter);
+        visit_parameters(model, &mut exporter);
         exporter.tensors
     }
 
@@ -105,13 +111,13 @@ impl<B: AutodiffBackend> AdamW<B> {
     /// [`TrainError::Model`] if a moment is missing or has another shape than its parameter.
     pub fn import(
         &self,
-        task: &TrainingTask<B>,
+        model: &Gpt2<B>,
         step: u64,
         tensors: Vec<NamedTensor>,
         path: &Path,
     ) -> Result<(), TrainError> {
         let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path);
-        visit_parameters(&task.model(), &mut importer);
+        visit_parameters(model, &mut importer);
         let moments = importer.finish()?;
         let mut state = self.state();
         state.step = step;
@@ -148,33 +154,34 @@ where
     }
 }
 
-impl<B> Optimizer<TrainingTask<B>, B> for AdamW<B>
+impl<B, M> Optimizer<M, B> for AdamW<B>
 where
     B: AutodiffBackend,
+    M: AutodiffModule<B>,
     B::InnerBackend: TrainingBackend,
 {
     /// Nothing: checkpoints go through [`AdamW::export`], which keeps names beside the values.
     type Record = EmptyRecord;
 
-    fn step(&mut self, lr: LearningRate, task: TrainingTask<B>, grads: GradientsParams) -> TrainingTask<B> {
+    fn step(&mut self, lr: LearningRate, model: M, grads: GradientsParams) -> M {
         let mut state = self.state();
         state.step += 1;
         let scale = match &state.scale {
             Some(scale) => scale.clone(),
-            None => Tensor::ones([1], &task.devices()[0]),
+            None => Tensor::ones([1], &model.devices()[0]),
         };
-        let rule = UpdateRule::new(&self.config, lr, state.step);
-        let mut gather = Gather {
+        let step = self.config.step(lr, state.step);
+        let mut taken = TakeParameters {
             moments: &mut state.moments,
             grads,
             ids: Vec::new(),
-            pending: Vec::new(),
+            inputs: Vec::new(),
         };
-        let task = task.map(&mut gather);
-        let Gather { ids, pending, .. } = gather;
-        let updated = B::InnerBackend::adamw(pending, &rule, scale.into_primitive().tensor());
-        task.map(&mut PutBack {
-            updated: ids.into_iter().zip(updated).collect(),
+        let model = model.map(&mut taken);
+        let TakeParameters { ids, inputs, .. } = taken;
+        let outputs = B::InnerBackend::adamw(inputs, &step, scale.into_primitive().tensor());
+        model.map(&mut ReturnParameters {
+            outputs: ids.into_iter().zip(outputs).collect(),
             moments: &mut state.moments,
         })
     }
@@ -182,15 +189,15 @@ where
     fn step_multi(
         &mut self,
         lr: LearningRate,
-        task: TrainingTask<B>,
+        model: M,
         mut grads: MultiGradientsParams,
-    ) -> TrainingTask<B> {
+    ) -> M {
         let mut sums = GradientsParams::new();
-        task.visit(&mut SumDevices {
+        model.visit(&mut SumDevices {
             from: &mut grads,
             into: &mut sums,
         });
-        self.step(lr, task, sums)
+        self.step(lr, model, sums)
     }
 
     fn to_record(&self) -> EmptyRecord {
@@ -216,56 +223,53 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for SumDevices<'_> {
     }
 }
 
-/// Takes every parameter that has a gradient out of the model, so that nobody else looks at it while it is updated.
-struct Gather<'a, B: Backend> {
+/// Takes every parameter that has a gradient out of the model, so that it is uniquely owned while it is updated.
+struct TakeParameters<'a, B: Backend> {
     moments: &'a mut HashMap<ParamId, Moments<B>>,
     grads: GradientsParams,
     ids: Vec<ParamId>,
-    pending: Vec<Pending<FloatTensor<B>>>,
+    inputs: Vec<AdamWInput<FloatTensor<B>>>,
 }
 
-impl<B: AutodiffBackend> ModuleMapper<B> for Gather<'_, B::InnerBackend> {
+impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
         let Some(gradient) = self.grads.remove::<B::InnerBackend, D>(id) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
         let tensor = tensor.inner();
-        let Moments { mean, square } = self.moments.remove(&id).unwrap_or_else(|| Moments {
-            mean: tensor.zeros_like().into_primitive(),
-            square: tensor.zeros_like().into_primitive(),
+        let Moments { exp_avg, exp_avg_sq } = self.moments.remove(&id).unwrap_or_else(|| Moments {
+            exp_avg: tensor.zeros_like().into_primitive(),
+            exp_avg_sq: tensor.zeros_like().into_primitive(),
         });
-        let stand_in = Tensor::empty([1; D], &tensor.device());
+        let placeholder = Tensor::empty([1; D], &tensor.device());
         self.ids.push(id);
-        self.pending.push(Pending {
+        self.inputs.push(AdamWInput {
             parameter: tensor.into_primitive().tensor(),
-            gradient: gradient.into_primitive().tensor(),
-            mean: mean.tensor(),
-            square: square.tensor(),
-            decays: D >= 2,
+            grad: gradient.into_primitive().tensor(),
+            exp_avg: exp_avg.tensor(),
+            exp_avg_sq: exp_avg_sq.tensor(),
+            has_weight_decay: D >= 2,
         });
-        Param::from_mapped_value(id, stand_in, mapper)
+        Param::from_mapped_value(id, placeholder, mapper)
     }
 }
 
 /// Puts the updated parameters back into the model.
-struct PutBack<'a, B: Backend> {
-    updated: HashMap<ParamId, Updated<FloatTensor<B>>>,
+struct ReturnParameters<'a, B: Backend> {
+    outputs: HashMap<ParamId, AdamWOutput<FloatTensor<B>>>,
     moments: &'a mut HashMap<ParamId, Moments<B>>,
 }
 
-impl<B: AutodiffBackend> ModuleMapper<B> for PutBack<'_, B::InnerBackend> {
+impl<B: AutodiffBackend> ModuleMapper<B> for ReturnParameters<'_, B::InnerBackend> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let Some(updated) = self.updated.remove(&id) else {
+        let Some(output) = self.outputs.remove(&id) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let (mean, square) = (
-            TensorPrimitive::Float(updated.mean),
-            TensorPrimitive::Float(updated.square),
-        );
-        self.moments.insert(id, Moments { mean, square });
-        let value = Tensor::from_primitive(TensorPrimitive::Float(updated.parameter));
+        let [exp_avg, exp_avg_sq] = [output.exp_avg, output.exp_avg_sq].map(TensorPrimitive::Float);
+        self.moments.insert(id, Moments { exp_avg, exp_avg_sq });
+        let value = Tensor::from_primitive(TensorPrimitive::Float(output.parameter));
         Param::from_mapped_value(id, Tensor::from_inner(value).require_grad(), mapper)
     }
 }
@@ -274,7 +278,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for PutBack<'_, B::InnerBackend> {
 ///
 /// # Shapes
 /// The result is `[1]`.
-pub fn squared_norm<B>(task: &TrainingTask<B>, grads: &GradientsParams) -> Tensor<B::InnerBackend, 1>
+pub fn squared_norm<B>(model: &Gpt2<B>, grads: &GradientsParams) -> Tensor<B::InnerBackend, 1>
 where
     B: AutodiffBackend,
     B::InnerBackend: TrainingBackend,
@@ -283,7 +287,7 @@ where
         grads,
         found: Vec::new(),
     };
-    task.visit(&mut visitor);
+    model.visit(&mut visitor);
     Tensor::from_primitive(TensorPrimitive::Float(B::InnerBackend::squared_norm(visitor.found)))
 }
 

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// Prefixes of the moments' names, PyTorch's.
-const MEAN: &str = "exp_avg";
-const SQUARE: &str = "exp_avg_sq";
+const EXP_AVG: &str = "exp_avg";
+const EXP_AVG_SQ: &str = "exp_avg_sq";
 
 /// Copies moments to the host.
 pub(super) struct MomentExporter<'a, B: Backend> {
@@ -33,7 +33,7 @@ impl<B: AutodiffBackend> NamedVisitor<B> for MomentExporter<'_, B::InnerBackend>
         let Some(moments) = self.moments.get(&param.id) else {
             return;
         };
-        for (prefix, moment) in [(MEAN, &moments.mean), (SQUARE, &moments.square)] {
+        for (prefix, moment) in [(EXP_AVG, &moments.exp_avg), (EXP_AVG_SQ, &moments.exp_avg_sq)] {
             let data = Tensor::<B::InnerBackend, D>::from_primitive(moment.clone()).into_data(); // host–device sync
             let shape = data.shape.to_vec();
             let values = data
@@ -108,10 +108,10 @@ impl<B: AutodiffBackend> NamedVisitor<B> for MomentImporter<'_, B::InnerBackend>
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         // On the parameter's own device: a moment elsewhere would be copied at every step.
         let (shape, device) = (param.shape().to_vec(), param.device());
-        let mean = self.take::<D>(format!("{MEAN}.{name}"), &shape, &device);
-        let square = self.take::<D>(format!("{SQUARE}.{name}"), &shape, &device);
-        if let Some((mean, square)) = mean.zip(square) {
-            self.moments.insert(param.id, Moments { mean, square });
+        let exp_avg = self.take::<D>(format!("{EXP_AVG}.{name}"), &shape, &device);
+        let exp_avg_sq = self.take::<D>(format!("{EXP_AVG_SQ}.{name}"), &shape, &device);
+        if let Some((exp_avg, exp_avg_sq)) = exp_avg.zip(exp_avg_sq) {
+            self.moments.insert(param.id, Moments { exp_avg, exp_avg_sq });
         }
     }
 }

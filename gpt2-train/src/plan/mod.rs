@@ -14,6 +14,7 @@ pub use environment::{DataSummary, Environment};
 
 use crate::config::{BackendChoice, RunConfig, ScheduleKind};
 use crate::error::TrainError;
+use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
 use gpt2_model::{Gpt2Config, Precision, Recompute, cost};
 use std::path::{Path, PathBuf};
@@ -129,6 +130,16 @@ impl RunPlan {
         }
     }
 
+    /// The optimizer's settings.
+    pub fn adamw(&self) -> AdamWConfig {
+        AdamWConfig {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+        }
+    }
+
     /// Sequences in an optimizer step.
     pub fn global_batch(&self) -> usize {
         self.batch.saturating_mul(self.grad_accum)
@@ -215,6 +226,7 @@ impl RunPlan {
             recompute: Some(self.recompute),
             threads: Some(self.threads),
             steps: Some(self.steps),
+            epochs: None,
             max_tokens: self.max_tokens,
             max_minutes: self.max_minutes,
             batch: Some(self.batch),

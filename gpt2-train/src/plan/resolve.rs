@@ -21,6 +21,7 @@ impl RunPlan {
         let tokens_per_step = batch.saturating_mul(grad_accum).saturating_mul(seq).max(1) as u64;
         let steps = config
             .steps
+            .or(steps_of_epochs(&config, environment, tokens_per_step)?)
             // A limit in tokens alone is the length of the run, and the decay should end there.
             .or(config.max_tokens.map(|tokens| tokens.div_ceil(tokens_per_step)))
             .unwrap_or(size.steps);
@@ -151,6 +152,33 @@ fn model_shape(config: &RunConfig, preset: &str, environment: &Environment) -> R
     Ok(model)
 }
 
+/// The steps in which the passes over the data end that `epochs` asks for.
+fn steps_of_epochs(
+    config: &RunConfig,
+    environment: &Environment,
+    tokens_per_step: u64,
+) -> Result<Option<u64>, TrainError> {
+    let Some(epochs) = config.epochs else {
+        return Ok(None);
+    };
+    if config.steps.is_some() {
+        return Err(TrainError::Conflict {
+            first: "steps",
+            second: "epochs",
+        });
+    }
+    if !(epochs.is_finite() && epochs > 0.0) {
+        return Err(TrainError::InvalidValue {
+            key: "epochs",
+            value: epochs.to_string(),
+            expected: "a number above 0".into(),
+            mend: "use `steps` for a length in optimizer steps".into(),
+        });
+    }
+    let steps = epochs * environment.data.train_tokens as f64 / tokens_per_step as f64;
+    Ok(Some(steps.ceil().max(1.0) as u64))
+}
+
 /// Batch and accumulation, from `batch` with `grad-accum` or `global-batch`.
 fn batch_shape(config: &RunConfig, default_batch: usize) -> Result<(usize, usize), TrainError> {
     let Some(global) = config.global_batch else {
@@ -207,6 +235,27 @@ mod tests {
             (0.1, 0.9, 0.95, 1e-8, 1.0)
         );
         assert_eq!(plan.sample_prompt, "Once");
+    }
+
+    #[test]
+    fn epochs_are_steps_over_all_tokens() {
+        let with = |epochs, steps| {
+            resolve(&RunConfig {
+                epochs: Some(epochs),
+                steps,
+                ..RunConfig::default()
+            })
+        };
+        // A million tokens, 512 a step.
+        assert_eq!(with(1.0, None).unwrap().steps, 1954);
+        assert_eq!(with(2.5, None).unwrap().steps, 4883);
+        assert_eq!(with(1e-9, None).unwrap().steps, 1);
+        let plan = with(1.0, None).unwrap();
+        assert_eq!((plan.decay_steps, plan.to_config().epochs), (1954, None));
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(matches!(with(bad, None), Err(TrainError::InvalidValue { key: "epochs", .. })));
+        }
+        assert!(matches!(with(1.0, Some(5)), Err(TrainError::Conflict { .. })));
     }
 
     #[test]

@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Keys that say how long, where and how often, but not what is computed. All others make the run what it is.
-const MAY_CHANGE: [&str; 18] = [
+const MAY_CHANGE: [&str; 19] = [
     "run",
     "steps",
+    // Resolved into `steps`.
+    "epochs",
     "max-tokens",
     "max-minutes",
     "backend",

@@ -6,7 +6,7 @@ use crate::plan::{DataSummary, RunPlan};
 use crate::run_dir::RunPaths;
 use crate::step_log::read_records;
 use crate::step_loop::{Outcome, StopReason};
-use gpt2_backend::{Chosen, HostFacts, devices};
+use gpt2_backend::{BackendKind, Chosen, HostFacts, devices};
 use std::time::SystemTime;
 
 /// What a report says of the program that trained.
@@ -42,7 +42,7 @@ pub(crate) fn write_run_report(
     provenance: Provenance,
 ) -> Result<(), TrainError> {
     let chosen = facts.chosen;
-    let on_gpu = chosen.backend.is_gpu();
+    let on_gpu = matches!(chosen.backend, BackendKind::Cuda | BackendKind::Wgpu);
     let records = read_records(&paths.metrics())?;
     let metrics = TrainingMetrics::new(RunOutcome {
         run_id: paths

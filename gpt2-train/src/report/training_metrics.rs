@@ -4,7 +4,7 @@
 
 use super::epochs::{Epoch, steady_steps, tokens_per_sec};
 use super::scheduler::Scheduler;
-use crate::hardware::HostFacts;
+use gpt2_backend::HostFacts;
 use gpt2_base::stats;
 use crate::step_log::StepRecord;
 use crate::plan::{DataSummary, RunPlan};

@@ -5,8 +5,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::Precision;
+use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
-use gpt2_train::optimizer::TrainingBackend;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -92,33 +92,32 @@ crate::on_every_backend!(check);
 /// With several chunks of logits of GPT-2's vocabulary.
 mod kernels {
     use super::{Shape, check_in};
-    use crate::Kernels;
+    use crate::{Kernels, operand};
+    use burn::tensor::backend::AutodiffBackend;
     use gpt2_model::Precision;
-    use gpt2_train::optimizer::TrainingBackend;
+    use gpt2_model::ops::Gpt2Backend;
+    use gpt2_model::ops::training::TrainingBackend;
 
-    fn classifier<B: Kernels>()
+    fn check<B>(device: &B::Device, kernels: Kernels)
     where
+        B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let Some(device) = B::present() else {
-            return;
-        };
         let shape = Shape {
-            rows: B::ROWS,
+            rows: kernels.rows,
             width: 64,
             vocab: 50_257,
             padded: 50_304,
         };
-        for &(precision, _) in B::TOLERANCES {
+        for &(precision, _) in kernels.precisions {
             let tolerance = match precision {
                 Precision::F32 | Precision::Tf32 => 5e-3, // on CUDA the expected values' own products are TF32
                 Precision::Bf16 => 1e-2,
             };
-            check_in::<B>(&device, tolerance, shape, precision, |hidden| {
-                B::operand(hidden, precision)
-            });
+            check_in::<B>(device, tolerance, shape, precision, |hidden| operand(hidden, precision));
         }
     }
 
+    crate::job!(classifier, check);
     crate::with_kernels!(classifier);
 }

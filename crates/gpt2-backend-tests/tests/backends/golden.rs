@@ -8,15 +8,16 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::{Clip, TrainingBackend};
 use gpt2_model::weights::{NamedVisitor, load_hf, parameters, visit_parameters};
-use gpt2_train::optimizer::{AdamW, AdamWConfig, Clip, TrainingBackend, squared_norm};
+use gpt2_train::optimizer::{AdamW, AdamWConfig, squared_norm};
 use gpt2_train::task::TrainingTask;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 
-const CONFIG: &[u8] = include_bytes!("../fixtures/tiny/config.json");
-const WEIGHTS: &[u8] = include_bytes!("../fixtures/tiny/model.safetensors");
-const EXPECTED: &[u8] = include_bytes!("../fixtures/tiny/expected.safetensors");
+const CONFIG: &[u8] = include_bytes!("../../../../gpt2-cli/tests/fixtures/tiny/config.json");
+const WEIGHTS: &[u8] = include_bytes!("../../../../gpt2-cli/tests/fixtures/tiny/model.safetensors");
+const EXPECTED: &[u8] = include_bytes!("../../../../gpt2-cli/tests/fixtures/tiny/expected.safetensors");
 
 /// The optimizer of the golden values.
 const LEARNING_RATE: f64 = 1e-3;

@@ -5,9 +5,9 @@ use crate::{floats, relative_error};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::sampling::Sampling;
 use gpt2_model::{Generator, Gpt2, Gpt2Config, KvCache};
-use gpt2_train::optimizer::TrainingBackend;
 use std::ops::Range;
 
 fn check<B>(device: &B::Device, tolerance: f64)

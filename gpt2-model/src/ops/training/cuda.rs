@@ -1,6 +1,7 @@
 //! AdamW on a CUDA device: all parameters in a few launches.
 
-use super::update::{Arrival, CLIP_EPS, Clip, Pending, TrainingBackend, UpdateRule, Updated};
+use super::{AdamWInput, AdamWOutput, AdamWStep, CLIP_EPS, Clip, Readback, TrainingBackend};
+use crate::ops::Cuda;
 use burn::tensor::ops::FloatTensor;
 use cubecl::client::ComputeClient;
 use cubecl::cuda::CudaRuntime;
@@ -9,34 +10,41 @@ use cubecl::prelude::CubeElement;
 use cubecl::{MemoryAllocationMode, Runtime};
 use gpt2_kernels::adamw::{Rule, Slot, gradient_scale, squared_norm, update};
 use gpt2_kernels::{contiguous, owned};
-use gpt2_model::ops::Cuda;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 impl TrainingBackend for Cuda {
-    const QUEUES_AHEAD: bool = true;
+    const PIPELINES_STEPS: bool = true;
 
     fn adamw(
-        pending: Vec<Pending<FloatTensor<Self>>>,
-        rule: &UpdateRule,
+        inputs: Vec<AdamWInput<FloatTensor<Self>>>,
+        step: &AdamWStep,
         scale: FloatTensor<Self>,
-    ) -> Vec<Updated<FloatTensor<Self>>> {
-        let slots: Vec<Slot> = pending.into_iter().map(slot).collect();
+    ) -> Vec<AdamWOutput<FloatTensor<Self>>> {
+        // The tensors that are written must be uniquely owned.
+        let slot = |input: AdamWInput<FloatTensor<Self>>| Slot {
+            parameter: owned(input.parameter),
+            gradient: contiguous(input.grad),
+            mean: owned(input.exp_avg),
+            square: owned(input.exp_avg_sq),
+            decays: input.has_weight_decay,
+        };
+        let slots: Vec<Slot> = inputs.into_iter().map(slot).collect();
         let rule = Rule {
-            beta1: rule.beta1,
-            beta2: rule.beta2,
-            eps: rule.eps,
-            square_correction: rule.square_correction,
-            step_size: rule.step_size,
-            shrink: rule.decay,
+            beta1: step.beta1,
+            beta2: step.beta2,
+            eps: step.eps,
+            square_correction: step.bias_correction2_sqrt,
+            step_size: step.step_size,
+            shrink: step.decay_factor,
         };
         update(&slots, &scale, &rule);
-        let updated = |slot: Slot| Updated {
+        let output = |slot: Slot| AdamWOutput {
             parameter: slot.parameter,
-            mean: slot.mean,
-            square: slot.square,
+            exp_avg: slot.mean,
+            exp_avg_sq: slot.square,
         };
-        slots.into_iter().map(updated).collect()
+        slots.into_iter().map(output).collect()
     }
 
     fn gradient_scale(
@@ -49,10 +57,10 @@ impl TrainingBackend for Cuda {
         gradient_scale(&loss, &squared_norm, before.as_ref(), numbers)
     }
 
-    fn fetch(tensors: Vec<FloatTensor<Self>>) -> Arrival {
+    fn read_async(tensors: Vec<FloatTensor<Self>>) -> Readback {
         let client = client(&tensors[0]);
         let copies = client.read_async(tensors.into_iter().map(|tensor| tensor.handle).collect());
-        Arrival::new(|| {
+        Readback::new(|| {
             let copies = block_on(copies).expect("the device has done its work");
             copies
                 .iter()
@@ -62,7 +70,7 @@ impl TrainingBackend for Cuda {
         })
     }
 
-    fn keep_memory_by_size(device: &Self::Device, on: bool) {
+    fn set_persistent_allocation(device: &Self::Device, on: bool) {
         let client = CudaRuntime::client(device);
         let mode = if on {
             MemoryAllocationMode::Persistent
@@ -82,22 +90,11 @@ impl TrainingBackend for Cuda {
     }
 }
 
-/// The client of a tensor's device, for good: what is being read borrows it.
+/// The client of a tensor's device, which is never dropped: what is being read borrows it.
 fn client(tensor: &FloatTensor<Cuda>) -> &'static ComputeClient<CudaRuntime> {
-    static KNOWN: Mutex<BTreeMap<usize, &'static ComputeClient<CudaRuntime>>> = Mutex::new(BTreeMap::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known
+    static CLIENTS: Mutex<BTreeMap<usize, &'static ComputeClient<CudaRuntime>>> = Mutex::new(BTreeMap::new());
+    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    clients
         .entry(tensor.device.index)
         .or_insert_with(|| Box::leak(Box::new(tensor.client.clone())))
-}
-
-/// The tensors that are written must be nobody else's.
-fn slot(pending: Pending<FloatTensor<Cuda>>) -> Slot {
-    Slot {
-        parameter: owned(pending.parameter),
-        gradient: contiguous(pending.gradient),
-        mean: owned(pending.mean),
-        square: owned(pending.square),
-        decays: pending.decays,
-    }
 }

@@ -1,26 +1,30 @@
 //! NVIDIA GPUs. The driver is asked first, since Burn panics on a machine without one.
 
-use super::DeviceInfo;
+use crate::device::{DeviceInfo, DeviceKind};
+use crate::error::Unavailable;
+use crate::probe::{DeviceMemory, DeviceProbe};
 use burn_cuda::CudaDevice;
 use cubecl::Runtime;
 use cubecl::cuda::CudaRuntime;
 use cudarc::driver::{result, sys};
-use gpt2_train::hardware::{DeviceMemory, DeviceProbe};
 
-pub(super) fn devices() -> Result<Vec<DeviceInfo>, String> {
+pub(crate) fn devices() -> Result<Vec<DeviceInfo>, Unavailable> {
+    let not_found = |what: &str| Err(Unavailable::NotFound(what.to_owned()));
     // SAFETY: both calls only try to open the library.
     let (driver, compiler) = unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
     if !driver {
-        return Err("no CUDA driver (looked for libcuda.so)".to_owned());
+        return not_found("no CUDA driver (looked for libcuda.so)");
     }
-    let failed = |call: &str, error: result::DriverError| format!("the CUDA driver answers {error} to {call}");
+    let failed = |call: &str, error: result::DriverError| {
+        Unavailable::NotFound(format!("the CUDA driver answers {error} to {call}"))
+    };
     result::init().map_err(|error| failed("cuInit", error))?;
     let count = result::device::get_count().map_err(|error| failed("cuDeviceGetCount", error))?;
     if count == 0 {
-        return Err("the CUDA driver finds no device".to_owned());
+        return not_found("the CUDA driver finds no device");
     }
     if !compiler {
-        return Err("no CUDA run-time compiler (looked for libnvrtc.so; it comes with the CUDA toolkit)".to_owned());
+        return not_found("no CUDA run-time compiler (looked for libnvrtc.so; it comes with the CUDA toolkit)");
     }
     (0..count)
         .map(|index| {
@@ -33,23 +37,34 @@ pub(super) fn devices() -> Result<Vec<DeviceInfo>, String> {
                 index: index as usize,
                 name,
                 memory_bytes,
-                note: None,
+                kind: DeviceKind::Gpu,
             })
         })
         .collect()
 }
 
-pub(super) fn device(index: usize) -> CudaDevice {
+pub(crate) fn device(index: usize) -> CudaDevice {
     CudaDevice::new(index)
 }
 
+/// Whether the device multiplies in TF32, as NVIDIA's GPUs do from Ampere (compute capability 8.0) on.
+pub(crate) fn has_tf32(index: usize) -> bool {
+    let major = || {
+        let device = result::device::get(i32::try_from(index).ok()?).ok()?;
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+        // SAFETY: the driver gave this device just now.
+        unsafe { result::device::get_attribute(device, attribute) }.ok()
+    };
+    major().is_some_and(|major| major >= 8)
+}
+
 /// Looks at CubeCL's pool and, through the driver, at the whole device.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     info: DeviceInfo,
 }
 
 impl Probe {
-    pub(super) fn new(info: &DeviceInfo) -> Self {
+    pub(crate) fn new(info: &DeviceInfo) -> Self {
         Self { info: info.clone() }
     }
 }

@@ -1,4 +1,4 @@
-//! What a backend tells about its device. The backends' own calls are behind [`DeviceProbe`], in the command line.
+//! What a backend tells about its device while a run goes on.
 
 /// Memory of a device, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

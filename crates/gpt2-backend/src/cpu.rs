@@ -1,26 +1,27 @@
 //! The CPU, as both of its backends see it.
 
-use super::DeviceInfo;
-use gpt2_train::hardware::{DeviceMemory, DeviceProbe, HostFacts};
+use crate::device::{DeviceInfo, DeviceKind};
+use crate::host::HostFacts;
+use crate::probe::{DeviceMemory, DeviceProbe};
 
-pub(super) fn devices() -> Vec<DeviceInfo> {
+pub(crate) fn devices() -> Vec<DeviceInfo> {
     let host = HostFacts::detect();
     let name = format!("{}, {} cores", host.cpu.as_deref().unwrap_or("CPU"), host.cores);
     vec![DeviceInfo {
         index: 0,
         name,
         memory_bytes: Some(host.memory_bytes),
-        note: None,
+        kind: DeviceKind::Cpu,
     }]
 }
 
 /// The CPU's memory is the process's, which the training loop measures itself.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     device: DeviceInfo,
 }
 
 impl Probe {
-    pub(super) fn new(device: &DeviceInfo) -> Self {
+    pub(crate) fn new(device: &DeviceInfo) -> Self {
         Self { device: device.clone() }
     }
 }

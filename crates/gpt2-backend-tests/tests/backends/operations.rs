@@ -8,9 +8,10 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
+use gpt2_model::ops::training::{AdamWInput, Clip, TrainingBackend};
 use gpt2_model::ops::{self, BlockShape, BlockWeights, Gpt2Backend};
 use gpt2_model::{Precision, Recompute};
-use gpt2_train::optimizer::{AdamWConfig, Clip, Pending, TrainingBackend, UpdateRule};
+use gpt2_train::optimizer::AdamWConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -295,28 +296,28 @@ mod adamw {
         B::InnerBackend: TrainingBackend,
     {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let [parameter, gradient, mean, mut square] = [(); 4].map(|()| Matrix::random(&mut rng, [1, COUNT]));
-        for value in &mut square.values {
+        let [parameter, grad, exp_avg, mut exp_avg_sq] = [(); 4].map(|()| Matrix::random(&mut rng, [1, COUNT]));
+        for value in &mut exp_avg_sq.values {
             *value = value.abs();
         }
         let config = AdamWConfig::default();
-        let (lr, scale, step) = (1e-2, 0.3, 7);
+        let (lr, scale) = (1e-2, 0.3);
         let primitive = |matrix: &Matrix| -> FloatTensor<B::InnerBackend> {
             let tensor = matrix.to::<B::InnerBackend>(FloatDType::F32, device);
             tensor.into_primitive().tensor()
         };
-        let rule = UpdateRule::new(&config, lr, step);
+        let step = config.step(lr, 7);
         let update = |scale: f64| {
-            let pending = Pending {
+            let input = AdamWInput {
                 parameter: primitive(&parameter),
-                gradient: primitive(&gradient),
-                mean: primitive(&mean),
-                square: primitive(&square),
-                decays: true,
+                grad: primitive(&grad),
+                exp_avg: primitive(&exp_avg),
+                exp_avg_sq: primitive(&exp_avg_sq),
+                has_weight_decay: true,
             };
             let scale = one::<B::InnerBackend>(scale, device);
-            let updated = B::InnerBackend::adamw(vec![pending], &rule, scale).pop().unwrap();
-            [updated.parameter, updated.mean, updated.square].map(|primitive| {
+            let output = B::InnerBackend::adamw(vec![input], &step, scale).pop().unwrap();
+            [output.parameter, output.exp_avg, output.exp_avg_sq].map(|primitive| {
                 floats(Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(
                     primitive,
                 )))
@@ -326,21 +327,21 @@ mod adamw {
 
         let mut expected: [Vec<f32>; 3] = Default::default();
         for i in 0..COUNT {
-            let gradient = gradient.values[i] * scale;
-            let mean = config.beta1 * mean.values[i] + (1.0 - config.beta1) * gradient;
-            let square = config.beta2 * square.values[i] + (1.0 - config.beta2) * gradient * gradient;
-            let unbiased = mean / (1.0 - config.beta1.powi(7));
-            let root = (square / (1.0 - config.beta2.powi(7))).sqrt();
+            let grad = grad.values[i] * scale;
+            let exp_avg = config.beta1 * exp_avg.values[i] + (1.0 - config.beta1) * grad;
+            let exp_avg_sq = config.beta2 * exp_avg_sq.values[i] + (1.0 - config.beta2) * grad * grad;
+            let unbiased = exp_avg / (1.0 - config.beta1.powi(7));
+            let root = (exp_avg_sq / (1.0 - config.beta2.powi(7))).sqrt();
             let decayed = parameter.values[i] * (1.0 - lr * config.weight_decay);
             expected[0].push((decayed - lr * unbiased / (root + config.eps)) as f32);
-            expected[1].push(mean as f32);
-            expected[2].push(square as f32);
+            expected[1].push(exp_avg as f32);
+            expected[2].push(exp_avg_sq as f32);
         }
         compare(&found, &expected, tolerance);
 
         let values = |matrix: &Matrix| matrix.values.iter().map(|&value| value as f32).collect::<Vec<_>>();
         assert!(
-            update(0.0) == [&parameter, &mean, &square].map(values),
+            update(0.0) == [&parameter, &exp_avg, &exp_avg_sq].map(values),
             "an update by nothing changes nothing"
         );
     }
@@ -373,7 +374,7 @@ mod gradient_scale {
             (1.0, 40.0, 64.0, Some(0.0), 0.0),
         ] {
             let scale = B::InnerBackend::gradient_scale(one(loss), one(squared_norm), before.map(one), &clip(max_norm));
-            let found = B::InnerBackend::fetch(vec![scale, one(loss)]).wait();
+            let found = B::InnerBackend::read_async(vec![scale, one(loss)]).wait();
             assert!(
                 (f64::from(found[0]) - expected).abs() < 1e-6 && found[1].to_bits() == (loss as f32).to_bits(),
                 "{found:?} for a loss of {loss}, a squared norm of {squared_norm} and {before:?} before"
@@ -454,33 +455,34 @@ mod attention {
 /// The kernels of a backend in every precision, against the formula in `f64` on numbers that all precisions hold.
 mod kernels {
     use super::*;
-    use crate::Kernels;
+    use crate::{Kernels, operand};
 
-    fn evaluate_both<B: Kernels>(
+    fn evaluate_both<B: AutodiffBackend + Gpt2Backend>(
+        device: &B::Device,
+        kernels: Kernels,
         shapes: &[[usize; 2]],
         operation: impl Fn(Vec<Tensor<B, 2>>, Precision) -> Tensor<B, 2>,
         exact: impl Fn(Vec<Tensor<Exact, 2>>) -> Tensor<Exact, 2>,
     ) {
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let inputs = shapes.iter().map(|&shape| Matrix::random(&mut rng, shape));
-        check(inputs.collect(), operation, exact);
+        check(device, kernels, inputs.collect(), operation, exact);
     }
 
-    fn check<B: Kernels>(
+    fn check<B: AutodiffBackend + Gpt2Backend>(
+        device: &B::Device,
+        kernels: Kernels,
         mut inputs: Vec<Matrix>,
         operation: impl Fn(Vec<Tensor<B, 2>>, Precision) -> Tensor<B, 2>,
         exact: impl Fn(Vec<Tensor<Exact, 2>>) -> Tensor<Exact, 2>,
     ) {
-        let Some(device) = B::present() else {
-            return;
-        };
         for value in inputs.iter_mut().flat_map(|matrix| &mut matrix.values) {
             // Numbers that bf16 holds: a sign, and seven bits and a place.
             *value = f64::from(f32::from_bits((*value as f32).to_bits() & 0xffff_0000));
         }
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, exact);
-        for &(precision, tolerance) in B::TOLERANCES {
-            let found = evaluate::<B>(&inputs, FloatDType::F32, &device, |inputs| {
+        for &(precision, tolerance) in kernels.precisions {
+            let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
                 operation(inputs, precision).cast(FloatDType::F32)
             });
             print!("{precision}: ");
@@ -488,13 +490,15 @@ mod kernels {
         }
     }
 
-    fn affine<B: Kernels>() {
+    fn check_affine<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
         for [rows, inner, outer] in [[5, 64, 64], [1000, 192, 320], [300, 1024, 136]] {
             evaluate_both::<B>(
+                device,
+                kernels,
                 &[[rows, inner], [inner, outer], [1, outer]],
                 |inputs, precision| {
                     let [x, w, bias] = inputs.try_into().unwrap();
-                    ops::affine(B::operand(x, precision), w, bias.squeeze_dim(0))
+                    ops::affine(operand(x, precision), w, bias.squeeze_dim(0))
                 },
                 |inputs| {
                     let [x, w, bias] = inputs.try_into().unwrap();
@@ -504,10 +508,12 @@ mod kernels {
         }
     }
 
-    fn block<B: Kernels>() {
+    fn check_block<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
         for [batch, seq, width] in [[2, 150, 128], [1, 40, 128]] {
             for recompute in Recompute::ALL {
                 check::<B>(
+                    device,
+                    kernels,
                     block_inputs(batch * seq, width),
                     |inputs, precision| {
                         let shape = BlockShape {
@@ -524,13 +530,15 @@ mod kernels {
         }
     }
 
-    fn attention<B: Kernels>() {
+    fn check_attention<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
         for [batch, seq] in [[1, 5], [2, 150], [1, 600]] {
             let width = HEADS * 64;
             evaluate_both::<B>(
+                device,
+                kernels,
                 &[[batch * seq, 3 * width]],
                 |inputs, precision| {
-                    let qkv = B::operand(inputs[0].clone(), precision).reshape([batch, seq, 3 * width]);
+                    let qkv = operand(inputs[0].clone(), precision).reshape([batch, seq, 3 * width]);
                     ops::attention(qkv, HEADS).reshape([batch * seq, width])
                 },
                 |inputs| exact_attention(&inputs[0], [batch, seq, 64]),
@@ -538,8 +546,10 @@ mod kernels {
         }
     }
 
-    fn layer_norm<B: Kernels>() {
+    fn check_layer_norm<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
         evaluate_both::<B>(
+            device,
+            kernels,
             &[[77, 192], [1, 192], [1, 192]],
             |inputs, precision| {
                 let [x, weight, bias] = inputs.try_into().unwrap();
@@ -553,5 +563,9 @@ mod kernels {
         );
     }
 
+    crate::job!(affine, check_affine);
+    crate::job!(block, check_block);
+    crate::job!(attention, check_attention);
+    crate::job!(layer_norm, check_layer_norm);
     crate::with_kernels!(affine, block, attention, layer_norm);
 }

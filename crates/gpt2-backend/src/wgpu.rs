@@ -1,30 +1,36 @@
 //! GPUs through wgpu: Vulkan on Linux, Metal and DirectX elsewhere.
 
-use super::{DeviceInfo, SOFTWARE};
-use crate::error::CliError;
+use crate::device::{DeviceInfo, DeviceKind};
+use crate::error::{BackendError, Unavailable};
+use crate::host::HostFacts;
+use crate::probe::{DeviceMemory, DeviceProbe};
 use burn_wgpu::WgpuDevice;
 use cubecl::Runtime;
 use cubecl::wgpu::WgpuRuntime;
-use gpt2_train::config::BackendChoice;
-use gpt2_train::hardware::{DeviceMemory, DeviceProbe, HostFacts};
+use gpt2_model::capabilities::BackendKind;
 use wgpu::{Backends, DeviceType};
 
 /// The graphics interfaces that Burn's wgpu backend is built for here.
 const GRAPHICS: Backends = Backends::PRIMARY.difference(Backends::BROWSER_WEBGPU);
 
-pub(super) fn devices() -> Result<Vec<DeviceInfo>, String> {
+pub(crate) fn devices() -> Result<Vec<DeviceInfo>, Unavailable> {
     let found = adapters();
     if found.is_empty() {
-        return Err("no adapter (looked for Vulkan, Metal and DirectX 12 drivers)".to_owned());
+        let what = "no adapter (looked for Vulkan, Metal and DirectX 12 drivers)";
+        return Err(Unavailable::NotFound(what.to_owned()));
     }
     let devices = found.into_iter().enumerate().map(|(index, (_, name, kind))| {
-        let software = kind == DeviceType::Cpu;
+        let is_software = kind == DeviceType::Cpu;
         DeviceInfo {
             index,
             name,
             // wgpu does not tell; a software adapter has the host's.
-            memory_bytes: software.then(|| HostFacts::detect().memory_bytes),
-            note: software.then_some(SOFTWARE),
+            memory_bytes: is_software.then(|| HostFacts::detect().memory_bytes),
+            kind: if is_software {
+                DeviceKind::SoftwareGpu
+            } else {
+                DeviceKind::Gpu
+            },
         }
     });
     Ok(devices.collect())
@@ -64,25 +70,25 @@ fn adapters() -> Vec<(WgpuDevice, String, DeviceType)> {
     adapters
 }
 
-pub(super) fn device(index: usize) -> Result<WgpuDevice, CliError> {
+pub(crate) fn device(index: usize) -> Result<WgpuDevice, BackendError> {
     let adapters = adapters();
     let found = adapters.len();
     let chosen = adapters.into_iter().nth(index).map(|(device, ..)| device);
-    chosen.ok_or(CliError::NoSuchDevice {
-        backend: BackendChoice::Wgpu,
+    chosen.ok_or(BackendError::NoSuchDevice {
+        backend: BackendKind::Wgpu,
         index,
         found,
     })
 }
 
 /// Looks at CubeCL's pool.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     info: DeviceInfo,
     device: Option<WgpuDevice>,
 }
 
 impl Probe {
-    pub(super) fn new(info: &DeviceInfo) -> Self {
+    pub(crate) fn new(info: &DeviceInfo) -> Self {
         Self {
             info: info.clone(),
             device: device(info.index).ok(),

@@ -1,0 +1,130 @@
+//! A backend and a device, decided, and what is known of the two.
+
+use crate::choice::BackendChoice;
+use crate::cpu;
+use crate::device::{DeviceInfo, DeviceKind, devices};
+use crate::dispatch::{BackendVisitor, visit};
+use crate::error::{BackendError, Unavailable, reasons};
+use crate::peak::{Arithmetic, peak_flops};
+use crate::probe::DeviceProbe;
+use burn::tensor::DType;
+use gpt2_model::Precision;
+use gpt2_model::capabilities::BackendKind;
+use gpt2_model::ops::training::TrainingBackend;
+use std::sync::Arc;
+
+/// A backend and a device, decided.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The backend.
+    pub backend: BackendKind,
+    /// One of its devices.
+    pub device: DeviceInfo,
+    /// Why this one, for people.
+    pub reason: String,
+}
+
+impl Chosen {
+    /// Decides on a backend and its device `index`.
+    ///
+    /// # Errors
+    /// What was looked for and not found.
+    pub fn decide(choice: BackendChoice, index: usize) -> Result<Self, BackendError> {
+        if let Some(backend) = choice.kind() {
+            let devices = devices(backend).map_err(|reason| BackendError::Unavailable { backend, reason })?;
+            return Self::of(backend, devices, index, "asked for".to_owned());
+        }
+        let mut passed_over = Vec::new();
+        for backend in BackendKind::ALL {
+            match devices(backend) {
+                Ok(devices) if devices.iter().all(|device| device.kind == DeviceKind::SoftwareGpu) => {
+                    passed_over.push((backend, Unavailable::OnlySoftware));
+                }
+                Ok(devices) => {
+                    let reason = if passed_over.is_empty() {
+                        "auto".to_owned()
+                    } else {
+                        format!("auto ({})", reasons(&passed_over))
+                    };
+                    return Self::of(backend, devices, index, reason);
+                }
+                Err(reason) => passed_over.push((backend, reason)),
+            }
+        }
+        Err(BackendError::NoneAvailable { passed_over })
+    }
+
+    fn of(backend: BackendKind, devices: Vec<DeviceInfo>, index: usize, reason: String) -> Result<Self, BackendError> {
+        let found = devices.len();
+        let device = devices
+            .into_iter()
+            .find(|device| device.index == index)
+            .ok_or(BackendError::NoSuchDevice { backend, index, found })?;
+        Ok(Self {
+            backend,
+            device,
+            reason,
+        })
+    }
+
+    /// What looks at the device's memory while a run goes on.
+    pub fn probe(&self) -> Arc<dyn DeviceProbe + Send + Sync> {
+        match self.backend {
+            #[cfg(feature = "cuda")]
+            BackendKind::Cuda => Arc::new(crate::cuda::Probe::new(&self.device)),
+            #[cfg(feature = "wgpu")]
+            BackendKind::Wgpu => Arc::new(crate::wgpu::Probe::new(&self.device)),
+            _ => Arc::new(cpu::Probe::new(&self.device)),
+        }
+    }
+
+    /// Checks that the device computes in `precision`, and not only pretends to: the products of `bf16` of a CPU without a
+    /// unit for them are slower than those of `f32`. Opens the device if `precision` is `bf16`.
+    ///
+    /// # Errors
+    /// [`BackendError::UnsupportedPrecision`], and that of a device that cannot be opened.
+    pub fn check_precision(&self, precision: Precision) -> Result<(), BackendError> {
+        let is_supported = match (precision, self.backend) {
+            (Precision::F32, _) => true,
+            #[cfg(feature = "cuda")]
+            (Precision::Tf32, BackendKind::Cuda) => crate::cuda::has_tf32(self.device.index),
+            (Precision::Tf32, _) | (Precision::Bf16, BackendKind::Ndarray) => false,
+            #[cfg(feature = "flex")]
+            (Precision::Bf16, BackendKind::Flex) => gpt2_model::ops::cpu_multiplies_bf16(),
+            (Precision::Bf16, _) => visit(self, StoresBf16)?,
+        };
+        if is_supported {
+            return Ok(());
+        }
+        Err(BackendError::UnsupportedPrecision {
+            precision,
+            backend: self.backend,
+            device: self.device.name.clone(),
+        })
+    }
+
+    /// The device's peak rate in `precision` in FLOP/s, where it is known.
+    pub fn peak_flops(&self, precision: Precision) -> Option<f64> {
+        let peak = |arithmetic| peak_flops(&self.device.name, arithmetic);
+        match precision {
+            Precision::Bf16 => peak(Arithmetic::Bf16),
+            Precision::Tf32 => peak(Arithmetic::Tf32),
+            // On CUDA also as three products in TF32.
+            Precision::F32 => match (peak(Arithmetic::F32), peak(Arithmetic::Tf32)) {
+                (Some(single), Some(tf32)) if self.backend == BackendKind::Cuda => Some(single.max(tf32 / 3.0)),
+                (single, _) => single,
+            },
+        }
+    }
+}
+
+/// Whether the device's tensors can be of `bf16`.
+struct StoresBf16;
+
+impl BackendVisitor for StoresBf16 {
+    type Output = bool;
+
+    fn visit<B: TrainingBackend>(self, device: B::Device) -> bool {
+        B::supports_dtype(&device, DType::BF16)
+    }
+}
