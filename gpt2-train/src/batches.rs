@@ -158,7 +158,7 @@ impl<B: Backend> ValidationBatches<B> {
     ) -> Result<Self, DataError> {
         let batches: Vec<_> = ValidationWindows::new(stream)
             .batches(batch, seq, Some(max_batches))?
-            .collect();
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             range: 0..batches.len(),
             batches: Arc::new(batches),
