@@ -224,7 +224,7 @@ pub(crate) struct PrepareArgs {
     /// Text to read: files, directories or patterns of .txt, .md, .jsonl and .parquet, also with .gz or .zst.
     #[arg(long, value_name = "PATH", required = true, num_args = 1.., help_heading = "Input")]
     pub(crate) input: Vec<PathBuf>,
-    /// Field of a JSON line, or column of a Parquet file, that holds the text.
+    /// Field of a JSON line, or column of a Parquet file, that holds the text; `meta.text` is a field within another.
     #[arg(long, value_name = "NAME", default_value = "text", help_heading = "Input")]
     pub(crate) field: String,
     /// Where documents begin within a plain text file [default: a file is one document].
@@ -242,6 +242,9 @@ pub(crate) struct PrepareArgs {
     /// Go on with a preparation that was interrupted.
     #[arg(long, help_heading = "Output")]
     pub(crate) resume: bool,
+    /// Name each file that is left out, not only how many of each kind.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) list_skipped: bool,
     #[command(flatten)]
     pub(crate) validation: ValidationArgs,
     /// Threads that encode [default: as many as there are cores].

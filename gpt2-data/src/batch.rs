@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use crate::TokenStream;
+use crate::dataset::TokenStream;
+use crate::error::DataError;
 
 /// Inputs and targets of one micro-step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,11 @@ pub struct TokenBatch {
 
 impl TokenBatch {
     /// Reads the windows of `seq + 1` tokens that begin at `starts`, one a row. The numbers of the batch are left at 0.
-    pub(crate) fn read(stream: &TokenStream, seq: usize, starts: impl IntoIterator<Item = u64>) -> Self {
+    pub(crate) fn read(
+        stream: &TokenStream,
+        seq: usize,
+        starts: impl IntoIterator<Item = u64>,
+    ) -> Result<Self, DataError> {
         let mut window = vec![0_u16; seq + 1];
         let mut read = Self {
             step: 0,
@@ -41,11 +46,11 @@ impl TokenBatch {
             wait: Duration::ZERO,
         };
         for start in starts {
-            stream.read(start, &mut window);
+            stream.read(start, &mut window)?;
             read.inputs.extend(window[..seq].iter().copied().map(i32::from));
             read.targets.extend(window[1..].iter().copied().map(i32::from));
             read.batch += 1;
         }
-        read
+        Ok(read)
     }
 }

@@ -4,13 +4,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gpt2_base::Invalid;
 use rayon::prelude::*;
+use serde::Deserialize;
 
-use crate::manifest::{Manifest, Split};
+use crate::error::DataError;
+use crate::format::{PROGRESS_FILE, Split};
+use crate::manifest::{Manifest, read_json};
 use crate::order::Windows;
-use crate::{DataError, Shard};
+use crate::shard::Shard;
 
-/// All shards of a split, in the order of their names, as one stream. They stay mapped while it lives.
+/// So many shards are kept open; systems allow a process some 1000 files. Those beyond are opened for each read.
+const OPEN_SHARDS: usize = 256;
+
+/// All shards of a split, in the order of their names, as one stream.
 #[derive(Debug)]
 pub struct TokenStream {
     dir: PathBuf,
@@ -25,15 +32,28 @@ impl TokenStream {
     /// or `val.bin`. Every token is checked here, so that a bad one is refused before training starts.
     ///
     /// # Errors
-    /// If `dir` cannot be listed, holds no shard of the split or lacks one that its manifest names, or if a shard is
-    /// damaged.
+    /// If `dir` cannot be listed or holds no shard of the split, if its preparation is not finished, if its shards are not
+    /// those of its manifest, or if a shard is damaged.
     pub fn open(dir: impl AsRef<Path>, split: Split) -> Result<Self, DataError> {
         let dir = dir.as_ref();
         let names = shard_names(dir, split)?;
+        let manifest = Manifest::read(dir)?;
+        check_finished(dir, manifest.as_ref())?;
+        if let Some(manifest) = &manifest {
+            check_names(dir, manifest)?;
+        }
         let shards = names
             .par_iter()
-            .map(|name| Shard::open(dir.join(name)))
-            .collect::<Result<Vec<_>, _>>()?;
+            .enumerate()
+            .map(|(index, name)| {
+                let mut shard = Shard::open(dir.join(name))?;
+                if index >= OPEN_SHARDS {
+                    shard.release_handle();
+                }
+                check_tokens(&shard, name, split, manifest.as_ref())?;
+                Ok(shard)
+            })
+            .collect::<Result<Vec<_>, DataError>>()?;
         let ends = shards
             .iter()
             .scan(0, |end, shard| {
@@ -76,14 +96,10 @@ impl TokenStream {
     /// The training windows of `seq` inputs in this stream.
     ///
     /// # Errors
-    /// [`DataError::StreamTooShort`] if not one fits, [`DataError::InvalidOption`] if `seq` is 0.
+    /// [`DataError::StreamTooShort`] if not one fits, [`DataError::Invalid`] if `seq` is 0.
     pub fn windows(&self, seq: usize) -> Result<Windows, DataError> {
         if seq == 0 {
-            return Err(DataError::InvalidOption {
-                option: "--seq",
-                value: "0".to_owned(),
-                expected: "at least 1",
-            });
+            return Err(Invalid::new("seq", &0, "at least 1").into());
         }
         Windows::new(self.len(), seq as u64).ok_or_else(|| DataError::StreamTooShort {
             path: self.dir.clone(),
@@ -93,62 +109,120 @@ impl TokenStream {
         })
     }
 
-    /// Copies the tokens from position `start` on into `out`, across as many shards as it takes.
+    /// Reads the tokens from position `start` on into `out`, across as many shards as it takes.
+    ///
+    /// # Errors
+    /// As for [`Shard::read`].
     ///
     /// # Panics
     /// If the stream ends before `out` is full.
-    pub fn read(&self, start: u64, out: &mut [u16]) {
+    pub fn read(&self, start: u64, out: &mut [u16]) -> Result<(), DataError> {
         let mut index = self.ends.partition_point(|&end| end <= start);
         let before = if index == 0 { 0 } else { self.ends[index - 1] };
         let mut offset = (start - before) as usize;
         let mut filled = 0;
         while filled < out.len() {
-            let tokens = &self.shards[index].tokens()[offset..];
-            let count = tokens.len().min(out.len() - filled);
-            out[filled..filled + count].copy_from_slice(&tokens[..count]);
+            let shard = &self.shards[index];
+            let count = (shard.len() - offset).min(out.len() - filled);
+            shard.read(offset, &mut out[filled..filled + count])?;
             filled += count;
             index += 1;
             offset = 0;
         }
+        Ok(())
     }
 }
 
-/// The names of a split's shards, sorted.
-fn shard_names(dir: &Path, split: Split) -> Result<Vec<String>, DataError> {
-    if !dir.is_dir() {
-        return Err(DataError::MissingDataDirectory {
-            path: dir.to_path_buf(),
-        });
-    }
+/// The names in a directory, sorted.
+fn file_names(dir: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(DataError::io("list", dir))? {
         let name = entry.map_err(DataError::io("list", dir))?.file_name();
         names.push(name.to_string_lossy().into_owned());
     }
     names.sort_unstable();
+    Ok(names)
+}
+
+/// The names of a split's shards, sorted.
+pub(crate) fn shard_names(dir: &Path, split: Split) -> Result<Vec<String>, DataError> {
+    if !dir.is_dir() {
+        return Err(DataError::MissingDataDirectory {
+            path: dir.to_path_buf(),
+        });
+    }
+    let names = file_names(dir)?;
     let shards: Vec<String> = names
         .iter()
         .filter(|name| Split::of_file_name(name) == Some(split))
         .cloned()
         .collect();
     if shards.is_empty() {
+        // Before the first shard is finished there is none either.
+        check_finished(dir, Manifest::read(dir)?.as_ref())?;
         return Err(DataError::NoShards {
             path: dir.to_path_buf(),
             split,
             found: names,
         });
     }
-    // A shard that went missing would change the order of all windows without a word.
-    if let Some(manifest) = Manifest::read(dir)? {
-        for listed in &manifest.split(split).shards {
-            if !shards.contains(&listed.file) {
-                return Err(DataError::ShardMissing {
-                    path: dir.join(&listed.file),
-                });
-            }
+    Ok(shards)
+}
+
+/// Refuses a directory whose preparation was interrupted or still goes on: some of its text is missing.
+fn check_finished(dir: &Path, manifest: Option<&Manifest>) -> Result<(), DataError> {
+    #[derive(Deserialize)]
+    struct Begun {
+        manifest: Manifest,
+    }
+    if manifest.is_some() {
+        return Ok(());
+    }
+    match read_json::<Begun>(&dir.join(PROGRESS_FILE))? {
+        None => Ok(()),
+        Some(Begun { manifest }) => Err(DataError::Unfinished {
+            path: dir.to_path_buf(),
+            sources: manifest.sources.into_iter().map(|source| source.path).collect(),
+            options: manifest.options,
+        }),
+    }
+}
+
+/// Compares the names in the directory with those in its manifest, of both splits: a shard that went missing, or one
+/// that was put there, would change the order of all windows without a word.
+fn check_names(dir: &Path, manifest: &Manifest) -> Result<(), DataError> {
+    let names = file_names(dir)?;
+    let listed = |name: &str| {
+        Split::ALL
+            .iter()
+            .flat_map(|&split| &manifest.split(split).shards)
+            .any(|shard| shard.file == name)
+    };
+    for shard in Split::ALL.iter().flat_map(|&split| &manifest.split(split).shards) {
+        if !names.contains(&shard.file) {
+            return Err(DataError::ShardMissing {
+                path: dir.join(&shard.file),
+            });
         }
     }
-    Ok(shards)
+    let is_shard = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "bin");
+    match names.iter().find(|name| is_shard(name) && !listed(name)) {
+        None => Ok(()),
+        Some(name) => Err(DataError::ShardUnlisted { path: dir.join(name) }),
+    }
+}
+
+fn check_tokens(shard: &Shard, name: &str, split: Split, manifest: Option<&Manifest>) -> Result<(), DataError> {
+    let found = shard.len() as u64;
+    let listed = manifest.and_then(|manifest| manifest.split(split).shards.iter().find(|listed| listed.file == name));
+    match listed {
+        Some(listed) if listed.tokens != found => Err(DataError::ShardTokens {
+            path: shard.path().to_path_buf(),
+            expected: listed.tokens,
+            found,
+        }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -156,7 +230,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{ShardManifest, ShardWriter};
+    use crate::manifest::ShardManifest;
+    use crate::shard_writer::ShardWriter;
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -181,7 +256,7 @@ mod tests {
             (8, 3, Split::Train)
         );
         let mut all = [0; 8];
-        stream.read(0, &mut all);
+        stream.read(0, &mut all)?;
         assert_eq!(all, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(TokenStream::open(dir.path(), Split::Val)?.len(), 1);
         Ok(())
@@ -221,6 +296,62 @@ mod tests {
     }
 
     #[test]
+    fn only_what_the_manifest_lists_is_read() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        shard(dir.path(), "x_train_000000.bin", &[1, 2])?;
+        shard(dir.path(), "x_val_000000.bin", &[3])?;
+        let listed = |file: &str, tokens| ShardManifest::of_file(&dir.path().join(file), tokens);
+        let mut manifest = Manifest::new();
+        manifest.train.shards.push(listed("x_train_000000.bin", 2)?);
+        manifest.val.shards.push(listed("x_val_000000.bin", 1)?);
+        manifest.write(dir.path())?;
+        assert_eq!(TokenStream::open(dir.path(), Split::Train)?.len(), 2);
+
+        // In either split, and with a name that tells none.
+        for stray in ["y_train_000000.bin", "x_val_000001.bin", "stray.bin"] {
+            shard(dir.path(), stray, &[4])?;
+            let error = TokenStream::open(dir.path(), Split::Train).unwrap_err();
+            assert!(
+                matches!(&error, DataError::ShardUnlisted { path } if path.ends_with(stray)),
+                "{error}"
+            );
+            fs::remove_file(dir.path().join(stray))?;
+        }
+
+        shard(dir.path(), "x_train_000000.bin", &[1, 2, 3])?;
+        let error = TokenStream::open(dir.path(), Split::Train).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                DataError::ShardTokens {
+                    expected: 2,
+                    found: 3,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn more_shards_than_files_may_be_open_are_read() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let count = OPEN_SHARDS as u16 + 3;
+        for number in 0..count {
+            fs::write(
+                dir.path().join(format!("x_train_{number:06}.bin")),
+                number.to_le_bytes(),
+            )?;
+        }
+        let stream = TokenStream::open(dir.path(), Split::Train)?;
+        let mut all = vec![0; usize::from(count)];
+        stream.read(0, &mut all)?;
+        assert_eq!(all, (0..count).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    #[test]
     fn a_stream_shorter_than_a_window_is_refused() -> Outcome {
         let dir = tempfile::tempdir()?;
         shard(dir.path(), "train.bin", &[1, 2, 3])?;
@@ -232,7 +363,7 @@ mod tests {
         );
         assert!(matches!(
             stream.windows(0),
-            Err(DataError::InvalidOption { option: "--seq", .. })
+            Err(DataError::Invalid(Invalid { key, .. })) if key == "seq"
         ));
         assert_eq!(stream.windows(2)?.count(), 1);
         Ok(())
@@ -280,7 +411,7 @@ mod tests {
             let from = from.min(total);
             let count = count.min(total - from);
             let mut read = vec![0; count];
-            TokenStream::open(dir.path(), Split::Train).unwrap().read(from as u64, &mut read);
+            TokenStream::open(dir.path(), Split::Train).unwrap().read(from as u64, &mut read).unwrap();
             prop_assert_eq!(&read, &all[from..from + count]);
         }
     }

@@ -1,19 +1,21 @@
 //! Everything that can go wrong with data, one variant for each way.
 //!
-//! Each message is one line: the file or option, what was found, what was expected, and where it helps, the mend.
-//! How errors are printed and which exit code follows is the business of the command line.
+//! Each message is one line: the file or option, what was found, what was expected, and where it helps, the fix.
+//! Options are named as their fields are. How errors are printed, by which flags they are avoided, and which exit code
+//! follows is the business of the command line.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::Split;
-use crate::shard::{LLAMA3_MAGIC, SHARD_MAGIC, SHARD_VERSION};
-use crate::tokenizer::VOCAB_SIZE;
+use gpt2_base::Invalid;
+
+use crate::format::{LLAMA3_MAGIC, SHARD_MAGIC, SHARD_VERSION, Split, VOCAB_SIZE};
 
 /// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The operating system refused to read, write, map or list something.
+    /// The operating system refused to read, write or list something.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was attempted, as a verb: `read`, `create`, `rename`.
@@ -111,6 +113,42 @@ pub enum DataError {
         /// That token.
         token: u16,
     },
+    /// A headerless file of 32-bit or 64-bit numbers.
+    #[error(
+        "{} looks like 32-bit tokens (every other 16-bit number is 0), expected 16-bit ones: prepare the text again with \
+         `gpt2 data prepare`, or convert it if the tokens are GPT-2's",
+        path.display()
+    )]
+    WideTokens {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A NumPy array that was saved with its header.
+    #[error("{} is a NumPy array with a header (.npy), expected bare tokens: write them with `tofile`", path.display())]
+    NumpyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A headerless file of another vocabulary.
+    #[error(
+        "{} is not of GPT-2's tokens: {} lies next to it, the vocabulary of character-level data (nanoGPT's): prepare the \
+         text itself with `gpt2 data prepare`",
+        path.display(), vocabulary.display()
+    )]
+    OtherVocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The vocabulary.
+        vocabulary: PathBuf,
+    },
+    /// A shard has become shorter since it was opened.
+    #[error("{} was cut short while it was in use: it had {expected} bytes; copy it again", path.display())]
+    ShardChanged {
+        /// The shard.
+        path: PathBuf,
+        /// Its size when it was opened.
+        expected: u64,
+    },
     /// More tokens than the 32-bit count in the header can say.
     #[error("{} cannot hold {tokens} tokens: the header counts to {limit}; use smaller shards", path.display())]
     ShardTooLong {
@@ -123,18 +161,11 @@ pub enum DataError {
     },
 
     // Preparation: options and inputs
-    /// An option of the preparation makes no sense.
-    #[error("{option} is {value}, expected {expected}")]
-    InvalidOption {
-        /// The option's name as on the command line.
-        option: &'static str,
-        /// The value given.
-        value: String,
-        /// What it must be.
-        expected: &'static str,
-    },
+    /// An option has a value that cannot work.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     /// The threads that encode could not be started.
-    #[error("cannot start {threads} threads: {source}; ask for fewer by --threads")]
+    #[error("cannot start {threads} threads: {source}; ask for fewer")]
     Threads {
         /// How many were asked for.
         threads: usize,
@@ -148,13 +179,12 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A glob or directory yields no file that can be read as text.
-    #[error(
-        "input {input} matches nothing: expected files ending in {}",
-        crate::prepare::KNOWN_EXTENSIONS
-    )]
+    #[error("input {input} has no text to read: expected files ending in {expected}")]
     NothingMatched {
         /// The input as given.
         input: String,
+        /// The endings that tell a format.
+        expected: &'static str,
     },
     /// A glob pattern that is not one.
     #[error("input {pattern} is not a valid pattern: {source}")]
@@ -171,10 +201,26 @@ pub enum DataError {
         path: PathBuf,
     },
     /// An input file has a name that says nothing about its format.
-    #[error("{} has an unknown extension: expected {}", path.display(), crate::prepare::KNOWN_EXTENSIONS)]
+    #[error("{} has an unknown extension: expected {expected}", path.display())]
     UnknownExtension {
         /// The file.
         path: PathBuf,
+        /// The endings that tell a format.
+        expected: &'static str,
+    },
+    /// Something that has a file's name but is a pipe, a device or a socket.
+    #[error("{} is no regular file: expected one, which can be read more than once; write the content to a file", path.display())]
+    NotAFile {
+        /// What was found.
+        path: PathBuf,
+    },
+    /// A link that leads nowhere, whose name tells that it should be text.
+    #[error("{} is a link to {}, which does not exist: restore the file or remove the link", path.display(), target.display())]
+    BrokenLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
     },
     /// The inputs hold no text at all.
     #[error("the input holds no text: {sources} file(s) read, no document found")]
@@ -191,12 +237,14 @@ pub enum DataError {
 
     // Preparation: file contents
     /// Text that is not UTF-8.
-    #[error("{} is not UTF-8 at byte {offset}: convert it first, e.g. with `iconv -t UTF-8`", path.display())]
+    #[error("{} is not UTF-8 at byte {offset}: it looks like {encoding}; convert it first", path.display())]
     BadUtf8 {
         /// The file.
         path: PathBuf,
         /// Offset in the text, after decompression.
         offset: u64,
+        /// What it looks like.
+        encoding: Encoding,
     },
     /// A value of a Parquet column that is not UTF-8.
     #[error("{} column \"{column}\" is not UTF-8 in its value {value}", path.display())]
@@ -208,8 +256,8 @@ pub enum DataError {
         /// Which value, from 1, nulls not counted.
         value: u64,
     },
-    /// A line of a JSONL file is not a JSON object.
-    #[error("{} line {line} is not a JSON object: {source}", path.display())]
+    /// A line of a JSONL file is not a JSON object with text in the field.
+    #[error("{} line {line} is not a JSON object with text: {source}", path.display())]
     BadJson {
         /// The file.
         path: PathBuf,
@@ -219,7 +267,7 @@ pub enum DataError {
         source: serde_json::Error,
     },
     /// A line of a JSONL file has no such field.
-    #[error("{} line {line} has no field \"{field}\": name the one with the text by --field", path.display())]
+    #[error("{} line {line} has no field \"{field}\": name the one with the text", path.display())]
     MissingField {
         /// The file.
         path: PathBuf,
@@ -230,7 +278,7 @@ pub enum DataError {
     },
     /// A Parquet file has no such column.
     #[error(
-        "{} has no column \"{column}\", it has: {}; name the one with the text by --field",
+        "{} has no column \"{column}\", it has: {}; name the one with the text",
         path.display(), columns.join(", ")
     )]
     MissingColumn {
@@ -251,6 +299,18 @@ pub enum DataError {
         /// Its physical type.
         found: String,
     },
+    /// A Parquet file that is packed by a method that is not read.
+    #[error("{} column \"{column}\" is compressed by {codec}, expected {expected}: write the file again", path.display())]
+    ParquetCodec {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The method.
+        codec: String,
+        /// Those that are read.
+        expected: &'static str,
+    },
     /// A Parquet file that cannot be read.
     #[error("cannot read {} as Parquet: {source}", path.display())]
     Parquet {
@@ -263,7 +323,7 @@ pub enum DataError {
     // Preparation: the output directory
     /// The output directory holds something else.
     #[error(
-        "{} already holds {found}: choose another --out, or continue an interrupted preparation with --resume",
+        "{} already holds {found}: choose another directory, or resume if an interrupted preparation left it",
         path.display()
     )]
     OutputNotEmpty {
@@ -274,7 +334,7 @@ pub enum DataError {
     },
     /// Resuming with other options than the preparation began with.
     #[error(
-        "cannot resume in {}: it was begun with other options ({difference}); use the same, or another --out",
+        "cannot resume in {}: it was begun with other options ({difference}); use the same, or another directory",
         path.display()
     )]
     OptionsDiffer {
@@ -284,19 +344,31 @@ pub enum DataError {
         difference: String,
     },
     /// Resuming after an input changed.
-    #[error("cannot resume: the inputs changed since ({difference}); begin again in another --out")]
+    #[error("cannot resume: the inputs changed since ({difference}); begin again in another directory")]
     SourcesDiffer {
         /// Which file, and how.
         difference: String,
     },
     /// A shard that an earlier run finished is not as it was left.
     #[error(
-        "cannot resume: {} is missing or changed since it was finished; begin again in another --out",
+        "cannot resume: {} is missing or changed since it was finished; begin again in another directory",
         path.display()
     )]
     FinishedShardChanged {
         /// The shard.
         path: PathBuf,
+    },
+
+    /// Another process prepares into the same directory.
+    #[error(
+        "{} is in use: another preparation writes to it{}; wait for it, or choose another directory",
+        path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    OutputInUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other process, if it is known.
+        pid: Option<u32>,
     },
 
     // The manifest
@@ -317,7 +389,7 @@ pub enum DataError {
 
     // Reading for training
     /// There is no such directory of data.
-    #[error("{} is not a directory: make data with `gpt2 data prepare`, or leave out --data to train on the demo", path.display())]
+    #[error("{} is not a directory: expected one that `gpt2 data prepare` made", path.display())]
     MissingDataDirectory {
         /// The path as given.
         path: PathBuf,
@@ -336,14 +408,43 @@ pub enum DataError {
         found: Vec<String>,
     },
     /// The manifest names a shard that is not there.
-    #[error("{} is missing, though the manifest beside it lists it: copy the data again", path.display())]
+    #[error("{} is missing, though the manifest lists it: copy the data again", path.display())]
     ShardMissing {
         /// The shard.
         path: PathBuf,
     },
+    /// There is a shard that the manifest does not name.
+    #[error("{} is not listed in the manifest: move it to another directory", path.display())]
+    ShardUnlisted {
+        /// The shard.
+        path: PathBuf,
+    },
+    /// A shard has another token count than the manifest says.
+    #[error("{} has {found} tokens, but {expected} in the manifest: copy the data again", path.display())]
+    ShardTokens {
+        /// The shard.
+        path: PathBuf,
+        /// The count in the manifest.
+        expected: u64,
+        /// The count in the file.
+        found: u64,
+    },
+    /// A preparation into this directory is not finished.
+    #[error(
+        "{} holds an unfinished preparation: resume it with the options that it was begun with, or remove the directory",
+        path.display()
+    )]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+        /// The files that are read, in order.
+        sources: Vec<PathBuf>,
+        /// The options, by their names.
+        options: BTreeMap<String, String>,
+    },
     /// A split has too few tokens for one window.
     #[error(
-        "{} has {tokens} {split} tokens, but one window of --seq {seq} takes {}: lower --seq or add data",
+        "{} has {tokens} {split} tokens, but one window of `seq` {seq} takes {}: lower `seq` or add data",
         path.display(), seq + 1
     )]
     StreamTooShort {
@@ -358,7 +459,7 @@ pub enum DataError {
     },
     /// A split has too few windows for one optimizer step.
     #[error(
-        "{} has {windows} {split} windows of --seq {seq}, but one step takes {} sequences (--batch {batch} x --grad-accum \
+        "{} has {windows} {split} windows of `seq` {seq}, but one step takes {} sequences (`batch` {batch} x `grad-accum` \
          {grad_accum} x {world_size} ranks): lower one of them or add data",
         path.display(), batch * grad_accum * world_size
     )]
@@ -389,7 +490,7 @@ pub enum DataError {
     LoaderWorker {
         /// Its number from 0.
         worker: usize,
-        /// Its last words.
+        /// Its panic message.
         reason: String,
     },
 
@@ -403,13 +504,58 @@ pub enum DataError {
         problem: String,
     },
     /// The directory for the demo corpus holds something else.
-    #[error("{} holds {found}, which is not the demo corpus: choose another directory, or pass it as --data", path.display())]
+    #[error("{} holds {found}, which is not the demo corpus: choose another directory, or train on this one", path.display())]
     NotDemoData {
         /// The directory.
         path: PathBuf,
         /// One of the files found.
         found: String,
     },
+}
+
+/// What bytes that are not UTF-8 look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// UTF-16, by its byte order mark.
+    Utf16,
+    /// UTF-32, by its byte order mark.
+    Utf32,
+    /// UTF-16 without a mark, little-endian: every other byte of plain letters is 0.
+    Utf16Le,
+    /// UTF-16 without a mark, big-endian.
+    Utf16Be,
+    /// UTF-8 in which some bytes are damaged.
+    DamagedUtf8,
+    /// One byte a letter, as in Western Europe: ISO 8859-1.
+    Latin1,
+    /// The same with letters where ISO 8859-1 has control characters.
+    Windows1252,
+}
+
+impl Encoding {
+    /// Its name for `iconv -f`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Utf16 => "UTF-16",
+            Self::Utf32 => "UTF-32",
+            Self::Utf16Le => "UTF-16LE",
+            Self::Utf16Be => "UTF-16BE",
+            Self::DamagedUtf8 => "UTF-8",
+            Self::Latin1 => "ISO-8859-1",
+            Self::Windows1252 => "WINDOWS-1252",
+        }
+    }
+}
+
+impl std::fmt::Display for Encoding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::DamagedUtf8 => "UTF-8 with damaged bytes",
+            Self::Latin1 => "Latin-1 (ISO 8859-1)",
+            Self::Windows1252 => "Windows-1252",
+            _ => self.name(),
+        })
+    }
 }
 
 /// The first few of many names, for a message of one line.

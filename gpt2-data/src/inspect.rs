@@ -5,12 +5,14 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gpt2_base::fs::TEMPORARY_SUFFIX;
 use rayon::prelude::*;
 
-use crate::atomic::TEMPORARY_SUFFIX;
-use crate::manifest::sha256_file;
-use crate::prepare::{PROGRESS_FILE, documents};
-use crate::{DataError, Manifest, Shard, Split, Tokenizer};
+use crate::error::DataError;
+use crate::format::{PROGRESS_FILE, Split, documents};
+use crate::manifest::{Manifest, ShardManifest, sha256_file};
+use crate::shard::Shard;
+use crate::tokenizer::Tokenizer;
 
 /// How many tokens of each split are decoded for a sample.
 const SAMPLE_TOKENS: usize = 100;
@@ -269,7 +271,7 @@ fn inspect_split(
 fn look_at(
     dir: &Path,
     file: &str,
-    listed: Option<&[crate::ShardManifest]>,
+    listed: Option<&[ShardManifest]>,
 ) -> (Option<(ShardInspection, String)>, Vec<Damage>) {
     let path = dir.join(file);
     let shard = match Shard::open(&path) {
@@ -295,11 +297,18 @@ fn look_at(
             },
         }
     }
-    let beginning = &shard.tokens()[..shard.len().min(SAMPLE_TOKENS)];
+    let mut beginning = vec![0; shard.len().min(SAMPLE_TOKENS)];
+    let mut count = 0;
+    let read = shard
+        .read(0, &mut beginning)
+        .and_then(|()| shard.for_each_block(|tokens| count += documents(tokens)));
+    if let Err(error) = read {
+        return (None, vec![Damage::Unreadable(error)]);
+    }
     let inspection = ShardInspection {
         file: file.to_owned(),
-        documents: documents(shard.tokens()),
+        documents: count,
         tokens,
     };
-    (Some((inspection, Tokenizer::gpt2().decode(beginning))), damage)
+    (Some((inspection, Tokenizer::gpt2().decode(&beginning))), damage)
 }

@@ -3,13 +3,14 @@
 //! Nothing here knows of tensors or Burn. Start with [`prepare()`] or [`demo::write`] to make shards, [`TokenStream`] to open
 //! them, and [`Loader`] or [`ValidationWindows`] to get batches.
 
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 
-mod atomic;
 mod batch;
 mod dataset;
 pub mod demo;
 mod error;
+mod format;
+mod identity;
 mod inspect;
 mod loader;
 mod manifest;
@@ -23,14 +24,19 @@ mod validation;
 
 pub use batch::TokenBatch;
 pub use dataset::TokenStream;
-pub use error::DataError;
+pub use error::{DataError, Encoding};
+pub use format::{
+    END_OF_TEXT, END_OF_TEXT_STR, HEADER_BYTES, LLAMA3_MAGIC, MANIFEST_FILE, MAX_SHARD_TOKENS, SHARD_MAGIC,
+    SHARD_VERSION, Split, TOKENIZER_NAME, VOCAB_SIZE,
+};
+pub use identity::DataIdentity;
 pub use inspect::{Damage, Inspection, ShardInspection, SplitInspection, inspect};
 pub use loader::{Loader, LoaderConfig};
-pub use manifest::{MANIFEST_FILE, Manifest, ShardManifest, SourceManifest, Split, SplitManifest, sha256_file};
+pub use manifest::{Manifest, ShardManifest, SourceManifest, SplitManifest, sha256_file};
 pub use order::{BatchPlan, WindowOrder, Windows};
-pub use prepare::{PrepareEvent, PrepareOptions, SplitDocuments, ValSplit, prepare};
+pub use prepare::{PrepareEvent, PrepareOptions, SkipReason, SplitDocuments, ValSplit, prepare};
 pub use rng::SplitMix64;
-pub use shard::{HEADER_BYTES, LLAMA3_MAGIC, MAX_SHARD_TOKENS, SHARD_MAGIC, SHARD_VERSION, Shard};
+pub use shard::Shard;
 pub use shard_writer::ShardWriter;
-pub use tokenizer::{END_OF_TEXT, END_OF_TEXT_STR, StreamDecoder, TOKENIZER_NAME, Tokenizer, VOCAB_SIZE};
+pub use tokenizer::{StreamDecoder, Tokenizer};
 pub use validation::ValidationWindows;

@@ -7,8 +7,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use gpt2_base::Invalid;
+
+use crate::batch::TokenBatch;
+use crate::dataset::TokenStream;
+use crate::error::DataError;
 use crate::order::{BatchPlan, WindowOrder, Windows};
-use crate::{DataError, TokenBatch, TokenStream};
 
 /// What a [`Loader`] reads. All numbers but `rank`, `seed` and `prefetch` are at least 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +38,7 @@ pub struct LoaderConfig {
 /// Delivers the batches of one rank in the order of (step, micro-step), whatever the number of workers.
 ///
 /// Worker `w` of `k` makes the batches `w`, `w + k`, `w + 2k`, … into a bounded channel of its own, and the caller takes from
-/// the channels in turn. So the order needs no sorting, and a slow caller stops the workers. Dropping the loader ends and
+/// the channels one after the other. So the order needs no sorting, and a slow caller stops the workers. Dropping the loader ends and
 /// joins them.
 #[derive(Debug)]
 pub struct Loader {
@@ -46,7 +50,7 @@ pub struct Loader {
 #[derive(Debug)]
 struct Worker {
     /// `None` once the loader is being dropped: a closed channel is what ends the thread.
-    batches: Option<Receiver<TokenBatch>>,
+    batches: Option<Receiver<Result<TokenBatch, DataError>>>,
     /// `None` once the thread was joined.
     thread: Option<JoinHandle<()>>,
 }
@@ -66,7 +70,7 @@ impl Loader {
     fn spawn(
         config: &LoaderConfig,
         first: u64,
-        make: impl Fn(u64) -> TokenBatch + Send + Sync + 'static,
+        make: impl Fn(u64) -> Result<TokenBatch, DataError> + Send + Sync + 'static,
     ) -> Result<Self, DataError> {
         let make = Arc::new(make);
         let mut loader = Self {
@@ -79,7 +83,9 @@ impl Loader {
             let mine = (first + number as u64..).step_by(config.workers);
             let work = move || {
                 for index in mine {
-                    if sender.send(make(index)).is_err() {
+                    let batch = make(index);
+                    let failed = batch.is_err();
+                    if sender.send(batch).is_err() || failed {
                         return;
                     }
                 }
@@ -99,7 +105,8 @@ impl Loader {
     /// The next batch, waiting for it if it is not ready. [`TokenBatch::wait`] tells how long.
     ///
     /// # Errors
-    /// [`DataError::LoaderWorker`] if the thread that owes it has died; the loader is of no use after that.
+    /// What reading it gave, such as [`DataError::ShardChanged`], or [`DataError::LoaderWorker`] if the thread that owes
+    /// it has died. No more batches come after an error.
     #[expect(
         clippy::should_implement_trait,
         reason = "the batches do not end, so there is no `None` to tell apart"
@@ -109,13 +116,14 @@ impl Loader {
         let worker = &mut self.workers[turn];
         let asked = Instant::now();
         if let Some(Ok(batch)) = worker.batches.as_ref().map(Receiver::recv) {
+            let batch = batch?;
             self.delivered += 1;
             return Ok(TokenBatch {
                 wait: asked.elapsed(),
                 ..batch
             });
         }
-        // The channel closes before the loader does only if the thread panicked.
+        // The channel closes before the loader does only after an error, or if the thread panicked.
         let reason = match worker.thread.take().map(JoinHandle::join) {
             Some(Err(panic)) => panic_message(panic.as_ref()),
             _ => "it had stopped before".to_owned(),
@@ -185,43 +193,35 @@ impl Source {
         })
     }
 
-    fn batch(&self, index: u64) -> TokenBatch {
+    fn batch(&self, index: u64) -> Result<TokenBatch, DataError> {
         let (step, micro_step) = (index / self.plan.grad_accum, index % self.plan.grad_accum);
         let first_sequence = self.plan.first_sequence(step, micro_step, self.rank);
         let rows = first_sequence..first_sequence + self.plan.batch;
         let starts = rows.map(|sequence| self.windows.start(self.order.window(sequence)));
-        TokenBatch {
+        Ok(TokenBatch {
             step,
             micro_step,
             first_sequence,
-            ..TokenBatch::read(&self.stream, self.seq, starts)
-        }
+            ..TokenBatch::read(&self.stream, self.seq, starts)?
+        })
     }
 }
 
 impl LoaderConfig {
     fn check(&self) -> Result<(), DataError> {
-        for (option, value) in [
-            ("--batch", self.batch),
-            ("--grad-accum", self.grad_accum),
-            ("world size", self.world_size),
-            ("loader workers", self.workers),
+        for (key, value) in [
+            ("batch", self.batch),
+            ("grad-accum", self.grad_accum),
+            ("world-size", self.world_size),
+            ("loader-workers", self.workers),
         ] {
             if value == 0 {
-                return Err(DataError::InvalidOption {
-                    option,
-                    value: "0".to_owned(),
-                    expected: "at least 1",
-                });
+                return Err(Invalid::new(key, &0, "at least 1").into());
             }
         }
         if self.rank >= self.world_size {
-            let expected = "below the world size";
-            return Err(DataError::InvalidOption {
-                option: "rank",
-                value: self.rank.to_string(),
-                expected,
-            });
+            let expected = format!("below the world size ({})", self.world_size);
+            return Err(Invalid::new("rank", &self.rank, expected).into());
         }
         Ok(())
     }
@@ -230,7 +230,8 @@ impl LoaderConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ShardWriter, Split};
+    use crate::format::Split;
+    use crate::shard_writer::ShardWriter;
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -374,28 +375,28 @@ mod tests {
     fn numbers_out_of_range_are_named() -> Outcome {
         let (_dir, stream) = stream()?;
         for (config, name) in [
-            (LoaderConfig { batch: 0, ..CONFIG }, "--batch"),
-            (LoaderConfig { seq: 0, ..CONFIG }, "--seq"),
+            (LoaderConfig { batch: 0, ..CONFIG }, "batch"),
+            (LoaderConfig { seq: 0, ..CONFIG }, "seq"),
             (
                 LoaderConfig {
                     grad_accum: 0,
                     ..CONFIG
                 },
-                "--grad-accum",
+                "grad-accum",
             ),
             (
                 LoaderConfig {
                     world_size: 0,
                     ..CONFIG
                 },
-                "world size",
+                "world-size",
             ),
-            (LoaderConfig { workers: 0, ..CONFIG }, "loader workers"),
+            (LoaderConfig { workers: 0, ..CONFIG }, "loader-workers"),
             (LoaderConfig { rank: 2, ..CONFIG }, "rank"),
         ] {
             let error = Loader::start(Arc::clone(&stream), &config, 0).unwrap_err();
             assert!(
-                matches!(error, DataError::InvalidOption { option, .. } if option == name),
+                matches!(&error, DataError::Invalid(Invalid { key, .. }) if key == name),
                 "{error}"
             );
         }
@@ -428,6 +429,33 @@ mod tests {
             drop(loader);
             // The workers' handles to the stream are gone.
             assert_eq!(Arc::strong_count(&stream), 1);
+        }
+        Ok(())
+    }
+    #[test]
+    fn a_shard_that_is_cut_short_is_an_error_after_the_batches_before_it() -> Outcome {
+        let (dir, stream) = stream()?;
+        for workers in [1, 3] {
+            let mut loader = Loader::start(
+                Arc::clone(&stream),
+                &LoaderConfig {
+                    prefetch: 0,
+                    workers,
+                    ..CONFIG
+                },
+                0,
+            )?;
+            loader.next()?;
+            let shard = dir.path().join("b_train.bin");
+            let bytes = std::fs::read(&shard)?;
+            std::fs::write(&shard, "")?;
+            let error = (0..40).find_map(|_| loader.next().err()).ok_or("no error")?;
+            assert!(
+                matches!(&error, DataError::ShardChanged { path, .. } if *path == shard),
+                "{error}"
+            );
+            drop(loader);
+            std::fs::write(&shard, bytes)?;
         }
         Ok(())
     }

@@ -3,19 +3,14 @@
 //! Reading and writing only. Comparing a directory with its manifest is `inspect`'s work.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::tokenizer::TOKENIZER_NAME;
-use crate::{DataError, atomic};
-
-/// The manifest's name within a prepared directory.
-pub const MANIFEST_FILE: &str = "manifest.json";
+use crate::error::DataError;
+use crate::format::{MANIFEST_FILE, Split, TOKENIZER_NAME};
 
 /// What a directory of shards holds. It is written last, so a directory with a manifest is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,49 +62,12 @@ pub struct ShardManifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceManifest {
-    /// The path as it was found.
+    /// The path as it was found; bytes that are not UTF-8 are replaced by `�`.
     pub path: PathBuf,
     /// Size on disk.
     pub bytes: u64,
     /// SHA-256 in hexadecimal.
     pub sha256: String,
-}
-
-/// A part of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// Trained on.
-    Train,
-    /// Held out.
-    Val,
-}
-
-impl Split {
-    /// Both, in the order of reports.
-    pub const ALL: [Self; 2] = [Self::Train, Self::Val];
-
-    /// The split's name in file names and reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Val => "val",
-        }
-    }
-
-    /// The split that a shard's file name tells: `fineweb_val_000000.bin`, `train.bin`. It must be a word of its own,
-    /// so that `training_notes_val.bin` is validation and `interval.bin` is neither.
-    pub fn of_file_name(name: &str) -> Option<Self> {
-        let stem = name.strip_suffix(".bin")?;
-        let mut words = stem.split(|c: char| !c.is_ascii_alphanumeric());
-        words.find_map(|word| Self::ALL.into_iter().find(|split| split.name() == word))
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
 }
 
 impl Manifest {
@@ -188,26 +146,7 @@ impl ShardManifest {
 /// # Errors
 /// If the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String, DataError> {
-    let mut file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let count = file.read(&mut buffer).map_err(DataError::io("read", path))?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-    }
-    Ok(hexadecimal(&hasher.finalize()))
-}
-
-/// A digest as text.
-pub(crate) fn hexadecimal(digest: &[u8]) -> String {
-    digest
-        .iter()
-        .fold(String::with_capacity(2 * digest.len()), |text, byte| {
-            text + &format!("{byte:02x}")
-        })
+    gpt2_base::fs::sha256_file(path).map_err(DataError::io("read", path))
 }
 
 /// Reads a JSON file, `None` if there is no such file.
@@ -233,7 +172,7 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dat
     };
     let mut bytes = serde_json::to_vec_pretty(value).map_err(to_error)?;
     bytes.push(b'\n');
-    atomic::write(path, &bytes)
+    gpt2_base::fs::write(path, &bytes).map_err(DataError::io("write", path))
 }
 
 #[cfg(test)]
@@ -265,35 +204,5 @@ mod tests {
         assert!(matches!(error, DataError::BadManifest { .. }), "{error}");
         assert!(error.to_string().contains(MANIFEST_FILE), "{error}");
         Ok(())
-    }
-
-    /// The hash of the empty string and of "abc", from FIPS 180-2.
-    #[test]
-    fn hashes_are_sha256() -> Result<(), Box<dyn std::error::Error>> {
-        let dir = tempfile::tempdir()?;
-        let path = dir.path().join("abc");
-        fs::write(&path, "")?;
-        assert!(sha256_file(&path)?.starts_with("e3b0c44298fc1c14"));
-        fs::write(&path, "abc")?;
-        assert_eq!(
-            sha256_file(&path)?,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn file_names_tell_the_split() {
-        for (name, split) in [
-            ("fineweb_val_000000.bin", Some(Split::Val)),
-            ("tokens_train_000012.bin", Some(Split::Train)),
-            ("val.bin", Some(Split::Val)),
-            ("train.bin", Some(Split::Train)),
-            ("interval.bin", None),
-            ("train.txt", None),
-            ("notes.bin", None),
-        ] {
-            assert_eq!(Split::of_file_name(name), split, "{name}");
-        }
     }
 }

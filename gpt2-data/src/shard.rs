@@ -1,33 +1,25 @@
 //! Token shards: llm.c's format (header and 16-bit tokens) and nanoGPT's headerless files, read.
 //!
-//! An open [`Shard`] is proof that every token in it is one of GPT-2's, so nothing downstream needs to check again.
+//! An open [`Shard`] is proof that every token in it was one of GPT-2's when it was opened, and what is read later is
+//! checked again, for the file may have changed. Files are read by position, not mapped into memory: if one is cut
+//! short or a network disk goes away, that is an error here, where a mapped file would end the process by SIGBUS.
 //! Writing is `shard_writer.rs`. Which shards belong together, and in what order windows of them are trained on, is
 //! decided elsewhere.
 //!
 //! The format, all little-endian: 256 × i32, of which `[0]` is the magic number, `[1]` the version, `[2]` the token
 //! count and the rest zero; then that many u16. The file is exactly `1024 + 2 * tokens` bytes.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
-use crate::DataError;
-use crate::tokenizer::VOCAB_SIZE;
+use crate::error::DataError;
+use crate::format::{
+    CHARACTER_VOCABULARY_FILE, HEADER_BYTES, LLAMA3_MAGIC, SHARD_MAGIC, SHARD_VERSION, first_out_of_range,
+};
 
 #[cfg(target_endian = "big")]
-compile_error!("shards are mapped into memory as little-endian 16-bit tokens");
-
-/// The first number of a shard (llm.c, `dataloader.h`).
-pub const SHARD_MAGIC: i32 = 20_240_520;
-/// The only version of it.
-pub const SHARD_VERSION: i32 = 1;
-/// The first number of llm.c's Llama 3 shards, whose tokens have 32 bits. They are recognised to be refused.
-pub const LLAMA3_MAGIC: i32 = 20_240_801;
-/// Size of the header.
-pub const HEADER_BYTES: usize = 256 * 4;
-/// The most tokens a shard can hold: the header counts in an i32.
-pub const MAX_SHARD_TOKENS: u64 = i32::MAX as u64;
+compile_error!("shards are read as little-endian 16-bit tokens");
 
 /// Other files of llm.c that also end in `.bin`, so that a mix-up is named.
 const OTHER_MAGICS: [(i32, &str); 4] = [
@@ -37,51 +29,80 @@ const OTHER_MAGICS: [(i32, &str); 4] = [
     (20_240_328, "a tokenizer of llm.c"),
 ];
 
-/// A token file, mapped into memory and checked.
+/// The beginning of NumPy's `.npy` files.
+const NUMPY_MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Tokens read at a time when all are.
+const BLOCK_TOKENS: usize = 1 << 19;
+
+/// A token file, checked.
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
-    map: Mmap,
+    /// `None` where too many files would be open at once; such a shard is opened for each read.
+    file: Option<File>,
+    /// Size of the file when it was opened.
+    bytes: u64,
     /// Where the tokens begin: 1024, or 0 in a headerless file.
-    offset: usize,
+    offset: u64,
 }
 
 impl Shard {
-    /// Maps a token file and checks all of it: the header if it has one, the size, and that each token is GPT-2's.
+    /// Opens a token file and checks all of it: the header if it has one, the size, and that each token is GPT-2's.
     ///
     /// The check reads the whole file once. That is the price for refusing a bad shard before training instead of
     /// in the middle of it, and it brings the file into the page cache.
     ///
     /// # Errors
-    /// If the file cannot be read, is empty, truncated or of odd size, has a foreign header, or holds a token that
-    /// GPT-2 does not have.
+    /// If the file cannot be read, is empty, truncated or of odd size, has a foreign header, holds a token that
+    /// GPT-2 does not have, or has no header and looks like something else than 16-bit tokens of GPT-2.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DataError> {
-        let path = path.into();
-        let file = File::open(&path).map_err(DataError::io("open", &path))?;
-        let bytes = file.metadata().map_err(DataError::io("read", &path))?.len();
-        if bytes == 0 {
-            return Err(DataError::EmptyShard { path });
+        let shard = Self::open_header(path)?;
+        if shard.offset == 0 {
+            shard.check_headerless()?;
+        } else {
+            shard.for_each_block(|_| {})?;
         }
-        // SAFETY: the map is only read. Nothing in this project writes to a shard after its rename; another process
-        // that shortens the file while we train would end us with SIGBUS, as it would any program that maps files.
-        let map = unsafe { Mmap::map(&file) }.map_err(DataError::io("map", &path))?;
-
-        let offset = if has_header(&path, &map)? { HEADER_BYTES } else { 0 };
-        let shard = Self { path, map, offset };
-        shard.check_tokens()?;
         Ok(shard)
     }
 
-    /// The tokens.
-    pub fn tokens(&self) -> &[u16] {
-        // A map is aligned to a page and the header is 1024 bytes; `open` refused an odd size.
-        bytemuck::cast_slice(&self.map[self.offset..])
+    /// Opens a token file and checks its header and size, not its tokens.
+    pub(crate) fn open_header(path: impl Into<PathBuf>) -> Result<Self, DataError> {
+        let path = path.into();
+        // To open a pipe would be to wait for its writer.
+        let metadata = fs::metadata(&path).map_err(DataError::io("open", &path))?;
+        if !metadata.is_file() {
+            return Err(DataError::NotAFile { path });
+        }
+        let file = File::open(&path).map_err(DataError::io("open", &path))?;
+        let bytes = metadata.len();
+        if bytes == 0 {
+            return Err(DataError::EmptyShard { path });
+        }
+        let mut head = vec![0; HEADER_BYTES.min(bytes as usize)];
+        read_exact_at(&file, &mut head, 0).map_err(DataError::io("read", &path))?;
+        let offset = if has_header(&path, &head, bytes)? {
+            HEADER_BYTES
+        } else {
+            0
+        };
+        Ok(Self {
+            path,
+            file: Some(file),
+            bytes,
+            offset: offset as u64,
+        })
+    }
+
+    /// Gives the file handle back to the system; every read opens the file again.
+    pub(crate) fn release_handle(&mut self) {
+        self.file = None;
     }
 
     /// How many tokens there are, at least one.
     #[expect(clippy::len_without_is_empty, reason = "an open shard is never empty")]
     pub fn len(&self) -> usize {
-        (self.map.len() - self.offset) / 2
+        ((self.bytes - self.offset) / 2) as usize
     }
 
     /// The file.
@@ -89,35 +110,153 @@ impl Shard {
         &self.path
     }
 
-    fn check_tokens(&self) -> Result<(), DataError> {
-        let Some((position, token)) = first_out_of_range(self.tokens()) else {
-            return Ok(());
+    /// Reads the tokens from `position` on into `out`.
+    ///
+    /// # Errors
+    /// [`DataError::ShardChanged`] if the file has become shorter, [`DataError::TokenOutOfRange`] if it has other
+    /// content, [`DataError::Io`] if it cannot be read.
+    ///
+    /// # Panics
+    /// If the shard ends before `out` is full.
+    pub fn read(&self, position: usize, out: &mut [u16]) -> Result<(), DataError> {
+        self.read_unchecked(position, out)?;
+        match first_out_of_range(out) {
+            None => Ok(()),
+            Some((index, token)) => Err(DataError::TokenOutOfRange {
+                path: self.path.clone(),
+                position: position + index,
+                token,
+            }),
+        }
+    }
+
+    /// All tokens.
+    ///
+    /// # Errors
+    /// As for [`Shard::read`].
+    pub fn tokens(&self) -> Result<Vec<u16>, DataError> {
+        let mut tokens = vec![0; self.len()];
+        self.read(0, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// All tokens, block after block. Every block but the last has an even length.
+    pub(crate) fn for_each_block(&self, mut look_at: impl FnMut(&[u16])) -> Result<(), DataError> {
+        let mut buffer = vec![0; BLOCK_TOKENS.min(self.len())];
+        for start in (0..self.len()).step_by(BLOCK_TOKENS) {
+            let block = &mut buffer[..BLOCK_TOKENS.min(self.len() - start)];
+            self.read(start, block)?;
+            look_at(block);
+        }
+        Ok(())
+    }
+
+    fn read_unchecked(&self, position: usize, out: &mut [u16]) -> Result<(), DataError> {
+        assert!(
+            position + out.len() <= self.len(),
+            "{} tokens from {position}",
+            out.len()
+        );
+        let offset = self.offset + 2 * position as u64;
+        let bytes = bytemuck::cast_slice_mut(out);
+        let read = match &self.file {
+            Some(file) => read_exact_at(file, bytes, offset),
+            None => File::open(&self.path).and_then(|file| read_exact_at(&file, bytes, offset)),
         };
-        let path = self.path.clone();
-        Err(if self.offset == 0 {
-            DataError::NotATokenFile {
-                path,
-                found_magic: int(&self.map, 0).unwrap_or_default(),
+        read.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => DataError::ShardChanged {
+                path: self.path.clone(),
+                expected: self.bytes,
+            },
+            _ => DataError::io("read", &self.path)(error),
+        })
+    }
+
+    /// Refuses a headerless file that holds anything but 16-bit tokens of GPT-2, as far as that shows.
+    fn check_headerless(&self) -> Result<(), DataError> {
+        /// Fewer 32-bit numbers than these are no sign of anything.
+        const NUMBERS: usize = 16;
+        /// Vocabularies end below four times 65,536.
+        const HIGH_HALF: u16 = 3;
+        let mut first_two = [0; 2];
+        let mut foreign = None;
+        let mut buffer = vec![0; BLOCK_TOKENS.min(self.len())];
+        let mut largest_high_half = 0;
+        let mut low_halves = 0;
+        for start in (0..self.len()).step_by(BLOCK_TOKENS) {
+            let block = &mut buffer[..BLOCK_TOKENS.min(self.len() - start)];
+            self.read_unchecked(start, block)?;
+            let (pairs, _) = block.as_chunks::<2>();
+            if let (0, Some(&pair)) = (start, pairs.first()) {
+                first_two = pair;
+            }
+            largest_high_half = pairs.iter().fold(largest_high_half, |most, pair| most.max(pair[1]));
+            low_halves += pairs.iter().filter(|pair| pair[0] != 0).count();
+            if foreign.is_none() {
+                foreign = first_out_of_range(block).map(|(index, token)| (start + index, token));
+            }
+        }
+        let path = || self.path.clone();
+        let numbers = self.len() / 2;
+        let is_wide = numbers >= NUMBERS && self.len().is_multiple_of(2) && largest_high_half <= HIGH_HALF;
+        // 64-bit numbers have a half that is not 0 in every other pair.
+        if is_wide && 4 * low_halves >= numbers {
+            return Err(DataError::WideTokens { path: path() });
+        }
+        if let Some((position, token)) = foreign {
+            return Err(DataError::NotATokenFile {
+                path: path(),
+                found_magic: i32::from(first_two[0]) | i32::from(first_two[1]) << 16,
                 position,
                 token,
-            }
-        } else {
-            DataError::TokenOutOfRange { path, position, token }
-        })
+            });
+        }
+        let vocabulary = self.path.with_file_name(CHARACTER_VOCABULARY_FILE);
+        if vocabulary.exists() {
+            return Err(DataError::OtherVocabulary {
+                path: path(),
+                vocabulary,
+            });
+        }
+        Ok(())
     }
 }
 
-/// Tells a shard from a headerless file, and refuses what is neither.
+/// Fills `buffer` from the bytes at `offset`, whatever other threads read of the same file.
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+/// Fills `buffer` from the bytes at `offset`, whatever other threads read of the same file.
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !buffer.is_empty() {
+        match file.seek_read(buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                buffer = &mut buffer[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Tells a shard from a headerless file, and refuses what is neither. `head` is the beginning of a file of `bytes` bytes.
 ///
 /// A headerless file can begin with anything, so "no magic number" alone proves nothing. What gives a foreign header
 /// away is a magic number that we know, or the zeros that llm.c's headers are filled up with, which in a headerless
 /// file would be 506 exclamation marks. All else is taken for tokens; [`Shard::open`] then looks at each of them.
-fn has_header(path: &Path, map: &[u8]) -> Result<bool, DataError> {
-    let magic = int(map, 0);
+fn has_header(path: &Path, head: &[u8], bytes: u64) -> Result<bool, DataError> {
+    let magic = int(head, 0);
     let path = path.to_path_buf();
     match magic {
         Some(SHARD_MAGIC) => {
-            check_header(path, map)?;
+            check_header(path, head, bytes)?;
             return Ok(true);
         }
         Some(LLAMA3_MAGIC) => return Err(DataError::Llama3Shard { path }),
@@ -126,26 +265,25 @@ fn has_header(path: &Path, map: &[u8]) -> Result<bool, DataError> {
     if let Some(&(found, what)) = OTHER_MAGICS.iter().find(|(known, _)| Some(*known) == magic) {
         return Err(DataError::WrongMagic { path, found, what });
     }
-    if map.len() >= HEADER_BYTES && map[12..HEADER_BYTES].iter().all(|&byte| byte == 0) {
+    if head.starts_with(NUMPY_MAGIC) {
+        return Err(DataError::NumpyFile { path });
+    }
+    if head.len() >= HEADER_BYTES && head[12..].iter().all(|&byte| byte == 0) {
         return Err(DataError::WrongMagic {
             path,
             found: magic.unwrap_or_default(),
             what: "unknown",
         });
     }
-    if !map.len().is_multiple_of(2) {
-        return Err(DataError::OddSize {
-            path,
-            bytes: map.len() as u64,
-        });
+    if !bytes.is_multiple_of(2) {
+        return Err(DataError::OddSize { path, bytes });
     }
     Ok(false)
 }
 
 /// Checks a header that begins with our magic number against the file's size.
-fn check_header(path: PathBuf, map: &[u8]) -> Result<(), DataError> {
-    let found = map.len() as u64;
-    let (Some(version), Some(count)) = (int(map, 1), int(map, 2)) else {
+fn check_header(path: PathBuf, head: &[u8], found: u64) -> Result<(), DataError> {
+    let (Some(version), Some(count)) = (int(head, 1), int(head, 2)) else {
         return Err(DataError::ShardSize {
             path,
             tokens: 0,
@@ -179,21 +317,6 @@ fn int(bytes: &[u8], index: usize) -> Option<i32> {
     word.try_into().ok().map(i32::from_le_bytes)
 }
 
-/// The first token that GPT-2 does not have. The maximum of a block is a loop that the compiler vectorises, which a
-/// search with early exit is not; so the search is left to the one block that needs it.
-pub(crate) fn first_out_of_range(tokens: &[u16]) -> Option<(usize, u16)> {
-    const BLOCK: usize = 1 << 14;
-    let out_of_range = |token: u16| usize::from(token) >= VOCAB_SIZE;
-    tokens.chunks(BLOCK).enumerate().find_map(|(block, chunk)| {
-        let maximum = chunk.iter().fold(0, |maximum, &token| maximum.max(token));
-        if !out_of_range(maximum) {
-            return None;
-        }
-        let position = chunk.iter().position(|&token| out_of_range(token))?;
-        Some((block * BLOCK + position, chunk[position]))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,8 +332,8 @@ mod tests {
 
     fn open_bytes(bytes: &[u8]) -> Result<Vec<u16>, DataError> {
         let file = tempfile::NamedTempFile::new().map_err(DataError::io("create", Path::new("test")))?;
-        std::fs::write(file.path(), bytes).map_err(DataError::io("write", file.path()))?;
-        Shard::open(file.path()).map(|shard| shard.tokens().to_vec())
+        fs::write(file.path(), bytes).map_err(DataError::io("write", file.path()))?;
+        Shard::open(file.path())?.tokens()
     }
 
     fn error_of(bytes: &[u8]) -> DataError {
@@ -291,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_file_and_the_mend() {
+    fn messages_name_the_file_and_the_fix() {
         let truncated = with_tokens_cut();
         let message = truncated.to_string();
         assert!(
@@ -306,16 +429,91 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bad_token_is_found_in_any_block() {
-        let mut tokens = vec![5u16; 100_000];
-        assert_eq!(first_out_of_range(&tokens), None);
-        tokens[70_001] = 60_000;
-        tokens[99_999] = 50_257;
-        assert_eq!(first_out_of_range(&tokens), Some((70_001, 60_000)));
+    fn what_headerless_files_look_like_is_said() -> Outcome {
+        let tokens: Vec<u32> = (0..400).map(|n| n * 97 % 50_257).collect();
+        let wide: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        assert!(matches!(error_of(&wide), DataError::WideTokens { .. }));
+        // With a vocabulary of 200,000 the upper halves are not all 0, and lower ones exceed GPT-2's.
+        let wider: Vec<u8> = tokens.iter().flat_map(|token| (token * 4).to_le_bytes()).collect();
+        assert!(matches!(error_of(&wider), DataError::WideTokens { .. }));
+        let widest: Vec<u8> = tokens
+            .iter()
+            .flat_map(|&token| u64::from(token).to_le_bytes())
+            .collect();
+        assert!(matches!(error_of(&widest), DataError::WideTokens { .. }));
+        let narrow: Vec<u8> = tokens.iter().flat_map(|&token| (token as u16).to_le_bytes()).collect();
+        assert_eq!(open_bytes(&narrow)?.len(), 400);
+
+        let numpy = [
+            NUMPY_MAGIC,
+            b"\x01\x00v\x00{'descr': '<u2', 'fortran_order': False, 'shape': (400,), }",
+            &narrow,
+        ]
+        .concat();
+        let message = error_of(&numpy).to_string();
+        assert!(message.contains("is a NumPy array with a header"), "{message}");
+
+        let dir = tempfile::tempdir()?;
+        let characters: Vec<u8> = (0..400_u16).flat_map(|n| (n % 65).to_le_bytes()).collect();
+        fs::write(dir.path().join("train.bin"), &characters)?;
+        assert_eq!(Shard::open(dir.path().join("train.bin"))?.len(), 400);
+        fs::write(dir.path().join("meta.pkl"), b"\x80\x04}")?;
+        let error = Shard::open(dir.path().join("train.bin")).unwrap_err();
+        assert!(matches!(error, DataError::OtherVocabulary { .. }), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_changes_later_is_an_error() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("a.bin");
+        let tokens: Vec<u8> = (0..1000_u16).flat_map(u16::to_le_bytes).collect();
+        for released in [false, true] {
+            fs::write(&path, &tokens)?;
+            let mut shard = Shard::open(&path)?;
+            if released {
+                shard.release_handle();
+            }
+            let mut out = [0; 10];
+            shard.read(500, &mut out)?;
+            assert_eq!(out[..], (500..510).collect::<Vec<u16>>());
+            fs::write(&path, [&tokens[..1000], &[0xFF; 1000]].concat())?;
+            assert!(matches!(
+                shard.read(499, &mut out),
+                Err(DataError::TokenOutOfRange {
+                    position: 500,
+                    token: 65_535,
+                    ..
+                })
+            ));
+            for length in [1010, 0] {
+                fs::write(&path, &tokens[..length])?;
+                let error = shard.read(500, &mut out).unwrap_err();
+                assert!(
+                    matches!(&error, DataError::ShardChanged { path: named, expected: 2000 } if *named == path),
+                    "{error}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.bin");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(matches!(Shard::open(&path), Err(DataError::NotAFile { .. })));
     }
 
     proptest! {
-
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..3_000), magic in any::<bool>()) {
             let mut bytes = bytes;
@@ -323,7 +521,7 @@ mod tests {
                 bytes[..4].copy_from_slice(&SHARD_MAGIC.to_le_bytes());
             }
             if let Ok(tokens) = open_bytes(&bytes) {
-                prop_assert!(tokens.iter().all(|&token| usize::from(token) < VOCAB_SIZE));
+                prop_assert!(tokens.iter().all(|&token| usize::from(token) < crate::format::VOCAB_SIZE));
             }
         }
     }

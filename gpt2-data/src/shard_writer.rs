@@ -1,21 +1,20 @@
 //! Writing llm.c's token shards. The format is described, and read, in `shard.rs`.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, IntoInnerError, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::shard::{HEADER_BYTES, MAX_SHARD_TOKENS, SHARD_MAGIC, SHARD_VERSION, first_out_of_range};
-use crate::{DataError, atomic};
+use gpt2_base::fs::NewFile;
+
+use crate::error::DataError;
+use crate::format::{HEADER_BYTES, MAX_SHARD_TOKENS, SHARD_MAGIC, SHARD_VERSION, first_out_of_range};
 
 /// Writes a shard token by token. It appears under its name only by [`ShardWriter::finish`]; a writer that is dropped
 /// before that removes what it wrote.
 #[derive(Debug)]
 pub struct ShardWriter {
     path: PathBuf,
-    temporary: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<NewFile>,
     tokens: u64,
-    finished: bool,
 }
 
 impl ShardWriter {
@@ -25,19 +24,12 @@ impl ShardWriter {
     /// If the file cannot be created.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, DataError> {
         let path = path.into();
-        let temporary = atomic::temporary_path(&path);
-        let file = File::create(&temporary).map_err(DataError::io("create", &temporary))?;
+        let file = NewFile::create(&path).map_err(DataError::io("create", &path))?;
         let mut file = BufWriter::with_capacity(1 << 18, file);
         // Room for the header, which is written last because it holds the count.
         file.write_all(&[0; HEADER_BYTES])
-            .map_err(DataError::io("write", &temporary))?;
-        Ok(Self {
-            path,
-            temporary,
-            file,
-            tokens: 0,
-            finished: false,
-        })
+            .map_err(DataError::io("write", &path))?;
+        Ok(Self { path, file, tokens: 0 })
     }
 
     /// Appends tokens.
@@ -63,7 +55,7 @@ impl ShardWriter {
         }
         self.file
             .write_all(bytemuck::cast_slice(tokens))
-            .map_err(DataError::io("write", &self.temporary))?;
+            .map_err(DataError::io("write", &self.path))?;
         self.tokens = total;
         Ok(())
     }
@@ -102,30 +94,22 @@ impl ShardWriter {
         for (slot, value) in header.chunks_exact_mut(4).zip([SHARD_MAGIC, SHARD_VERSION, count]) {
             slot.copy_from_slice(&value.to_le_bytes());
         }
-        self.file
+        let write = DataError::io("write", &self.path);
+        let written = self
+            .file
             .seek(SeekFrom::Start(0))
             .and_then(|_| self.file.write_all(&header))
-            .and_then(|()| self.file.flush())
-            .map_err(DataError::io("write", &self.temporary))?;
-        atomic::commit(self.file.get_ref(), &self.temporary, &self.path)?;
-        self.finished = true;
+            .and_then(|()| self.file.into_inner().map_err(IntoInnerError::into_error))
+            .and_then(NewFile::commit);
+        written.map_err(write)?;
         Ok(self.tokens)
-    }
-}
-
-impl Drop for ShardWriter {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Nothing is lost if this fails: the next run overwrites the file.
-            let _ = fs::remove_file(&self.temporary);
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Shard;
+    use crate::shard::Shard;
     use proptest::prelude::*;
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -142,9 +126,9 @@ mod tests {
         let mut expected = [20_240_520i32, 1, 3].map(i32::to_le_bytes).concat();
         expected.resize(1024, 0);
         expected.extend([0x50, 0xC4, 1, 0, 2, 0]);
-        assert_eq!(fs::read(&path)?, expected);
+        assert_eq!(std::fs::read(&path)?, expected);
         assert_eq!(Shard::open(&path)?.len(), 3);
-        assert_eq!(fs::read_dir(dir.path())?.count(), 1);
+        assert_eq!(std::fs::read_dir(dir.path())?.count(), 1);
         Ok(())
     }
 
@@ -154,7 +138,7 @@ mod tests {
         let mut writer = ShardWriter::create(dir.path().join("a.bin"))?;
         writer.push(1)?;
         drop(writer);
-        assert_eq!(fs::read_dir(dir.path())?.count(), 0);
+        assert_eq!(std::fs::read_dir(dir.path())?.count(), 0);
         Ok(())
     }
 
@@ -193,7 +177,7 @@ mod tests {
             writer.extend(tail)?;
             writer.finish()?;
             let shard = Shard::open(&path)?;
-            prop_assert_eq!(shard.tokens(), &tokens[..]);
+            prop_assert_eq!(shard.tokens()?, tokens);
         }
     }
 }

@@ -8,14 +8,7 @@ use std::sync::OnceLock;
 use thread_local::ThreadLocal;
 use tiktoken::{CoreBpe, encoding::r50k_base};
 
-/// The token before each document, written `<|endoftext|>`.
-pub const END_OF_TEXT: u16 = 50_256;
-/// How that token is written.
-pub const END_OF_TEXT_STR: &str = "<|endoftext|>";
-/// Number of tokens: 256 bytes, 50,000 merges, and [`END_OF_TEXT`].
-pub const VOCAB_SIZE: usize = 50_257;
-/// The tokenizer's name in manifests.
-pub const TOKENIZER_NAME: &str = "gpt2";
+use crate::format::{TOKENIZER_NAME, VOCAB_SIZE};
 
 /// GPT-2's tokenizer.
 ///
@@ -66,13 +59,13 @@ impl Tokenizer {
         })
     }
 
-    /// Encodes text as text: `<|endoftext|>` in it becomes the seven tokens of its letters, never [`END_OF_TEXT`], so
+    /// Encodes text as text: `<|endoftext|>` in it becomes the seven tokens of its letters, never [`END_OF_TEXT`](crate::END_OF_TEXT), so
     /// that no document can forge the end of another.
     pub fn encode(&self, text: &str) -> Vec<u16> {
         narrow(&self.encoder().encode(text))
     }
 
-    /// Encodes text in which `<|endoftext|>` stands for [`END_OF_TEXT`], as a prompt may want.
+    /// Encodes text in which `<|endoftext|>` stands for [`END_OF_TEXT`](crate::END_OF_TEXT), as a prompt may want.
     pub fn encode_with_special(&self, text: &str) -> Vec<u16> {
         narrow(&self.encoder().encode_with_special_tokens(text))
     }
@@ -167,6 +160,7 @@ fn unfinished_suffix(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{END_OF_TEXT, END_OF_TEXT_STR};
     use proptest::prelude::*;
 
     /// Encodings published with GPT-2 and in the documentation of transformers and tiktoken.

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::{DataError, TokenBatch, TokenStream};
+use gpt2_base::Invalid;
+
+use crate::batch::TokenBatch;
+use crate::dataset::TokenStream;
+use crate::error::DataError;
 
 /// A held-out stream, read from its beginning in windows that do not overlap.
 ///
@@ -23,19 +27,16 @@ impl ValidationWindows {
     /// what is left, never padded ones, so a mean over batches must weigh them by [`TokenBatch::batch`].
     ///
     /// # Errors
-    /// If the stream is shorter than one window, or `batch` or `seq` is 0.
+    /// If the stream is shorter than one window, or `batch` or `seq` is 0. A batch that cannot be read is an error in its
+    /// place.
     pub fn batches(
         &self,
         batch: usize,
         seq: usize,
         max_batches: Option<usize>,
-    ) -> Result<impl ExactSizeIterator<Item = TokenBatch> + use<>, DataError> {
+    ) -> Result<impl ExactSizeIterator<Item = Result<TokenBatch, DataError>> + use<>, DataError> {
         if batch == 0 {
-            return Err(DataError::InvalidOption {
-                option: "--batch",
-                value: "0".to_owned(),
-                expected: "at least 1",
-            });
+            return Err(Invalid::new("batch", &0, "at least 1").into());
         }
         self.stream.windows(seq)?;
         let windows = ((self.stream.len() - 1) / seq as u64) as usize;
@@ -44,12 +45,12 @@ impl ValidationWindows {
         Ok((0..count).map(move |index| {
             let rows = index * batch..((index + 1) * batch).min(windows);
             let first_sequence = rows.start as u64;
-            let tokens = TokenBatch::read(&stream, seq, rows.map(|row| (row * seq) as u64));
-            TokenBatch {
+            let tokens = TokenBatch::read(&stream, seq, rows.map(|row| (row * seq) as u64))?;
+            Ok(TokenBatch {
                 micro_step: index as u64,
                 first_sequence,
                 ..tokens
-            }
+            })
         }))
     }
 }
@@ -57,7 +58,8 @@ impl ValidationWindows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ShardWriter, Split};
+    use crate::format::Split;
+    use crate::shard_writer::ShardWriter;
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -73,7 +75,7 @@ mod tests {
     #[test]
     fn windows_follow_each_other_and_the_last_batch_is_smaller() -> Outcome {
         let (_dir, windows) = windows(18)?;
-        let batches: Vec<_> = windows.batches(2, 3, None)?.collect();
+        let batches = windows.batches(2, 3, None)?.collect::<Result<Vec<_>, _>>()?;
         let rows: Vec<usize> = batches.iter().map(|batch| batch.batch).collect();
         assert_eq!(rows, [2, 2, 1]);
         let inputs: Vec<i32> = batches.iter().flat_map(|batch| batch.inputs.clone()).collect();
@@ -96,8 +98,8 @@ mod tests {
         assert_eq!(
             windows
                 .batches(100, 17, None)?
-                .map(|batch| batch.batch)
-                .collect::<Vec<_>>(),
+                .map(|batch| batch.map(|batch| batch.batch))
+                .collect::<Result<Vec<_>, _>>()?,
             [1]
         );
         Ok(())
@@ -111,11 +113,22 @@ mod tests {
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default();
-        assert!(error.contains("18 val tokens") && error.contains("--seq 18"), "{error}");
+        assert!(error.contains("18 val tokens") && error.contains("`seq` 18"), "{error}");
         assert!(matches!(
             windows.batches(0, 3, None).err(),
-            Some(DataError::InvalidOption { option: "--batch", .. })
+            Some(DataError::Invalid(Invalid { key, .. })) if key == "batch"
         ));
+        Ok(())
+    }
+    #[test]
+    fn a_shard_that_is_cut_short_is_an_error_of_its_batch() -> Outcome {
+        let (dir, windows) = windows(18)?;
+        let batches = windows.batches(2, 3, None)?;
+        let shard = dir.path().join("val.bin");
+        let bytes = std::fs::read(&shard)?;
+        std::fs::write(&shard, &bytes[..bytes.len() - 2 * 8])?;
+        let read: Vec<_> = batches.map(|batch| batch.is_ok()).collect();
+        assert_eq!(read, [true, false, false]);
         Ok(())
     }
 }

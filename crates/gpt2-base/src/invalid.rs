@@ -6,7 +6,7 @@ use std::borrow::Cow;
 /// flag, a file or a call is for the caller to say.
 ///
 /// ```
-/// let invalid = gpt2_base::Invalid::new("batch", 0, "at least 1").fix("leave it out for the default");
+/// let invalid = gpt2_base::Invalid::new("batch", &0, "at least 1").fix("leave it out for the default");
 /// assert_eq!(invalid.to_string(), "`batch` is 0, expected at least 1: leave it out for the default");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,7 @@ impl Invalid {
     /// Describes the value of `key`.
     pub fn new(
         key: impl Into<Cow<'static, str>>,
-        value: impl ToString,
+        value: &(impl ToString + ?Sized),
         expected: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self {

@@ -110,7 +110,7 @@ fn missing_data() {
     assert!(
         outcome
             .stderr
-            .contains("hint: gpt2 data prepare --input book.txt --out data"),
+            .contains("hint: `gpt2 train` without `--data` trains on the demo"),
         "{outcome:#?}"
     );
     fs::create_dir(dir.path().join("data")).unwrap();

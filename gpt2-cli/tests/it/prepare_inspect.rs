@@ -93,13 +93,13 @@ fn options_that_make_no_sense_are_refused() {
     };
     refused(
         "--input play.txt --val-fraction 1.5",
-        "--val-fraction is 1.5, expected more than 0 and less than 1",
+        "`val-fraction` is 1.5, expected more than 0 and less than 1",
     );
     refused(
         "--input play.txt --val-fraction -1",
-        "--val-fraction is -1, expected more than 0 and less than 1",
+        "`val-fraction` is -1, expected more than 0 and less than 1",
     );
-    refused("--input play.txt --shard-tokens 0", "--shard-tokens is 0");
+    refused("--input play.txt --shard-tokens 0", "`shard-tokens` is 0");
     refused(
         "--input play.txt --val-tokens 9 --val-documents 1",
         "cannot be used with",

@@ -6,7 +6,11 @@
 //! tests hold that: [`StoryGrammar::recognise`] searches for every derivation of a text, and finds one.
 
 use super::syntax::{self, Choices, Part, Syntax};
-use crate::{DataError, SplitMix64};
+use crate::error::DataError;
+use crate::rng::SplitMix64;
+
+/// The grammar of the demo's stories.
+pub(super) const STORIES: &str = include_str!("stories.grammar");
 
 /// A weighted grammar of short stories.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ impl StoryGrammar {
     /// # Errors
     /// [`DataError::Grammar`] if the text that is built in were damaged.
     pub fn built_in() -> Result<Self, DataError> {
-        Self::parse(super::STORIES)
+        Self::parse(STORIES)
     }
 
     /// Reads a grammar in the notation of `stories.grammar`.

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::DataError;
+use crate::error::DataError;
 
 /// A grammar in which every slot points somewhere.
 #[derive(Debug)]

@@ -5,12 +5,16 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 
-use super::segments::Segment;
-use crate::DataError;
+use super::encoding::encoding_of;
+use super::segment::Segment;
+use crate::error::DataError;
 
-/// The documents of a JSONL file. Blank lines and documents without text are passed over.
+/// The documents of a JSONL file. Blank lines and documents without text, null or empty, are passed over.
+///
+/// What Python's `json` writes is read, even where it is no JSON: half a surrogate pair becomes `�`, as in tiktoken, and
+/// `NaN` and `Infinity` are null. A field within another is named by both, `meta.text`, as in Parquet.
 pub(super) struct JsonlSegments<R> {
     path: PathBuf,
     input: R,
@@ -51,32 +55,39 @@ impl<R: BufRead> JsonlSegments<R> {
             let line = std::str::from_utf8(&self.buffer).map_err(|error| DataError::BadUtf8 {
                 path: self.path.clone(),
                 offset: self.offset + error.valid_up_to() as u64,
+                encoding: encoding_of(&self.buffer),
             })?;
             let line = line.trim_start_matches('\u{feff}');
             if line.trim().is_empty() {
                 continue;
             }
-            let text = self.text_of(line)?;
-            if !text.is_empty() {
-                return Ok(Some(text));
+            match self.value_of(line)? {
+                Some(text) if !text.is_empty() => return Ok(Some(text)),
+                _ => {}
             }
         }
     }
 
-    fn text_of(&self, line: &str) -> Result<String, DataError> {
-        let bad_json = |source| DataError::BadJson {
-            path: self.path.clone(),
-            line: self.line,
-            source,
-        };
-        let mut parser = serde_json::Deserializer::from_str(line);
-        let text = Field(&self.field).deserialize(&mut parser).map_err(bad_json)?;
-        parser.end().map_err(bad_json)?;
-        text.ok_or_else(|| DataError::MissingField {
-            path: self.path.clone(),
-            line: self.line,
-            field: self.field.clone(),
-        })
+    /// The field's value on a line, `None` if that is null.
+    fn value_of(&self, line: &str) -> Result<Option<String>, DataError> {
+        let parsed = parse(line, &self.field).or_else(|error| match without_python_numbers(line) {
+            Some(line) => parse(&line, &self.field),
+            None => Err(error),
+        });
+        match parsed {
+            Ok(Value::Text(text)) => Ok(Some(text)),
+            Ok(Value::Null) => Ok(None),
+            Ok(Value::Missing) => Err(DataError::MissingField {
+                path: self.path.clone(),
+                line: self.line,
+                field: self.field.clone(),
+            }),
+            Err(source) => Err(DataError::BadJson {
+                path: self.path.clone(),
+                line: self.line,
+                source,
+            }),
+        }
     }
 }
 
@@ -96,35 +107,150 @@ impl<R: BufRead> Iterator for JsonlSegments<R> {
     }
 }
 
-/// Takes one field out of an object without building the rest of it.
-struct Field<'a>(&'a str);
-
-impl<'de> DeserializeSeed<'de> for Field<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
+/// What a line holds in the field.
+enum Value {
+    Missing,
+    Null,
+    Text(String),
 }
 
-impl<'de> Visitor<'de> for Field<'_> {
-    type Value = Option<String>;
+fn parse(line: &str, field: &str) -> Result<Value, serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_str(line);
+    let value = parser.deserialize_map(Object(field))?;
+    parser.end()?;
+    Ok(value)
+}
+
+/// Takes one field, perhaps of an object within, out of an object without building the rest of it.
+struct Object<'a>(&'a str);
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut text = None;
-        while let Some(key) = map.next_key::<String>()? {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut value = Value::Missing;
+        while let Some(key) = map.next_key_seed(PythonString)? {
             if key == self.0 {
-                text = Some(map.next_value()?);
+                value = map.next_value_seed(Text)?;
+            } else if let Some(within) = self.0.strip_prefix(&key).and_then(|rest| rest.strip_prefix('.')) {
+                value = map.next_value_seed(Object(within))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(text)
+        Ok(value)
     }
+
+    /// A null object has null fields.
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// A string or null.
+struct Text;
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        PythonString.deserialize(deserializer).map(Value::Text)
+    }
+}
+
+/// A string in which halves of surrogate pairs become `�`.
+struct PythonString;
+
+impl<'de> DeserializeSeed<'de> for PythonString {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        // As bytes: serde_json then lets a lone `\ud83d` pass, as the three bytes that UTF-8 would have for it.
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for PythonString {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<String, E> {
+        let mut bytes = bytes.to_vec();
+        if std::str::from_utf8(&bytes).is_err() {
+            for index in 0..bytes.len().saturating_sub(2) {
+                if bytes[index] == 0xED && bytes[index + 1] >= 0xA0 {
+                    bytes[index..index + 3].copy_from_slice("\u{FFFD}".as_bytes());
+                }
+            }
+        }
+        String::from_utf8(bytes).map_err(E::custom)
+    }
+}
+
+/// The line with null for the numbers that Python writes and JSON does not have; `None` if there are none.
+fn without_python_numbers(line: &str) -> Option<String> {
+    let mut found = false;
+    let mut result = String::with_capacity(line.len());
+    // Strings are at the odd places between quotes that are not escaped.
+    let mut in_string = false;
+    let mut rest = line;
+    while !rest.is_empty() {
+        let quote = next_quote(rest, in_string);
+        let (part, after) = rest.split_at(quote.map_or(rest.len(), |quote| quote + 1));
+        if in_string {
+            result.push_str(part);
+        } else {
+            let replaced = ["-Infinity", "Infinity", "NaN"]
+                .iter()
+                .fold(part.to_owned(), |part, number| part.replace(number, "null"));
+            found |= replaced != part;
+            result.push_str(&replaced);
+        }
+        in_string = !in_string;
+        rest = after;
+    }
+    found.then_some(result)
+}
+
+/// Where the next quote is. Within a string a backslash takes the next character with it.
+fn next_quote(text: &str, in_string: bool) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let is_quote = byte == b'"' && !escaped;
+        escaped = in_string && byte == b'\\' && !escaped;
+        is_quote
+    })
 }
 
 #[cfg(test)]
@@ -146,6 +272,64 @@ mod tests {
             "{\"te\\u0078t\": \"\\u4e2d\"}"
         );
         assert_eq!(texts(input.as_bytes())?, ["one\ntwo", "中"]);
+        Ok(())
+    }
+
+    #[test]
+    fn null_is_passed_over() -> Result<(), DataError> {
+        let input = b"{\"text\": \"one\"}\n{\"text\": null}\n{\"text\": NaN, \"n\": 1}\n{\"text\": \"two\"}\n";
+        assert_eq!(texts(input)?, ["one", "two"]);
+        Ok(())
+    }
+
+    /// As `json.dumps` writes them, and tiktoken reads them.
+    #[test]
+    fn halves_of_surrogate_pairs_are_replaced() -> Result<(), DataError> {
+        let input = concat!(
+            r#"{"text": "cut emoji \ud83d here"}"#,
+            "\n",
+            r#"{"text": "\ud83d\ude00 \ude00\ud83d\ud83d"}"#,
+            "\n",
+            r#"{"other": "\ud83d", "\ud83d": 1, "text": "whole"}"#,
+        );
+        assert_eq!(
+            texts(input.as_bytes())?,
+            ["cut emoji \u{FFFD} here", "😀 \u{FFFD}\u{FFFD}\u{FFFD}", "whole"]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn fields_that_were_not_asked_for_do_not_matter() -> Result<(), DataError> {
+        let deep = "[".repeat(1000) + &"]".repeat(1000);
+        for other in [
+            "NaN",
+            "-Infinity",
+            "[1, Infinity]",
+            "1e999",
+            "{\"text\": 5}",
+            "\"a \\\" NaN \\\\\"",
+            &deep,
+        ] {
+            let line = format!("{{\"other\": {other}, \"text\": \"NaN \\\" Infinity\", \"last\": NaN}}");
+            assert_eq!(texts(line.as_bytes())?, ["NaN \" Infinity"], "{line}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_field_within_another_is_named_by_both() -> Result<(), DataError> {
+        let read = |input: &str| {
+            JsonlSegments::new(Path::new("a.jsonl"), input.as_bytes(), "meta.text".to_owned())
+                .map(|segment| segment.map(|segment| segment.text))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        assert_eq!(read(r#"{"text": "no", "meta": {"text": "one", "n": [1]}}"#)?, ["one"]);
+        assert_eq!(read(r#"{"meta.text": "flat"}"#)?, ["flat"]);
+        assert_eq!(read(r#"{"meta": null}"#)?, [""; 0]);
+        assert_eq!(read(r#"{"meta": {"text": null}}"#)?, [""; 0]);
+        assert!(matches!(read(r#"{"meta": {}}"#), Err(DataError::MissingField { .. })));
+        assert!(matches!(read(r#"{"meta": 5}"#), Err(DataError::BadJson { .. })));
         Ok(())
     }
 

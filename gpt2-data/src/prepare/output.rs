@@ -1,12 +1,14 @@
-//! The stream of tokens divided into splits and shards, with notes after each shard.
+//! The stream of tokens divided into splits and shards, with a progress file that is written after each shard.
 
 use std::path::Path;
 
-use super::PrepareEvent;
+use super::event::PrepareEvent;
 use super::pipeline::Position;
 use super::progress::{self, Progress};
-use super::val_limit::documents;
-use crate::{DataError, Manifest, ShardManifest, ShardWriter, Split};
+use crate::error::DataError;
+use crate::format::{Split, documents};
+use crate::manifest::{Manifest, ShardManifest};
+use crate::shard_writer::ShardWriter;
 
 /// Writes one preparation's shards.
 pub(super) struct Output<'a> {
@@ -27,7 +29,7 @@ struct OpenShard {
 }
 
 impl<'a> Output<'a> {
-    /// Begins where `progress` ends. The notes are written before anything else, so that whatever a kill leaves in the
+    /// Begins where `progress` ends. The progress file is written before anything else, so that whatever a kill leaves in the
     /// directory is known to be ours.
     pub(super) fn begin(
         dir: &'a Path,
@@ -111,7 +113,7 @@ impl<'a> Output<'a> {
         let trains = matches!(&self.open, Some(shard) if shard.split == Split::Train);
         if !trains && self.progress.manifest.train.tokens == 0 {
             self.open = None;
-            self.progress.discard(self.dir)?;
+            self.progress.delete_output(self.dir)?;
             return Err(DataError::NothingLeftToTrain { tokens });
         }
         self.close_shard(on_event)?;
@@ -120,16 +122,16 @@ impl<'a> Output<'a> {
 
     /// Gives up after an error. What was finished stays for a resumed run; if that is nothing, the directory is left as
     /// it was found.
-    pub(super) fn abandon(&mut self) -> Result<(), DataError> {
+    pub(super) fn abort(&mut self) -> Result<(), DataError> {
         self.open = None;
         if self.progress.is_empty() {
-            progress::forget(self.dir)
+            progress::remove_progress(self.dir)
         } else {
             Ok(())
         }
     }
 
-    /// Finishes the open shard, if any, and notes that of the batch at `start` the first `used` tokens are safe.
+    /// Finishes the open shard, if any, and records that of the batch at `start` the first `used` tokens are safe.
     fn finish_shard(&mut self, start: Position, used: usize, on_event: &dyn Fn(PrepareEvent)) -> Result<(), DataError> {
         if self.close_shard(on_event)? {
             self.progress.position = start;

@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ::parquet::basic::Compression;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::segments::Segment;
-use crate::DataError;
+use super::segment::Segment;
+use crate::error::DataError;
+
+/// What columns may be compressed by.
+const CODECS: &str = "Snappy, gzip, zstd, Brotli, LZ4 or none";
 
 /// Rows decoded at a time. A page of some hundred documents is in memory anyway.
 const ROWS_AT_A_TIME: usize = 256;
@@ -58,6 +62,18 @@ impl ParquetSegments {
         let descriptor = &columns[column];
         if descriptor.max_rep_level() > 0 {
             return Err(column_type(path, column_name, "LIST"));
+        }
+        let mut codecs = metadata
+            .row_groups()
+            .iter()
+            .map(|group| group.column(column).compression());
+        if let Some(codec) = codecs.find(|&codec| codec == Compression::LZO) {
+            return Err(DataError::ParquetCodec {
+                path: path.to_path_buf(),
+                column: column_name.to_owned(),
+                codec: codec.to_string(),
+                expected: CODECS,
+            });
         }
         let defined = descriptor.max_def_level();
         let row_groups = metadata.num_row_groups().max(1) as u64;
@@ -175,7 +191,7 @@ fn column_type(path: &Path, column: &str, found: &str) -> DataError {
 
 #[cfg(test)]
 mod tests {
-    use ::parquet::basic::{Compression, ZstdLevel};
+    use ::parquet::basic::{BrotliLevel, GzipLevel, ZstdLevel};
     use ::parquet::data_type::Int64Type;
     use ::parquet::file::properties::WriterProperties;
     use ::parquet::file::writer::SerializedFileWriter;
@@ -185,7 +201,7 @@ mod tests {
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-    /// Row groups of a nullable text column and a number, as FineWeb has them beside each other.
+    /// Row groups of a nullable text column and a number, as FineWeb has them side by side.
     fn write(path: &Path, row_groups: &[&[Option<&str>]], compression: Compression) -> Outcome {
         let schema = parse_message_type("message rows { optional binary text (UTF8); required int64 id; }")?;
         let properties = WriterProperties::builder().set_compression(compression).build();
@@ -242,6 +258,10 @@ mod tests {
             Compression::UNCOMPRESSED,
             Compression::SNAPPY,
             Compression::ZSTD(ZstdLevel::default()),
+            Compression::GZIP(GzipLevel::default()),
+            Compression::BROTLI(BrotliLevel::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
         ] {
             write(
                 &path,

@@ -11,10 +11,12 @@ use std::thread;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::segments::{self, Reading, Segment, Segments};
+use super::open::{self, Reading, Segments};
+use super::segment::Segment;
 use super::sources::Source;
-use crate::tokenizer::END_OF_TEXT;
-use crate::{DataError, Tokenizer};
+use crate::error::DataError;
+use crate::format::END_OF_TEXT;
+use crate::tokenizer::Tokenizer;
 
 /// Text in a batch, more or less: enough to make the hand-over negligible.
 const BATCH_BYTES: usize = 1 << 20;
@@ -59,7 +61,7 @@ pub(super) struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Begins at `start`. Sources before it are not opened; segments before it are read, but nobody encodes them.
+    /// Begins at `start`. Sources before it are not opened; segments before it are read, but not encoded.
     pub(super) fn new(
         sources: &'a [Source],
         reading: &'a Reading,
@@ -93,7 +95,7 @@ impl<'a> Batches<'a> {
                 Some(segments) => segments,
                 None => self
                     .open
-                    .insert(segments::open(source, self.reading, Arc::clone(&self.bytes_read))?),
+                    .insert(open::open(source, self.reading, Arc::clone(&self.bytes_read))?),
             };
             if let Some(segment) = segments.next() {
                 self.position.segment += 1;
@@ -156,7 +158,7 @@ pub(super) fn encode_in_order(
                 let encoding = batch.map(|batch| {
                     let (done, tokens) = mpsc::sync_channel(1);
                     let start = batch.start;
-                    // Nobody listens any more if consuming failed.
+                    // The receiver is gone if consuming failed.
                     pool.spawn(move || drop(done.send(batch.encode())));
                     (start, tokens)
                 });

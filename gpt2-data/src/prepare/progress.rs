@@ -1,23 +1,21 @@
 //! What a preparation has finished, so that it can be continued after a kill.
 //!
-//! The notes are written at the beginning and whenever a shard is complete. They say how far the input was used up by
+//! The progress file is written at the beginning and whenever a shard is complete. It says how far the input was used up by
 //! the finished shards; all that came after is done again, and since the tokens are a function of the input, done the
 //! same.
 
 use std::fs;
 use std::path::Path;
 
+use gpt2_base::fs::TEMPORARY_SUFFIX;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::pipeline::Position;
 use super::val_limit::ValLimit;
-use crate::atomic::TEMPORARY_SUFFIX;
-use crate::manifest::{read_json, write_json};
-use crate::{DataError, Manifest, ShardManifest, Split, sha256_file};
-
-/// The name of the notes within the output directory. They are removed when the manifest is written.
-pub(crate) const PROGRESS_FILE: &str = "progress.json";
+use crate::error::DataError;
+use crate::format::{LOCK_FILE, PROGRESS_FILE, Split};
+use crate::manifest::{Manifest, ShardManifest, read_json, sha256_file, write_json};
 
 /// The state between two shards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,20 +59,20 @@ impl Progress {
         write_json(&dir.join(PROGRESS_FILE), self)
     }
 
-    /// Ends the preparation: writes the manifest, then removes the notes.
+    /// Ends the preparation: writes the manifest, then removes the progress file.
     pub(super) fn complete(&self, dir: &Path) -> Result<Manifest, DataError> {
         if !self.complete {
             self.manifest.write(dir)?;
         }
-        forget(dir)?;
+        remove_progress(dir)?;
         Ok(self.manifest.clone())
     }
 
-    /// Removes the finished shards and the notes, when the whole preparation turns out to be of no use.
-    pub(super) fn discard(&self, dir: &Path) -> Result<(), DataError> {
+    /// Removes the finished shards and the progress file, when the whole preparation turns out to be of no use.
+    pub(super) fn delete_output(&self, dir: &Path) -> Result<(), DataError> {
         self.shards()
             .try_for_each(|shard| remove_if_there(&dir.join(&shard.file)))?;
-        forget(dir)
+        remove_progress(dir)
     }
 
     /// Nothing was finished yet.
@@ -89,7 +87,7 @@ impl Progress {
             let (before, after) = (begun.options.get(key), now.options.get(key));
             if before != after {
                 let show = |value: Option<&String>| value.map_or("absent".to_owned(), Clone::clone);
-                let difference = format!("--{key} was {}, is {}", show(before), show(after));
+                let difference = format!("`{key}` was {}, is {}", show(before), show(after));
                 return Err(DataError::OptionsDiffer {
                     path: dir.to_path_buf(),
                     difference,
@@ -149,8 +147,8 @@ pub(super) fn find_begun(dir: &Path, resume: bool) -> Result<Option<Progress>, D
             .file_name()
             .to_string_lossy()
             .into_owned();
-        // Half a file is worth nothing. A run that was killed while it wrote its first notes leaves one.
-        if !name.ends_with(TEMPORARY_SUFFIX) {
+        // Half a file is worth nothing. A process that was killed while it wrote its first progress file leaves one.
+        if !name.ends_with(TEMPORARY_SUFFIX) && name != LOCK_FILE {
             let found = if name == PROGRESS_FILE {
                 "an unfinished preparation".to_owned()
             } else {
@@ -165,8 +163,8 @@ pub(super) fn find_begun(dir: &Path, resume: bool) -> Result<Option<Progress>, D
     Ok(None)
 }
 
-/// Removes the notes.
-pub(super) fn forget(dir: &Path) -> Result<(), DataError> {
+/// Removes the progress file.
+pub(super) fn remove_progress(dir: &Path) -> Result<(), DataError> {
     remove_if_there(&dir.join(PROGRESS_FILE))
 }
 

@@ -1,16 +1,32 @@
 //! Which files are read: inputs expanded, in a fixed order, each with the format that its name tells.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use walkdir::WalkDir;
+use glob::{MatchOptions, Pattern};
+use walkdir::{DirEntry, WalkDir};
 
-use super::PrepareEvent;
-use crate::DataError;
+use super::event::{PrepareEvent, SkipReason};
+use crate::error::DataError;
 
 /// The endings that tell a format, for messages.
-pub(crate) const KNOWN_EXTENSIONS: &str = ".txt, .text, .md, .jsonl, .ndjson or .parquet, each also with .gz or .zst";
+const KNOWN_EXTENSIONS: &str = ".txt, .text, .md, .jsonl, .ndjson or .parquet, each also with .gz or .zst";
+
+/// Files with these names lie in nearly every directory of data and are about it. Only a directory is read without them.
+const ABOUT_THE_DATA: [&str; 10] = [
+    "readme",
+    "license",
+    "licence",
+    "copying",
+    "copyright",
+    "notice",
+    "citation",
+    "changelog",
+    "contributing",
+    "code_of_conduct",
+];
 
 /// One input file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,109 +55,214 @@ pub(super) enum Compression {
 /// Expands the inputs. A file that is named must be of a known format; one that a directory or a pattern brought along
 /// is skipped if it is not, and reported.
 pub(super) fn find(inputs: &[PathBuf], on_event: &dyn Fn(PrepareEvent)) -> Result<Vec<Source>, DataError> {
-    let mut sources = Vec::new();
+    let mut found = Found {
+        sources: Vec::new(),
+        on_event,
+    };
     for input in inputs {
-        let before = sources.len();
+        let before = found.sources.len();
         if input.is_dir() {
-            walk(input, &mut sources, on_event)?;
-        } else if input.exists() {
-            sources.push(source(input)?.ok_or_else(|| DataError::UnknownExtension { path: input.clone() })?);
+            found.walk(input)?;
+        } else if input.symlink_metadata().is_ok() {
+            let (format, compression) = format_of(input).ok_or_else(|| DataError::UnknownExtension {
+                path: input.clone(),
+                expected: KNOWN_EXTENSIONS,
+            })?;
+            let bytes = size_of(input)?.ok_or_else(|| DataError::NotAFile { path: input.clone() })?;
+            found.sources.push(Source {
+                path: input.clone(),
+                format,
+                compression,
+                bytes,
+            });
         } else {
-            expand_pattern(input, &mut sources, on_event)?;
+            found.expand_pattern(input)?;
         }
-        if sources.len() == before {
+        if found.sources.len() == before {
             return Err(DataError::NothingMatched {
                 input: input.display().to_string(),
+                expected: KNOWN_EXTENSIONS,
             });
         }
     }
-    refuse_duplicates(&sources)?;
-    Ok(sources)
+    refuse_duplicates(&found.sources)?;
+    Ok(found.sources)
 }
 
-fn walk(dir: &Path, sources: &mut Vec<Source>, on_event: &dyn Fn(PrepareEvent)) -> Result<(), DataError> {
-    // Links are followed: a downloaded dataset is often a folder of links into a cache.
-    let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
-    let entries = WalkDir::new(dir)
-        .follow_links(true)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
-    for entry in entries {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(dir).to_path_buf();
-            DataError::Io {
-                action: "list",
-                path,
-                source: error.into(),
+struct Found<'a> {
+    sources: Vec<Source>,
+    on_event: &'a dyn Fn(PrepareEvent),
+}
+
+impl Found<'_> {
+    fn walk(&mut self, dir: &Path) -> Result<(), DataError> {
+        let entries = walker(dir)
+            .into_iter()
+            .filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.file_name()));
+        for entry in entries {
+            let Some(entry) = self.entry(dir, entry)? else { continue };
+            if entry.file_type().is_dir() {
+                continue;
             }
-        })?;
-        if entry.file_type().is_file() {
-            push_or_skip(entry.path(), sources, on_event)?;
+            if is_about_the_data(entry.path()) {
+                self.skip(entry.path(), SkipReason::AboutTheData);
+            } else {
+                self.push_or_skip(entry.path())?;
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn expand_pattern(pattern: &Path, sources: &mut Vec<Source>, on_event: &dyn Fn(PrepareEvent)) -> Result<(), DataError> {
-    let text = pattern.to_string_lossy();
-    if !text.contains(['*', '?', '[']) {
-        return Err(DataError::MissingInput {
-            path: pattern.to_path_buf(),
+    /// Matches a pattern against the names under its fixed part. Names that are not UTF-8 are matched too, with `�` for
+    /// what is not.
+    fn expand_pattern(&mut self, input: &Path) -> Result<(), DataError> {
+        let has_wildcard = |part: &Component| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+        let parts: Vec<Component> = input.components().collect();
+        let Some(fixed) = parts.iter().position(has_wildcard) else {
+            return Err(DataError::MissingInput {
+                path: input.to_path_buf(),
+            });
+        };
+        let pattern = |text: &str| {
+            Pattern::new(text).map_err(|source| DataError::BadPattern {
+                pattern: input.display().to_string(),
+                source,
+            })
+        };
+        let names: Vec<_> = parts[fixed..]
+            .iter()
+            .map(|part| part.as_os_str().to_string_lossy())
+            .collect();
+        let whole = pattern(&names.join("/"))?;
+        let levels = names.iter().map(|name| pattern(name)).collect::<Result<Vec<_>, _>>()?;
+        let free_depth = names.iter().position(|name| *name == "**").unwrap_or(usize::MAX);
+        let rules = MatchOptions {
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+            ..MatchOptions::new()
+        };
+
+        let root: PathBuf = parts[..fixed].iter().collect();
+        let from = if root.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &root
+        };
+        // Only where a match can be is looked at: a directory elsewhere may be huge, or closed to us.
+        let can_match = |entry: &DirEntry| match entry.depth() {
+            0 => true,
+            depth if depth > free_depth => !is_hidden(entry.file_name()),
+            depth => levels
+                .get(depth - 1)
+                .is_some_and(|level| level.matches_with(&entry.file_name().to_string_lossy(), rules)),
+        };
+        let mut entries = walker(from).into_iter();
+        // `filter_entry` would hide `skip_current_dir`.
+        while let Some(entry) = entries.next() {
+            let Some(entry) = self.entry(from, entry)? else {
+                continue;
+            };
+            let is_dir = entry.file_type().is_dir();
+            if !can_match(&entry) {
+                if is_dir {
+                    entries.skip_current_dir();
+                }
+                continue;
+            }
+            let name = entry.path().strip_prefix(from).unwrap_or(entry.path());
+            let text: Vec<_> = name.iter().map(OsStr::to_string_lossy).collect();
+            if entry.depth() == 0 || !whole.matches_with(&text.join("/"), rules) {
+                continue;
+            }
+            let path = root.join(name);
+            if is_dir {
+                self.walk(&path)?;
+                entries.skip_current_dir();
+            } else {
+                self.push_or_skip(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of a directory, or `None` for a link that leads nowhere and would be skipped anyway.
+    fn entry(&mut self, dir: &Path, entry: walkdir::Result<DirEntry>) -> Result<Option<DirEntry>, DataError> {
+        let error = match entry {
+            Ok(entry) => return Ok(Some(entry)),
+            Err(error) => error,
+        };
+        let path = error.path().unwrap_or(dir).to_path_buf();
+        let broken = fs::symlink_metadata(&path).is_ok_and(|data| data.is_symlink()) && fs::metadata(&path).is_err();
+        if broken {
+            self.push_or_skip(&path)?;
+            return Ok(None);
+        }
+        Err(DataError::Io {
+            action: "list",
+            path,
+            source: error.into(),
+        })
+    }
+
+    fn push_or_skip(&mut self, path: &Path) -> Result<(), DataError> {
+        let Some((format, compression)) = format_of(path) else {
+            self.skip(path, SkipReason::Name);
+            return Ok(());
+        };
+        match size_of(path)? {
+            Some(bytes) => self.sources.push(Source {
+                path: path.to_path_buf(),
+                format,
+                compression,
+                bytes,
+            }),
+            None => self.skip(path, SkipReason::NotAFile),
+        }
+        Ok(())
+    }
+
+    fn skip(&self, path: &Path, reason: SkipReason) {
+        (self.on_event)(PrepareEvent::Skipped {
+            path: path.to_path_buf(),
+            reason,
         });
     }
-    let rules = glob::MatchOptions {
-        require_literal_leading_dot: true,
-        ..glob::MatchOptions::new()
-    };
-    let paths = glob::glob_with(&text, rules).map_err(|source| DataError::BadPattern {
-        pattern: text.clone().into_owned(),
-        source,
-    })?;
-    for path in paths {
-        let path = path.map_err(|error| {
-            let path = error.path().to_path_buf();
-            DataError::Io {
-                action: "list",
-                path,
-                source: error.into(),
-            }
-        })?;
-        if path.is_dir() {
-            walk(&path, sources, on_event)?;
-        } else {
-            push_or_skip(&path, sources, on_event)?;
-        }
-    }
-    Ok(())
 }
 
-fn push_or_skip(path: &Path, sources: &mut Vec<Source>, on_event: &dyn Fn(PrepareEvent)) -> Result<(), DataError> {
-    match source(path)? {
-        Some(source) => sources.push(source),
-        None => on_event(PrepareEvent::Skipped {
+/// Links are followed: a downloaded dataset is often a folder of links into a cache.
+fn walker(dir: &Path) -> WalkDir {
+    WalkDir::new(dir).follow_links(true).sort_by_file_name()
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+fn is_about_the_data(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_ascii_lowercase();
+    let stem = name.split('.').next().unwrap_or_default();
+    ABOUT_THE_DATA.contains(&stem)
+}
+
+/// A regular file's size; `None` for what is no regular file, such as a pipe, which may never end.
+fn size_of(path: &Path) -> Result<Option<u64>, DataError> {
+    match (fs::metadata(path), fs::read_link(path)) {
+        (Ok(metadata), _) => Ok(metadata.is_file().then_some(metadata.len())),
+        (Err(_), Ok(target)) => Err(DataError::BrokenLink {
             path: path.to_path_buf(),
+            target,
         }),
+        (Err(error), Err(_)) => Err(DataError::io("read", path)(error)),
     }
-    Ok(())
-}
-
-/// Describes a file, `None` if its name does not tell a format.
-fn source(path: &Path) -> Result<Option<Source>, DataError> {
-    let Some((format, compression)) = format_of(path) else {
-        return Ok(None);
-    };
-    let bytes = fs::metadata(path).map_err(DataError::io("read", path))?.len();
-    Ok(Some(Source {
-        path: path.to_path_buf(),
-        format,
-        compression,
-        bytes,
-    }))
 }
 
 fn format_of(path: &Path) -> Option<(Format, Compression)> {
-    let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+    // A name need not be UTF-8; what tells the format is.
+    let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
     let (name, compression) = match name.rsplit_once('.')? {
         (rest, "gz") => (rest, Compression::Gzip),
         (rest, "zst") => (rest, Compression::Zstd),
@@ -199,7 +320,7 @@ mod tests {
         let skipped = RefCell::new(Vec::new());
         let names = |input: PathBuf| -> Result<Vec<String>, DataError> {
             let found = find(&[input], &|event| {
-                if let PrepareEvent::Skipped { path } = event {
+                if let PrepareEvent::Skipped { path, .. } = event {
                     skipped.borrow_mut().push(path);
                 }
             })?;
@@ -212,6 +333,131 @@ mod tests {
         assert_eq!(*skipped.borrow(), [root.join("notes.pdf")]);
         assert_eq!(names(root.join("*.txt"))?, ["b.txt"]);
         assert_eq!(names(root.join("**/*.md"))?, ["sub/deep/c.md"]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_about_the_data_is_read_only_when_named() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let root = dir.path();
+        for name in ["README.md", "LICENSE.txt", "readers.txt", "a.txt"] {
+            fs::write(root.join(name), "x")?;
+        }
+        let skipped = RefCell::new(Vec::new());
+        let count = |input: PathBuf| -> Result<usize, DataError> {
+            let found = find(&[input], &|event| {
+                if let PrepareEvent::Skipped { reason, .. } = event {
+                    skipped.borrow_mut().push(reason);
+                }
+            })?;
+            Ok(found.len())
+        };
+        assert_eq!(count(root.to_path_buf())?, 2);
+        assert_eq!(*skipped.borrow(), [SkipReason::AboutTheData; 2]);
+        assert_eq!(count(root.join("README.md"))?, 1);
+        assert_eq!(count(root.join("*.txt"))?, 3);
+        Ok(())
+    }
+
+    #[test]
+    fn patterns_are_matched_level_by_level() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let root = dir.path();
+        for name in [
+            "a/x/1.txt",
+            "a/y/2.txt",
+            "a/y/deep/3.txt",
+            "b/x/4.txt",
+            "a/.h/5.txt",
+            "6.txt",
+        ] {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().ok_or("no parent")?)?;
+            fs::write(path, "x")?;
+        }
+        let names = |pattern: &str| -> Result<Vec<String>, DataError> {
+            let found = find(&[root.join(pattern)], &|_| {})?;
+            Ok(found
+                .iter()
+                .map(|s| s.path.strip_prefix(root).unwrap_or(&s.path).display().to_string())
+                .collect())
+        };
+        assert_eq!(names("a/*/*.txt")?, ["a/x/1.txt", "a/y/2.txt"]);
+        assert_eq!(names("*/x/[0-9].txt")?, ["a/x/1.txt", "b/x/4.txt"]);
+        assert_eq!(names("a/**/?.txt")?, ["a/x/1.txt", "a/y/2.txt", "a/y/deep/3.txt"]);
+        assert_eq!(names("a/[!x]")?, ["a/y/2.txt", "a/y/deep/3.txt"]);
+        assert_eq!(names("**/4.txt")?, ["b/x/4.txt"]);
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_not_utf8_are_read() -> Outcome {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join(OsStr::from_bytes(b"caf\xE9.txt"));
+        fs::write(&path, "x")?;
+        for input in [
+            dir.path().to_path_buf(),
+            path.clone(),
+            dir.path().join("*.txt"),
+            dir.path().join("caf?.txt"),
+        ] {
+            let found = find(&[input], &|event| panic!("{event:?}"))?;
+            assert_eq!(found.iter().map(|source| &source.path).collect::<Vec<_>>(), [&path]);
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_nowhere_are_skipped_by_name_or_named() -> Outcome {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir()?;
+        let root = dir.path();
+        fs::write(root.join("a.txt"), "x")?;
+        symlink("/nowhere/at/all.pdf", root.join("x.pdf"))?;
+        let skipped = RefCell::new(Vec::new());
+        for input in [root.to_path_buf(), root.join("*")] {
+            let found = find(&[input], &|event| skipped.borrow_mut().push(event))?;
+            assert_eq!(found.len(), 1);
+        }
+        let reason = SkipReason::Name;
+        let path = root.join("x.pdf");
+        assert_eq!(*skipped.borrow(), vec![PrepareEvent::Skipped { path, reason }; 2]);
+
+        let link = root.join("b.txt");
+        symlink("/nowhere/at/all.txt", &link)?;
+        for input in [root.to_path_buf(), root.join("*.txt"), link.clone()] {
+            let error = find(&[input], &|_| {}).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{} is a link to /nowhere/at/all.txt, which does not exist: restore the file or remove the link",
+                    link.display()
+                )
+            );
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_are_not_waited_for() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let pipe = dir.path().join("p.txt");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status()?.success());
+        let error = find(std::slice::from_ref(&pipe), &|_| {}).unwrap_err();
+        assert!(
+            matches!(&error, DataError::NotAFile { path } if *path == pipe),
+            "{error}"
+        );
+        fs::write(dir.path().join("a.txt"), "x")?;
+        let skipped = RefCell::new(Vec::new());
+        let found = find(&[dir.path().to_path_buf()], &|event| skipped.borrow_mut().push(event))?;
+        assert_eq!(found.len(), 1);
+        let reason = SkipReason::NotAFile;
+        assert_eq!(*skipped.borrow(), [PrepareEvent::Skipped { path: pipe, reason }]);
         Ok(())
     }
 

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::SplitDocuments;
-use super::segments::Segment;
-use crate::DataError;
+use super::encoding::{encoding_of, wide_encoding};
+use super::options::SplitDocuments;
+use super::segment::Segment;
+use crate::error::DataError;
 
 /// Text is cut into segments of about this size.
 const SEGMENT_BYTES: usize = 1 << 20;
@@ -71,6 +72,15 @@ impl<R: Read> TextSegments<R> {
         let segment_bytes = self.wanted;
         let cut = loop {
             self.fill()?;
+            if self.at_start
+                && let Some(encoding) = wide_encoding(&self.buffer)
+            {
+                return Err(DataError::BadUtf8 {
+                    path: self.path.clone(),
+                    offset: self.offset,
+                    encoding,
+                });
+            }
             let text = self.valid_text()?;
             match if self.at_end {
                 Some(text.len())
@@ -125,6 +135,7 @@ impl<R: Read> TextSegments<R> {
         DataError::BadUtf8 {
             path: self.path.clone(),
             offset: self.offset + position as u64,
+            encoding: encoding_of(&self.buffer),
         }
     }
 }
@@ -200,7 +211,8 @@ fn blank_line_boundaries(text: &str, file_begins: bool) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tokenizer;
+    use crate::error::Encoding;
+    use crate::tokenizer::Tokenizer;
     use proptest::prelude::*;
 
     fn segments(text: &[u8], split: SplitDocuments, segment_bytes: usize) -> Result<Vec<Segment>, DataError> {
@@ -263,6 +275,22 @@ mod tests {
                     "{error}, expected {at}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_named() {
+        for (bytes, expected) in [
+            (&b"caf\xE9 au lait"[..], Encoding::Latin1),
+            (b"\xFF\xFEa\0b\0", Encoding::Utf16),
+            // Valid UTF-8 as it stands.
+            (b"a\0b\0c\0 \0", Encoding::Utf16Le),
+        ] {
+            let error = segments(bytes, SplitDocuments::None, 64).unwrap_err();
+            assert!(
+                matches!(error, DataError::BadUtf8 { encoding, .. } if encoding == expected),
+                "{error}"
+            );
         }
     }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Tokenizer;
-use crate::tokenizer::END_OF_TEXT;
+use crate::format::{END_OF_TEXT, documents};
+use crate::tokenizer::Tokenizer;
 
 /// What is left to hold out, in one of three measures. All work on the finished stream of tokens, so that they need to
 /// know nothing of files, documents' lengths or batches.
@@ -50,11 +50,6 @@ impl ValLimit {
             }
         }
     }
-}
-
-/// Documents that begin in these tokens. Text never encodes to `<|endoftext|>`, so each stands for one.
-pub(crate) fn documents(tokens: &[u16]) -> u64 {
-    tokens.iter().filter(|&&token| token == END_OF_TEXT).count() as u64
 }
 
 /// How much text a token stands for. `<|endoftext|>` is none of it.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use gpt2_data::{Damage, DataError, Manifest, PrepareOptions, ShardWriter, Split, ValSplit, inspect};
+use gpt2_data::{Damage, DataError, Manifest, PrepareOptions, ShardWriter, Split, TokenStream, ValSplit, inspect};
 
 use crate::support::{Outcome, prose, run};
 
@@ -131,6 +131,31 @@ fn shards_of_other_programs_need_no_manifest() -> Outcome {
         "{:?}",
         found.damage
     );
+    Ok(())
+}
+
+#[test]
+fn tokens_of_others_are_damage_by_their_signs() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let characters: Vec<u8> = (0..400_u16).flat_map(|n| (n % 65).to_le_bytes()).collect();
+    let wide: Vec<u8> = (0..400_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(dir.path().join("train.bin"), characters)?;
+    fs::write(dir.path().join("meta.pkl"), b"\x80\x04}")?;
+    fs::write(dir.path().join("val.bin"), wide)?;
+    let damage = inspect(dir.path())?.damage;
+    assert!(
+        matches!(
+            damage[..],
+            [
+                Damage::Unreadable(DataError::OtherVocabulary { .. }),
+                Damage::Unreadable(DataError::WideTokens { .. })
+            ]
+        ),
+        "{damage:?}"
+    );
+    for split in Split::ALL {
+        TokenStream::open(dir.path(), split).unwrap_err();
+    }
     Ok(())
 }
 

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flate2::write::GzEncoder;
+use gpt2_base::Invalid;
 use gpt2_data::{
-    DataError, END_OF_TEXT, PrepareEvent, PrepareOptions, Split, SplitDocuments, Tokenizer, ValSplit, prepare,
-    sha256_file,
+    DataError, DataIdentity, END_OF_TEXT, Encoding, PrepareEvent, PrepareOptions, SkipReason, Split, SplitDocuments,
+    Tokenizer, ValSplit, prepare, sha256_file,
 };
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::writer::SerializedFileWriter;
@@ -59,7 +60,10 @@ fn every_format_gives_the_same_tokens() -> Outcome {
     write("a.jsonl.zst", &zstd::encode_all(lines.as_bytes(), 3)?)?;
     let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(lines.as_bytes())?;
-    write("a.ndjson.gz", &gzip.finish()?)?;
+    let gzip = gzip.finish()?;
+    write("a.ndjson.gz", &gzip)?;
+    // Filled up to a block, as `gzip -t` passes.
+    write("padded.ndjson.gz", &[&gzip[..], &[0; 512]].concat())?;
     write_parquet(&dir.path().join("a.parquet"), &documents)?;
     write(
         "b.parquet.zst",
@@ -74,6 +78,7 @@ fn every_format_gives_the_same_tokens() -> Outcome {
         "a.jsonl",
         "a.jsonl.zst",
         "a.ndjson.gz",
+        "padded.ndjson.gz",
         "a.parquet",
         "b.parquet.zst",
         "texts",
@@ -198,7 +203,8 @@ fn events_tell_what_happens() -> Outcome {
     assert_eq!(
         events[0],
         PrepareEvent::Skipped {
-            path: input.join("picture.png")
+            path: input.join("picture.png"),
+            reason: SkipReason::Name,
         }
     );
     assert_eq!(events[1], PrepareEvent::Hashing { sources: 1, bytes });
@@ -227,75 +233,75 @@ fn options_that_make_no_sense_are_named() {
                 inputs: Vec::new(),
                 ..good.clone()
             },
-            "--input",
+            "input",
         ),
         (
             PrepareOptions {
                 shard_tokens: 0,
                 ..good.clone()
             },
-            "--shard-tokens",
+            "shard-tokens",
         ),
         (
             PrepareOptions {
                 shard_tokens: 1 << 31,
                 ..good.clone()
             },
-            "--shard-tokens",
+            "shard-tokens",
         ),
         (
             PrepareOptions {
                 field: String::new(),
                 ..good.clone()
             },
-            "--field",
+            "field",
         ),
         (
             PrepareOptions {
                 prefix: "a/b".into(),
                 ..good.clone()
             },
-            "--prefix",
+            "prefix",
         ),
         (
             PrepareOptions {
                 prefix: "my_val".into(),
                 ..good.clone()
             },
-            "--prefix",
+            "prefix",
         ),
         (
             PrepareOptions {
                 validation: ValSplit::Tokens(0),
                 ..good.clone()
             },
-            "--val-tokens",
+            "val-tokens",
         ),
         (
             PrepareOptions {
                 validation: ValSplit::Documents(0),
                 ..good.clone()
             },
-            "--val-documents",
+            "val-documents",
         ),
         (
             PrepareOptions {
                 validation: ValSplit::Fraction(1.0),
                 ..good.clone()
             },
-            "--val-fraction",
+            "val-fraction",
         ),
         (
             PrepareOptions {
                 validation: ValSplit::Fraction(f64::NAN),
                 ..good.clone()
             },
-            "--val-fraction",
+            "val-fraction",
         ),
     ] {
         let error = run(&bad).unwrap_err();
         assert!(
-            matches!(error, DataError::InvalidOption { option, .. } if option == name),
+            matches!(&error, DataError::Invalid(Invalid { key, .. }) if key == name),
             "{error}"
         );
     }
@@ -358,5 +364,68 @@ fn other_peoples_directories_are_left_alone() -> Outcome {
         run(&options(&[&input], &input)),
         Err(DataError::Io { action: "create", .. })
     ));
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_name_that_is_not_utf8_loses_no_text() -> Outcome {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir()?;
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    fs::create_dir(&input)?;
+    fs::write(input.join(std::ffi::OsStr::from_bytes(b"caf\xE9.txt")), "first")?;
+    fs::write(input.join("plain.txt"), "second")?;
+    let manifest = run(&options(&[&input], &out))?;
+    assert_eq!(tokens(&out, &manifest, Split::Train)?, stream_of(&["first", "second"]));
+    assert_eq!(manifest.sources[0].path, input.join("caf\u{FFFD}.txt"));
+    let again = PrepareOptions {
+        resume: true,
+        ..options(&[&input], &out)
+    };
+    assert_eq!(run(&again)?, manifest);
+    Ok(())
+}
+
+#[test]
+fn other_encodings_are_refused_by_name() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let utf16: Vec<u8> = "\u{feff}text".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, encoding) in [(&utf16[..], Encoding::Utf16), (b"caf\xE9 au lait", Encoding::Latin1)] {
+        let input = dir.path().join("a.txt");
+        fs::write(&input, bytes)?;
+        let error = run(&options(&[&input], &dir.path().join("out"))).unwrap_err();
+        assert!(
+            matches!(&error, DataError::BadUtf8 { path, encoding: found, .. } if *path == input && *found == encoding),
+            "{error}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_text_prepared_elsewhere_is_the_same_data() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let input = dir.path().join("a.txt");
+    fs::write(&input, prose(1, 20_000))?;
+    let prepared = |name: &str| -> Result<DataIdentity, Box<dyn std::error::Error>> {
+        let out = dir.path().join(name);
+        let manifest = run(&PrepareOptions {
+            validation: ValSplit::Tokens(500),
+            shard_tokens: 1000,
+            prefix: name.to_owned(),
+            ..options(&[&input], &out)
+        })?;
+        let identity = DataIdentity::of(&out)?;
+        assert_eq!(
+            (identity.train_tokens, identity.val_tokens),
+            (manifest.train.tokens, manifest.val.tokens)
+        );
+        Ok(identity)
+    };
+    let first = prepared("one")?;
+    assert_eq!(prepared("two")?, first);
+    fs::write(&input, prose(2, 20_000))?;
+    assert_ne!(prepared("three")?.sha256, first.sha256);
     Ok(())
 }

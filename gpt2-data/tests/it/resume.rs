@@ -4,7 +4,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use gpt2_data::{DataError, PrepareEvent, PrepareOptions, SplitDocuments, ValSplit, prepare};
+use gpt2_data::{DataError, PrepareEvent, PrepareOptions, Split, SplitDocuments, TokenStream, ValSplit, prepare};
 
 use crate::support::{Outcome, contents, json_lines, prose, run};
 
@@ -66,6 +66,8 @@ fn resuming_gives_the_same_bytes() -> Outcome {
         // A real kill also leaves the shard that was being written.
         fs::create_dir_all(&stopped.out)?;
         fs::write(stopped.out.join("tokens_train_000000.bin.tmp"), "half")?;
+        // And the lock file, whose lock the system has given back.
+        fs::write(stopped.out.join("prepare.lock"), "1\n")?;
         run(&stopped)?;
         fs::remove_file(stopped.out.join("tokens_train_000000.bin.tmp")).or_else(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Ok(()),
@@ -98,6 +100,57 @@ fn stopping_twice_is_no_different() -> Outcome {
     })?;
     assert!(resumed.get() > 0, "some shards must be kept");
     assert!(contents(&stopped.out)? == contents(&whole.out)?);
+    Ok(())
+}
+
+#[test]
+fn an_unfinished_preparation_is_not_trained_on() -> Outcome {
+    let root = tempfile::tempdir()?;
+    let stopped = PrepareOptions {
+        resume: true,
+        ..options(root.path(), "out")?
+    };
+    // Before the first shard, and after some.
+    for nth in [2, 5] {
+        assert!(interrupt(&stopped, nth));
+        let error = TokenStream::open(&stopped.out, Split::Val).unwrap_err();
+        let DataError::Unfinished { path, sources, options } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((path.as_path(), sources.len()), (stopped.out.as_path(), 3));
+        assert_eq!(options["shard-tokens"], "200000");
+    }
+    run(&stopped)?;
+    TokenStream::open(&stopped.out, Split::Val)?;
+    Ok(())
+}
+
+#[test]
+fn two_at_once_do_not_disturb_each_other() -> Outcome {
+    let root = tempfile::tempdir()?;
+    let whole = options(root.path(), "whole")?;
+    run(&whole)?;
+    let expected = contents(&whole.out)?;
+    for resume in [false, true] {
+        let shared = PrepareOptions {
+            resume,
+            ..options(root.path(), &format!("shared{resume}"))?
+        };
+        // The second begins when the first has written a shard.
+        let second = std::cell::OnceCell::new();
+        prepare(&shared, &|event| {
+            if matches!(event, PrepareEvent::ShardFinished { .. }) {
+                second.get_or_init(|| run(&shared));
+            }
+        })?;
+        let error = second.into_inner().ok_or("no second")?.unwrap_err();
+        let pid = std::process::id();
+        assert!(
+            matches!(&error, DataError::OutputInUse { path, pid: Some(held) } if *path == shared.out && *held == pid),
+            "{error}"
+        );
+        assert!(contents(&shared.out)? == expected);
+    }
     Ok(())
 }
 
@@ -140,7 +193,7 @@ fn only_the_same_work_is_resumed() -> Outcome {
     })
     .unwrap_err();
     assert!(
-        error.to_string().contains("--shard-tokens was 200000, is 100000"),
+        error.to_string().contains("`shard-tokens` was 200000, is 100000"),
         "{error}"
     );
     let error = run(&PrepareOptions {

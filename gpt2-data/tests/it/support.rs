@@ -70,7 +70,7 @@ pub(crate) fn run(options: &PrepareOptions) -> Result<Manifest, DataError> {
 pub(crate) fn tokens(dir: &Path, manifest: &Manifest, split: Split) -> Result<Vec<u16>, DataError> {
     let mut tokens = Vec::new();
     for entry in &manifest.split(split).shards {
-        tokens.extend_from_slice(Shard::open(dir.join(&entry.file))?.tokens());
+        tokens.extend(Shard::open(dir.join(&entry.file))?.tokens()?);
     }
     Ok(tokens)
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Prepares the data, then prints what there is now and what to do with it.
 pub(super) fn run(args: &PrepareArgs) -> Result<(), CliError> {
     let started = Instant::now();
-    let progress = Progress::new();
+    let progress = Progress::new(args.list_skipped);
     let manifest = prepare(&options(args), &|event| progress.show(event))?;
     let encoded = progress.tokens_encoded();
     drop(progress); // takes the bar away

@@ -1,14 +1,19 @@
 //! The progress of a preparation, on standard error: a bar on a terminal, lines elsewhere.
 
-use gpt2_data::PrepareEvent;
 use gpt2_base::units::{bytes, grouped};
+use gpt2_data::{PrepareEvent, SkipReason};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::cell::Cell;
-use std::io::{self, IsTerminal};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Away from a terminal a line is printed each time another such part of the input is done.
 const LINES: u64 = 10;
+
+/// Up to so many files that are left out are named; of more, the kinds are counted.
+const NAMED: usize = 5;
 
 /// Fits 80 columns up to some ten million tokens.
 const TEMPLATE: &str = "{bar:12} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta} {wide_msg}";
@@ -24,11 +29,15 @@ pub(super) struct Progress {
     tokens: Cell<u64>,
     /// Lines printed so far.
     lines: Cell<u64>,
+    /// Whether each file that is left out is named.
+    list_skipped: bool,
+    /// Files that were left out and not yet spoken of.
+    skipped: RefCell<Vec<(PathBuf, SkipReason)>>,
 }
 
 impl Progress {
     /// A bar if standard error is a terminal.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(list_skipped: bool) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(0).with_style(style)
@@ -39,6 +48,8 @@ impl Progress {
             tokens_before: Cell::new(0),
             tokens: Cell::new(0),
             lines: Cell::new(0),
+            list_skipped,
+            skipped: RefCell::default(),
         }
     }
 
@@ -50,10 +61,9 @@ impl Progress {
     /// Shows what happened.
     pub(super) fn show(&self, event: PrepareEvent) {
         match event {
-            PrepareEvent::Skipped { path } => {
-                self.line(&format!("skipped {}: not a text file by its name", path.display()));
-            }
+            PrepareEvent::Skipped { path, reason } => self.skipped.borrow_mut().push((path, reason)),
             PrepareEvent::Hashing { sources, bytes: size } => {
+                self.show_skipped();
                 let files = if sources == 1 { "file" } else { "files" };
                 self.stage(&format!("hashing {} {files}, {}", grouped(sources as u64), bytes(size)));
             }
@@ -114,18 +124,96 @@ impl Progress {
         }
     }
 
+    fn show_skipped(&self) {
+        for line in skipped_lines(&self.skipped.take(), self.list_skipped) {
+            self.line(&line);
+        }
+    }
+
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            // If standard error is closed, the preparation still goes on.
+            None => drop(writeln!(io::stderr(), "{text}")),
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        // Where the inputs were refused, it may be for what was left out.
+        self.show_skipped();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// What is said of the files that were left out: their names, or how many there are of each kind.
+fn skipped_lines(skipped: &[(PathBuf, SkipReason)], list: bool) -> Vec<String> {
+    if list || skipped.len() <= NAMED {
+        let line = |(path, reason): &(PathBuf, SkipReason)| {
+            let reason = match reason {
+                SkipReason::Name => "not a text file by its name",
+                SkipReason::AboutTheData => "about the data by its name; as an `--input` of its own it is read",
+                SkipReason::NotAFile => "no regular file",
+            };
+            format!("skipped {}: {reason}", path.display())
+        };
+        return skipped.iter().map(line).collect();
+    }
+    let mut counts = BTreeMap::new();
+    for (path, reason) in skipped {
+        *counts.entry(kind(path, *reason)).or_insert(0_u64) += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let rest: u64 = counts.iter().skip(NAMED).map(|(_, count)| count).sum();
+    let mut kinds: Vec<String> = counts
+        .iter()
+        .take(NAMED)
+        .map(|(kind, count)| format!("{} {kind}", grouped(*count)))
+        .collect();
+    if rest > 0 {
+        kinds.push(format!("{} of other kinds", grouped(rest)));
+    }
+    let total = grouped(skipped.len() as u64);
+    vec![format!("skipped {total} files: {}; `--list-skipped` names them", kinds.join(", "))]
+}
+
+fn kind(path: &Path, reason: SkipReason) -> String {
+    match (reason, path.extension()) {
+        (SkipReason::AboutTheData, _) => "about the data (README, LICENSE, ...)".to_owned(),
+        (SkipReason::NotAFile, _) => "no regular files".to_owned(),
+        (SkipReason::Name, Some(extension)) => format!(".{}", extension.to_string_lossy().to_ascii_lowercase()),
+        (SkipReason::Name, None) => "without an extension".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_files_are_named_and_many_counted() {
+        let file = |name: String| (PathBuf::from(name), SkipReason::Name);
+        let few = [file("d/a.pdf".into()), ("d/README.md".into(), SkipReason::AboutTheData)];
+        assert_eq!(
+            skipped_lines(&few, false),
+            [
+                "skipped d/a.pdf: not a text file by its name",
+                "skipped d/README.md: about the data by its name; as an `--input` of its own it is read"
+            ]
+        );
+        let mut many: Vec<_> = (0..2000).map(|n| file(format!("d/{n}.html"))).collect();
+        many.extend((0..3).map(|n| file(format!("d/name{n}"))));
+        many.extend(few);
+        assert_eq!(
+            skipped_lines(&many, false),
+            ["skipped 2,005 files: 2,000 .html, 3 without an extension, 1 .pdf, 1 about the data (README, LICENSE, ...); \
+              `--list-skipped` names them"]
+        );
+        assert_eq!(skipped_lines(&many, true).len(), 2005);
+        assert!(skipped_lines(&[], false).is_empty());
     }
 }

@@ -24,16 +24,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use gpt2_base::fs::{Lock, NewDirectory, sha256};
 
 pub use grammar::{Story, StoryGrammar};
 
-use crate::manifest::{MANIFEST_FILE, Manifest, ShardManifest, Split, SplitManifest, hexadecimal};
-use crate::rng::mix2;
-use crate::{DataError, END_OF_TEXT, ShardWriter, SplitMix64, Tokenizer};
-
-/// The grammar of the demo's stories.
-const STORIES: &str = include_str!("demo/stories.grammar");
+use crate::error::DataError;
+use crate::format::{END_OF_TEXT, MANIFEST_FILE, Split};
+use crate::manifest::{Manifest, ShardManifest, SplitManifest};
+use crate::rng::{SplitMix64, mix2};
+use crate::shard_writer::ShardWriter;
+use crate::tokenizer::Tokenizer;
+use grammar::STORIES;
 
 /// The manifest's options by which a directory is known to be a demo corpus, and which one.
 const SEED: &str = "demo-seed";
@@ -63,38 +64,43 @@ impl Default for DemoOptions {
 /// Makes the demo corpus in `dir`, or leaves it as it is if it is there whole and was made with the same options. A corpus
 /// made with other options is replaced.
 ///
-/// It is written beside `dir` and renamed, so that `dir` holds a whole corpus or does not exist.
+/// It is written next to `dir` and renamed, so that `dir` holds a whole corpus or does not exist. Of several processes that
+/// want it one makes it, and the others wait.
 ///
 /// # Errors
 /// [`DataError::NotDemoData`] if `dir` holds anything else, which is left untouched; otherwise if it cannot be written.
 pub fn write(dir: &Path, options: &DemoOptions) -> Result<Manifest, DataError> {
+    if let Some(manifest) = whole(dir, options)? {
+        return Ok(manifest);
+    }
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
+    }
+    let lock = lock_path(dir);
+    let _lock = Lock::wait(&lock).map_err(DataError::io("lock", &lock))?;
+    if let Some(manifest) = whole(dir, options)? {
+        return Ok(manifest);
+    }
     if let Some(manifest) = Manifest::read(dir)? {
-        if is_whole(dir, &manifest, options)? {
-            return Ok(manifest);
-        }
         remove_demo(dir, &manifest)?;
     }
     refuse_other_files(dir)?;
-    let aside = beside(dir);
-    let written = write_aside(&aside, options).and_then(|manifest| publish(&aside, dir, options, manifest));
-    if written.is_err() {
-        // The error that is returned says more than one from cleaning up.
-        let _ = fs::remove_dir_all(&aside);
-    }
-    written
+    let new = NewDirectory::create(dir).map_err(DataError::io("create", dir))?;
+    let manifest = fill(new.path(), options)?;
+    new.commit().map_err(DataError::io("write", dir))?;
+    Ok(manifest)
 }
 
-fn write_aside(aside: &Path, options: &DemoOptions) -> Result<Manifest, DataError> {
-    fs::create_dir_all(aside).map_err(DataError::io("create", aside))?;
+fn fill(dir: &Path, options: &DemoOptions) -> Result<Manifest, DataError> {
     let grammar = StoryGrammar::built_in()?;
     let mut manifest = Manifest {
         options: manifest_options(options),
         ..Manifest::new()
     };
     for (split, tokens) in [(Split::Train, options.train_tokens), (Split::Val, options.val_tokens)] {
-        *manifest.split_mut(split) = write_split(aside, &grammar, split, options.seed, tokens)?;
+        *manifest.split_mut(split) = write_split(dir, &grammar, split, options.seed, tokens)?;
     }
-    manifest.write(aside)?;
+    manifest.write(dir)?;
     Ok(manifest)
 }
 
@@ -129,7 +135,7 @@ fn write_split(
 }
 
 fn manifest_options(options: &DemoOptions) -> BTreeMap<String, String> {
-    let grammar = hexadecimal(&Sha256::digest(STORIES.as_bytes()));
+    let grammar = sha256(STORIES.as_bytes());
     [
         (SEED, options.seed.to_string()),
         ("train-tokens", options.train_tokens.to_string()),
@@ -138,6 +144,14 @@ fn manifest_options(options: &DemoOptions) -> BTreeMap<String, String> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
+}
+
+/// The manifest of the corpus in `dir`, if it is the one that `options` ask for.
+fn whole(dir: &Path, options: &DemoOptions) -> Result<Option<Manifest>, DataError> {
+    match Manifest::read(dir)? {
+        Some(manifest) if is_whole(dir, &manifest, options)? => Ok(Some(manifest)),
+        _ => Ok(None),
+    }
 }
 
 /// Whether `dir` holds the corpus that `options` ask for, with every byte as it was written.
@@ -156,7 +170,7 @@ fn is_whole(dir: &Path, manifest: &Manifest, options: &DemoOptions) -> Result<bo
     Ok(true)
 }
 
-/// Removes an older demo corpus: the files that its manifest names, and nothing else. A process that has mapped them keeps
+/// Removes an older demo corpus: the files that its manifest names, and nothing else. A process that has opened them keeps
 /// them.
 fn remove_demo(dir: &Path, manifest: &Manifest) -> Result<(), DataError> {
     if !manifest.options.contains_key(SEED) || !manifest.options.contains_key(GRAMMAR) {
@@ -196,31 +210,18 @@ fn refuse_other_files(dir: &Path) -> Result<(), DataError> {
     }
 }
 
-/// A name for this process alone, on the same file system as `dir`.
-fn beside(dir: &Path) -> PathBuf {
+/// Next to `dir`, which must be absent or empty before the rename.
+fn lock_path(dir: &Path) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(".lock");
     dir.with_file_name(name)
-}
-
-/// Gives the finished corpus its name. If another process was faster with the same corpus, that one is taken.
-fn publish(aside: &Path, dir: &Path, options: &DemoOptions, manifest: Manifest) -> Result<Manifest, DataError> {
-    let Err(error) = fs::rename(aside, dir) else {
-        return Ok(manifest);
-    };
-    match Manifest::read(dir)? {
-        Some(theirs) if is_whole(dir, &theirs, options)? => {
-            fs::remove_dir_all(aside).map_err(DataError::io("remove", aside))?;
-            Ok(theirs)
-        }
-        _ => Err(DataError::io("rename", aside)(error)),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Shard, TokenStream};
+    use crate::dataset::TokenStream;
+    use crate::shard::Shard;
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -271,8 +272,9 @@ mod tests {
         let grammar = StoryGrammar::built_in()?;
         for split in Split::ALL {
             let shard = Shard::open(dir.join(format!("demo_{split}_000000.bin")))?;
-            assert_eq!(shard.tokens()[0], END_OF_TEXT);
-            let stories: Vec<String> = shard.tokens()[1..]
+            let tokens = shard.tokens()?;
+            assert_eq!(tokens[0], END_OF_TEXT);
+            let stories: Vec<String> = tokens[1..]
                 .split(|&token| token == END_OF_TEXT)
                 .map(|story| Tokenizer::gpt2().decode(story))
                 .collect();
@@ -323,7 +325,7 @@ mod tests {
         assert_eq!(write(&dir, &SMALL)?, manifest);
         assert_eq!(modified(MANIFEST_FILE)?, before);
 
-        // A damaged shard is made anew.
+        // A damaged shard is made again.
         let whole = files(&dir)?;
         fs::write(dir.join("demo_val_000000.bin"), "damaged")?;
         assert_eq!(write(&dir, &SMALL)?, manifest);
@@ -338,7 +340,27 @@ mod tests {
         )?;
         assert!(larger.train.tokens >= 4000 && larger.val == manifest.val);
         assert_eq!(TokenStream::open(&dir, Split::Train)?.len(), larger.train.tokens);
-        // Nothing is left beside it.
+        // Nothing is left next to it.
+        assert_eq!(fs::read_dir(parent.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn several_at_once_make_one_corpus() -> Outcome {
+        let parent = tempfile::tempdir()?;
+        let dir = parent.path().join("demo");
+        // What a killed process left.
+        fs::create_dir(parent.path().join(".demo.partial"))?;
+        fs::write(parent.path().join(".demo.partial/demo_train_000000.bin.tmp"), "half")?;
+        let manifests: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| write(&dir, &SMALL))).collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().ok()?.ok())
+                .collect()
+        });
+        assert_eq!(manifests.len(), 3);
+        assert!(manifests.iter().all(|manifest| *manifest == manifests[0]));
         assert_eq!(fs::read_dir(parent.path())?.count(), 1);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! An input file as a sequence of pieces of text, whatever its format and compression.
+//! An input file as a sequence of segments, whatever its format and compression.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -6,22 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::read::MultiGzDecoder;
-
-use super::SplitDocuments;
+use super::gzip::GzipReader;
 use super::jsonl::JsonlSegments;
+use super::options::SplitDocuments;
 use super::parquet::ParquetSegments;
+use super::segment::Segment;
 use super::sources::{Compression, Format, Source};
 use super::text::TextSegments;
-use crate::DataError;
-
-/// A document, or a part of one that encodes to the same tokens alone as within the whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub text: String,
-    /// The segment begins a document; otherwise it continues the one before.
-    pub starts_document: bool,
-}
+use crate::error::DataError;
 
 /// The segments of one file, in order. They depend on the file's content alone, which is what lets a resumed run count
 /// its way back to where it was.
@@ -73,7 +65,7 @@ fn decompress(file: File, source: &Source, bytes_read: Arc<AtomicU64>) -> Result
     let file = Counted { file, bytes_read };
     Ok(match source.compression {
         Compression::None => Box::new(file),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file))),
+        Compression::Gzip => Box::new(GzipReader::new(BufReader::with_capacity(1 << 18, file))),
         Compression::Zstd => {
             let mut decoder = zstd::Decoder::new(file).map_err(DataError::io("decompress", &source.path))?;
             // Archives of text corpora are often packed with `--long=31`, more than is allowed unasked.
