@@ -13,6 +13,7 @@
 use crate::error::TrainError;
 use crate::optimizer::AdamW;
 use burn::tensor::backend::AutodiffBackend;
+use gpt2_data::DataIdentity;
 use gpt2_base::fs::{NewDirectory, remove_leftovers, sha256_file};
 use gpt2_model::{Gpt2, weights};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct RunState {
     pub seed: u64,
     /// Place of the next sequence in the order of the data.
     pub next_sequence: u64,
+    /// What the run was trained on; none in a run of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataIdentity>,
 }
 
 impl RunState {

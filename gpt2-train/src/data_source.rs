@@ -3,7 +3,7 @@
 use crate::error::TrainError;
 use crate::plan::DataSummary;
 use gpt2_data::demo::{self, DemoOptions};
-use gpt2_data::{Manifest, ShardWriter, SplitMix64, Split, TokenStream, VOCAB_SIZE};
+use gpt2_data::{DataIdentity, Manifest, ShardWriter, SplitMix64, Split, TokenStream, VOCAB_SIZE};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,6 +123,8 @@ impl Data {
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
     pub(crate) summary: DataSummary,
+    /// What the tokens are, wherever they lie.
+    pub(crate) identity: DataIdentity,
     pub(crate) training: Arc<TokenStream>,
     pub(crate) validation: Option<Arc<TokenStream>>,
 }
@@ -143,6 +145,7 @@ impl Streams {
         };
         Ok(Self {
             summary,
+            identity: DataIdentity::of(dir)?,
             training,
             validation,
         })

@@ -1,6 +1,7 @@
 //! Everything that can stop a run, from a misspelt key to a loss that is not a number.
 
-use gpt2_base::units::bytes;
+use gpt2_base::units::{bytes, grouped};
+use gpt2_data::DataIdentity;
 use gpt2_model::ModelError;
 use std::fmt;
 use std::io;
@@ -87,6 +88,20 @@ pub enum TrainError {
         path: PathBuf,
         /// One entry a key: saved value and wanted value.
         differences: Vec<String>,
+    },
+    /// The data is not what the run was trained on.
+    #[error(
+        "{path} is not the data of this run: expected {expected}, found {found}; set `data` to where the same tokens lie, or \
+         start a new run",
+        path = path.display(), expected = described(expected), found = described(found)
+    )]
+    DataChanged {
+        /// The directory.
+        path: PathBuf,
+        /// The data of the run.
+        expected: Box<DataIdentity>,
+        /// What is in the directory.
+        found: Box<DataIdentity>,
     },
     /// The model's configuration or a file of weights is wrong.
     #[error(transparent)]
@@ -234,6 +249,15 @@ pub enum TrainError {
         /// The largest batch that fits; none if even one sequence does not.
         largest_batch: Option<u64>,
     },
+}
+
+fn described(data: &DataIdentity) -> String {
+    format!(
+        "{} training and {} validation tokens (SHA-256 {}…)",
+        grouped(data.train_tokens),
+        grouped(data.val_tokens),
+        &data.sha256[..8.min(data.sha256.len())]
+    )
 }
 
 /// What was found not to be finite.

@@ -35,7 +35,7 @@ impl EvaluationSet {
     pub fn new(stream: Arc<TokenStream>, batch: usize, seq: usize, max_batches: usize) -> Result<Self, TrainError> {
         let batches: Vec<_> = ValidationWindows::new(stream)
             .batches(batch, seq, Some(max_batches))?
-            .collect();
+            .collect::<Result<_, _>>()?;
         let bytes_per_token = bytes_per_token(batches.iter().flat_map(|batch| &batch.targets));
         Ok(Self {
             batches,

@@ -142,6 +142,9 @@ impl Launch {
         let decided = Decided::new(&config, run, data)?;
         decided.plan.check_resume(&saved, &directory.plan())?;
         let (checkpoint, damaged) = Checkpoints::open(directory.checkpoints())?.newest()?;
+        if let Data::Open(streams) = &decided.data {
+            check_data(&checkpoint, streams)?;
+        }
         Ok(Self {
             decided,
             resume: Some((directory, checkpoint)),
@@ -186,7 +189,6 @@ impl Launch {
             Some((directory, checkpoint)) => (directory, Some(checkpoint)),
             None => (RunDir::create(&plan.run)?, None),
         };
-        directory.begin()?;
         let Surroundings {
             view,
             stop,
@@ -194,6 +196,10 @@ impl Launch {
             provenance,
         } = surroundings;
         let data = pool.install(|| data.into_streams(&directory.data(), plan.eval_every > 0))?;
+        if let Some(checkpoint) = &resume {
+            check_data(checkpoint, &data)?;
+        }
+        directory.begin()?;
         let summary = data.summary.clone();
         let peak_flops = chosen.peak_flops(plan.precision);
         let job = Session {
@@ -228,6 +234,18 @@ impl Launch {
             chosen,
             directory,
         })
+    }
+}
+
+/// Checks that a run goes on with the tokens that it was trained on.
+fn check_data(checkpoint: &Checkpoint, streams: &Streams) -> Result<(), TrainError> {
+    match &checkpoint.state.data {
+        Some(expected) if *expected != streams.identity => Err(TrainError::DataChanged {
+            path: streams.training.dir().to_owned(),
+            expected: Box::new(expected.clone()),
+            found: Box::new(streams.identity.clone()),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -294,7 +312,8 @@ impl TrainingJob for Session<'_> {
         let plan = self.plan;
         let optimizer = AdamW::new(plan.adamw());
         B::InnerBackend::set_persistent_allocation(&device, true);
-        let (model, state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;
+        let (model, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;
+        state.data = Some(self.data.identity);
         let loader = LoaderConfig {
             batch: plan.batch,
             seq: plan.seq,

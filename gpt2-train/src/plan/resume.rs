@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Keys that say how long, where and how often, but not what is computed. All others make the run what it is.
-const MAY_CHANGE: [&str; 19] = [
+const MAY_CHANGE: [&str; 20] = [
     "run",
+    // What the tokens are is held against the checkpoint; where they lie may change.
+    "data",
     "steps",
     // Resolved into `steps`.
     "epochs",

@@ -1,6 +1,7 @@
 //! The first promises of ARCHITECTURE.md, bit by bit: on a CPU, where they hold exactly.
 
 use crate::tiny::{Remains, Workshop, checkpoints, copy, newest_checkpoint, records, unwatched};
+use gpt2_data::DataError;
 use gpt2_train::checkpoint::{Checkpoint, Checkpoints};
 use gpt2_train::config::RunConfig;
 use gpt2_train::launch::Surroundings;
@@ -231,6 +232,41 @@ fn a_changed_bit_in_a_checkpoint_is_found() {
         fs::write(&path, &whole).unwrap();
     }
     assert_eq!(Checkpoint::open(&newest).unwrap().state.step, 6);
+}
+
+#[test]
+fn a_run_knows_its_data() {
+    let workshop = Workshop::new();
+    let until = |steps, data| RunConfig {
+        steps: Some(steps),
+        data: Some(data),
+        ..workshop.config("a")
+    };
+    workshop.train(&until(3, workshop.data())).unwrap();
+
+    // The same tokens at another place.
+    let moved = workshop.data().with_file_name("moved");
+    fs::rename(workshop.data(), &moved).unwrap();
+    workshop.resume(&until(4, moved.clone())).unwrap();
+    let error = workshop.resume(&until(5, workshop.data())).unwrap_err();
+    assert!(matches!(error, TrainError::Data(DataError::MissingDataDirectory { .. })), "{error}");
+
+    // Other tokens at the same place.
+    fs::remove_dir_all(&moved).unwrap();
+    workshop.write_data(2);
+    let error = workshop.resume(&until(6, workshop.data())).unwrap_err();
+    assert!(matches!(error, TrainError::DataChanged { .. }), "{error}");
+    assert_eq!(checkpoints(&workshop.run("a")), [3, 4]);
+
+    workshop.write_data(1);
+    workshop.resume(&until(6, workshop.data())).unwrap();
+    let whole = RunConfig {
+        run: Some(workshop.run("whole").root().to_owned()),
+        ..until(6, workshop.data())
+    };
+    workshop.train(&whole).unwrap();
+    let [a, whole] = ["a", "whole"].map(|name| Remains::of(&workshop.run(name)));
+    assert!(a.weights == whole.weights && a.moments == whole.moments);
 }
 
 #[test]
