@@ -165,7 +165,7 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
     let environment = Environment {
         data: summary.clone(),
         default_run: run.clone(),
-        auto_backend: chosen.backend.into(),
+        auto_backend: chosen.backend,
         cores,
         init_model: None,
     };

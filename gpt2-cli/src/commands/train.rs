@@ -170,7 +170,7 @@ impl Settings {
         let environment = Environment {
             data: data.clone(),
             default_run: self.run.clone(),
-            auto_backend: chosen.backend.into(),
+            auto_backend: chosen.backend,
             cores,
             init_model,
         };
