@@ -15,7 +15,7 @@ use cubecl::prelude::*;
 type Four = Vector<f32, Const<4>>;
 
 /// How many numbers that is.
-const FOUR: usize = 4;
+const FOUR: usize = crate::LANES;
 
 /// A tile, or the weights of one, in shared memory.
 type Shared = SharedMemory<Four>;
@@ -26,8 +26,8 @@ const MASKED: f32 = -1e30;
 /// Units down a cube.
 const DOWN: usize = 8;
 
-/// Channels of the widest head.
-const WIDEST: usize = 128;
+/// Channels of the widest head that is taken.
+pub const WIDEST_HEAD: usize = 128;
 
 /// How a cube shares out its tiles; known when a kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -580,8 +580,8 @@ pub struct Attended<R: CubeRuntime> {
 }
 
 /// Whether `width` channels in `n_head` heads are taken: heads of a multiple of 4 channels, up to 128.
-pub fn takes(width: usize, n_head: usize) -> bool {
-    n_head > 0 && width > 0 && width.is_multiple_of(FOUR * n_head) && width / n_head <= WIDEST
+fn takes(width: usize, n_head: usize) -> bool {
+    n_head > 0 && width > 0 && width.is_multiple_of(FOUR * n_head) && width / n_head <= WIDEST_HEAD
 }
 
 /// What the launches for a packed `qkv` have in common: batch, tokens, width and plan.

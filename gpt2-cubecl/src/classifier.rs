@@ -7,9 +7,6 @@ use burn::tensor::TensorMetadata;
 use burn_cubecl::CubeRuntime;
 use cubecl::prelude::*;
 
-/// Logits in memory at once: 64 MiB of `f32`, which also stays under the largest binding of every device.
-const CHUNK_LOGITS: usize = 1 << 24;
-
 /// The loss and its derivatives.
 #[derive(Debug)]
 pub struct Gradients<R: CubeRuntime> {
@@ -86,17 +83,26 @@ struct Chunks<'a, R: CubeRuntime> {
     wte: &'a Tensor<R>,
     targets: &'a Tensor<R>,
     vocab_size: usize,
+    /// In memory at once, at the most.
+    most_logits: usize,
     /// `[N]`.
     losses: Tensor<R>,
 }
 
 impl<'a, R: CubeRuntime> Chunks<'a, R> {
-    fn new(hidden: &'a Tensor<R>, wte: &'a Tensor<R>, targets: &'a Tensor<R>, vocab_size: usize) -> Self {
+    fn new(
+        hidden: &'a Tensor<R>,
+        wte: &'a Tensor<R>,
+        targets: &'a Tensor<R>,
+        vocab_size: usize,
+        most_logits: usize,
+    ) -> Self {
         Self {
             hidden,
             wte,
             targets,
             vocab_size,
+            most_logits,
             losses: empty(hidden, &[hidden.shape()[0]]),
         }
     }
@@ -104,7 +110,7 @@ impl<'a, R: CubeRuntime> Chunks<'a, R> {
     /// The first row of each chunk, and how many it has.
     fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<R> {
         let (rows, padded) = (self.hidden.shape()[0], self.wte.shape()[0]);
-        let most = (CHUNK_LOGITS / padded).max(1);
+        let most = (self.most_logits / padded).max(1);
         // Whole tiles of the products, where there is more than one.
         let most = if most > 128 { most / 128 * 128 } else { most };
         (0..rows)
@@ -143,8 +149,15 @@ impl<'a, R: CubeRuntime> Chunks<'a, R> {
 }
 
 /// Mean cross-entropy of `targets`, `[N]`, under `softmax(hidden · wteᵀ)` with `hidden` `[N, C]` and `wte` `[Vp, C]`: `[1]`.
-pub fn loss<R: CubeRuntime>(hidden: &Tensor<R>, wte: &Tensor<R>, targets: &Tensor<R>, vocab_size: usize) -> Tensor<R> {
-    let chunks = Chunks::new(hidden, wte, targets, vocab_size);
+/// At most `most_logits` logits are in memory at once, but at least a row of them.
+pub fn loss<R: CubeRuntime>(
+    hidden: &Tensor<R>,
+    wte: &Tensor<R>,
+    targets: &Tensor<R>,
+    vocab_size: usize,
+    most_logits: usize,
+) -> Tensor<R> {
+    let chunks = Chunks::new(hidden, wte, targets, vocab_size, most_logits);
     for (start, count) in chunks.chunks() {
         chunks.losses(start, count, false);
     }
@@ -157,8 +170,9 @@ pub fn gradients<R: CubeRuntime>(
     wte: &Tensor<R>,
     targets: &Tensor<R>,
     vocab_size: usize,
+    most_logits: usize,
 ) -> Gradients<R> {
-    let chunks = Chunks::new(hidden, wte, targets, vocab_size);
+    let chunks = Chunks::new(hidden, wte, targets, vocab_size, most_logits);
     let (by_hidden, by_wte) = (
         empty(hidden, hidden.shape().as_slice()),
         empty(wte, wte.shape().as_slice()),

@@ -19,3 +19,7 @@ mod reduce;
 pub mod scale;
 
 pub use launch::{Tensor, contiguous, owned};
+
+/// Elements that a unit reads at once: products take matrices whose sides, and attention heads whose channels, are a multiple
+/// of it.
+pub const LANES: usize = 4;

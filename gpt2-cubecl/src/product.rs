@@ -17,7 +17,7 @@ use cubecl::prelude::*;
 type Four = Vector<f32, Const<4>>;
 
 /// How many numbers that is.
-const FOUR: usize = 4;
+const FOUR: usize = crate::LANES;
 
 /// Units down a cube, and across.
 const SIDE: usize = 16;
@@ -30,11 +30,6 @@ const DEPTH: usize = 16;
 
 /// Fewer tiles than this leave a large device without work.
 const FEW: usize = 128;
-
-/// Whether the products take matrices of these widths.
-pub fn takes(widths: &[usize]) -> bool {
-    widths.iter().all(|width| width.is_multiple_of(FOUR))
-}
 
 /// How the operands of `x · y`, `[M, K]` and `[K, N]`, stand in memory, and the side of a tile; known when a kernel is
 /// compiled.

@@ -14,9 +14,6 @@ const SOURCES: Sources = Sources::new(&[
 
 const THREADS: usize = 512;
 
-/// Bytes of logits in memory at once: 4,096 rows of GPT-2's vocabulary in `bf16`.
-const CHUNK_BYTES: usize = 4096 * 50_304 * 2;
-
 /// The loss and its derivatives.
 #[derive(Debug, Clone)]
 pub struct Gradients {
@@ -29,8 +26,9 @@ pub struct Gradients {
 }
 
 /// Mean cross-entropy in nats, `[1]`: `hidden` is `[N, C]` and `wte` `[Vp, C]`, both in `bf16` or `f32`, `targets` `[N]` in `i32`.
-pub fn loss(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize) -> Tensor {
-    let classifier = Classifier::new(hidden, wte, targets, vocab_size);
+/// About `logits_bytes` of logits are in memory at once, at the most.
+pub fn loss(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize, logits_bytes: usize) -> Tensor {
+    let classifier = Classifier::new(hidden, wte, targets, vocab_size, logits_bytes);
     for chunk in classifier.chunks() {
         let logits = product::transposed(&chunk.hidden, wte);
         classifier.softmax(&chunk, &logits, true);
@@ -39,8 +37,8 @@ pub fn loss(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize) 
 }
 
 /// [`loss`] and its derivatives.
-pub fn gradients(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize) -> Gradients {
-    let classifier = Classifier::new(hidden, wte, targets, vocab_size);
+pub fn gradients(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize, logits_bytes: usize) -> Gradients {
+    let classifier = Classifier::new(hidden, wte, targets, vocab_size, logits_bytes);
     let by_hidden = empty(hidden, hidden.shape().as_slice(), hidden.dtype);
     let mut by_wte: Option<Tensor> = None;
     for chunk in classifier.chunks() {
@@ -63,6 +61,7 @@ struct Classifier<'a> {
     hidden: &'a Tensor,
     targets: &'a Tensor,
     vocab_size: usize,
+    logits_bytes: usize,
     padded: usize,
     /// Of each row, `[N]`.
     losses: Tensor,
@@ -76,13 +75,14 @@ struct Chunk {
 }
 
 impl<'a> Classifier<'a> {
-    fn new(hidden: &'a Tensor, wte: &'a Tensor, targets: &'a Tensor, vocab_size: usize) -> Self {
+    fn new(hidden: &'a Tensor, wte: &'a Tensor, targets: &'a Tensor, vocab_size: usize, logits_bytes: usize) -> Self {
         let rows = hidden.shape()[0];
         assert!(rows > 0, "a mean of nothing");
         Self {
             hidden,
             targets,
             vocab_size,
+            logits_bytes,
             padded: wte.shape()[0],
             losses: empty(hidden, &[rows], DType::F32),
             rows,
@@ -93,7 +93,7 @@ impl<'a> Classifier<'a> {
     fn chunks(&self) -> impl Iterator<Item = Chunk> {
         let bytes = self.rows * self.padded * self.hidden.dtype.size();
         // From 4,096 rows on at least two: half the memory, for one more pass over the embedding's derivative.
-        let chunks = bytes.div_ceil(CHUNK_BYTES).max((self.rows / 2048).clamp(1, 2));
+        let chunks = bytes.div_ceil(self.logits_bytes).max((self.rows / 2048).clamp(1, 2));
         let size = self.rows.div_ceil(chunks).next_multiple_of(128);
         (0..self.rows).step_by(size).map(move |start| {
             let len = size.min(self.rows - start);

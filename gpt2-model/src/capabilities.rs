@@ -1,6 +1,32 @@
 //! What each backend can do. Facts and arithmetic alone: no tensors, and always compiled.
+//!
+//! The plan of a run judges, predicts and describes from [`Capabilities`]; the operations decide between kernel and
+//! reference by the same functions.
 
+use crate::config::Gpt2Config;
+use crate::precision::Precision;
+use crate::recompute::Recompute;
 use std::fmt;
+
+/// Channels of the attention heads that the CUDA kernels take: every published GPT-2's.
+pub(crate) const CUDA_HEAD_SIZE: usize = 64;
+
+/// Channels of the widest attention head that the wgpu kernels take.
+pub(crate) const WGPU_WIDEST_HEAD: usize = 128;
+
+/// Elements that the wgpu kernels read at once.
+pub(crate) const WGPU_LANES: usize = 4;
+
+/// Bytes of logits that the CUDA classifier makes at once: 4,096 rows of GPT-2's vocabulary in `bf16`.
+pub(crate) const CUDA_LOGITS_BYTES: usize = 4096 * 50_304 * 2;
+
+/// Logits that the wgpu classifier and the reference make at once: 64 MiB of `f32`, which also stays under the largest
+/// binding of every wgpu device.
+pub(crate) const WGPU_LOGITS: usize = 1 << 24;
+
+/// Rows of logits that the CPU's classifier makes at once, in `f32`: enough that packing the embedding for the product costs
+/// little besides, and of GPT-2's vocabulary a buffer of 100 MiB.
+pub(crate) const CPU_LOGITS_ROWS: usize = 512;
 
 /// A backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +54,290 @@ impl BackendKind {
             Self::Flex => "flex",
         }
     }
+
+    /// Whether a kernel multiplies operands in `precision` where one of them is a matrix of parameters with these sides.
+    pub fn supports_matmul(self, precision: Precision, sides: &[usize]) -> bool {
+        match self {
+            Self::Cuda => sides.iter().all(|side| side.is_multiple_of(8)),
+            Self::Wgpu => precision == Precision::F32 && sides.iter().all(|side| side.is_multiple_of(WGPU_LANES)),
+            Self::Ndarray => precision == Precision::F32,
+            Self::Flex => precision != Precision::Tf32,
+        }
+    }
+
+    /// Whether a kernel normalises rows of `n_embd` channels, with a result in `precision`. On CUDA it looks up rows of as many.
+    pub fn supports_layer_norm(self, precision: Precision, n_embd: usize) -> bool {
+        match self {
+            Self::Cuda => n_embd.is_multiple_of(64),
+            Self::Wgpu | Self::Ndarray => precision == Precision::F32,
+            Self::Flex => precision != Precision::Tf32,
+        }
+    }
+
+    /// Whether a kernel computes attention of `n_head` heads on `n_embd` channels, with operands in `precision`.
+    pub fn supports_attention(self, precision: Precision, n_embd: usize, n_head: usize) -> bool {
+        match self {
+            Self::Cuda => n_embd == n_head * CUDA_HEAD_SIZE,
+            Self::Wgpu => {
+                precision == Precision::F32
+                    && n_embd.is_multiple_of(WGPU_LANES * n_head)
+                    && n_embd / n_head <= WGPU_WIDEST_HEAD
+            }
+            Self::Ndarray => precision == Precision::F32,
+            Self::Flex => precision != Precision::Tf32,
+        }
+    }
 }
 
 impl fmt::Display for BackendKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// How an operation of the training step is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Implementation {
+    /// By a kernel of our own.
+    Kernel,
+    /// In plain tensors, for this reason.
+    Reference(String),
+}
+
+impl Implementation {
+    /// Whether it is a kernel.
+    pub fn is_kernel(&self) -> bool {
+        *self == Self::Kernel
+    }
+
+    fn kernel_if(is_supported: bool, reason: impl FnOnce() -> String) -> Self {
+        if is_supported {
+            Self::Kernel
+        } else {
+            Self::Reference(reason())
+        }
+    }
+}
+
+/// Why a model cannot be trained in a precision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedPrecision {
+    /// What would be right.
+    pub expected: String,
+    /// What to do about it.
+    pub fix: &'static str,
+}
+
+/// What a backend does for the training step of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether the backend's training step has the precision. Whether a device computes in it is another question.
+    pub precision: Result<(), UnsupportedPrecision>,
+    /// Matrix products.
+    pub matmul: Implementation,
+    /// LayerNorm, and on CUDA the embedding.
+    pub layer_norm: Implementation,
+    /// Attention. In plain tensors its scores are materialised, `[B, H, T, T]`.
+    pub attention: Implementation,
+    /// Bytes of logits that are in memory at once, at the most.
+    pub logits_bytes: u64,
+    /// What is recomputed where nothing is chosen.
+    pub default_recompute: Recompute,
+    /// Whether plain tensors multiply in TF32 what should be `f32`, as Burn's do on CUDA.
+    reference_is_tf32: bool,
+}
+
+impl Capabilities {
+    /// Those of `backend` for a model of this shape and dropout.
+    ///
+    /// ```
+    /// use gpt2_model::capabilities::{BackendKind, Capabilities};
+    /// use gpt2_model::{Gpt2Config, Precision};
+    ///
+    /// let can = Capabilities::of(BackendKind::Cuda, &Gpt2Config::preset("gpt2")?, Precision::Bf16);
+    /// assert!(can.precision.is_ok() && can.attention.is_kernel());
+    /// # Ok::<(), gpt2_model::ModelError>(())
+    /// ```
+    pub fn of(backend: BackendKind, config: &Gpt2Config, precision: Precision) -> Self {
+        let (n_embd, n_head, head) = (config.n_embd, config.n_head, config.head_dim());
+        let has_dropout = config.dropout > 0.0;
+        let in_f32 = || format!("the kernels compute in f32, not in {precision}");
+        let is_wgpu_in_other = backend == BackendKind::Wgpu && precision != Precision::F32;
+        let sides = [n_embd, config.padded_vocab_size()];
+        let attention = if has_dropout {
+            Implementation::Reference("the kernels have no dropout".to_owned())
+        } else {
+            let is_supported = backend.supports_attention(precision, n_embd, n_head);
+            Implementation::kernel_if(is_supported, || match backend {
+                _ if is_wgpu_in_other => in_f32(),
+                BackendKind::Cuda => format!("the kernels take heads of {CUDA_HEAD_SIZE} channels, not of {head}"),
+                _ => format!(
+                    "the kernels take heads of a multiple of {WGPU_LANES} channels, up to {WGPU_WIDEST_HEAD}, not of {head}"
+                ),
+            })
+        };
+        let multiple = |of: usize| format!("the kernels take widths that are a multiple of {of}, not {n_embd}");
+        let mut capabilities = Self {
+            precision: Ok(()),
+            matmul: Implementation::kernel_if(backend.supports_matmul(precision, &sides), || {
+                if is_wgpu_in_other {
+                    in_f32()
+                } else {
+                    multiple(if backend == BackendKind::Cuda { 8 } else { WGPU_LANES })
+                }
+            }),
+            layer_norm: Implementation::kernel_if(backend.supports_layer_norm(precision, n_embd), || {
+                if is_wgpu_in_other { in_f32() } else { multiple(64) }
+            }),
+            attention,
+            logits_bytes: match backend {
+                BackendKind::Ndarray | BackendKind::Flex => CPU_LOGITS_ROWS * config.padded_vocab_size() * 4,
+                BackendKind::Wgpu => WGPU_LOGITS * 4,
+                BackendKind::Cuda => CUDA_LOGITS_BYTES,
+            } as u64,
+            // With dropout a block keeps all activations.
+            default_recompute: match backend {
+                BackendKind::Cuda if !has_dropout => Recompute::Gelu,
+                _ => Recompute::None,
+            },
+            reference_is_tf32: backend == BackendKind::Cuda && precision == Precision::F32,
+        };
+        capabilities.precision = capabilities.check_precision(backend, precision, config.dropout);
+        capabilities
+    }
+
+    fn check_precision(
+        &self,
+        backend: BackendKind,
+        precision: Precision,
+        dropout: f64,
+    ) -> Result<(), UnsupportedPrecision> {
+        let (expected, fix) = match (precision, backend) {
+            (Precision::Bf16, BackendKind::Ndarray) => (
+                "f32 on the ndarray backend, whose tensors have no bf16".to_owned(),
+                "choose `backend` flex, which takes bf16 on processors with AMX, or leave `precision` out",
+            ),
+            (Precision::Bf16, BackendKind::Flex) if dropout > 0.0 => (
+                format!("f32 on the flex backend with a dropout of {dropout}"),
+                "the CPU's bf16 kernels take no dropout; leave out one of the two",
+            ),
+            (Precision::Tf32, BackendKind::Cuda) if self.attention.is_kernel() => return Ok(()),
+            (Precision::Tf32, BackendKind::Cuda) => (
+                "f32 or bf16 for this shape".to_owned(),
+                "the TF32 kernels take heads of 64 channels and no dropout; choose `n-head` as `n-embd` / 64",
+            ),
+            (Precision::Tf32, _) => (
+                "f32 or bf16 on any backend but cuda".to_owned(),
+                "TF32 is an arithmetic of NVIDIA's GPUs; choose `backend` cuda or leave `precision` out",
+            ),
+            (Precision::F32 | Precision::Bf16, _) => return Ok(()),
+        };
+        Err(UnsupportedPrecision { expected, fix })
+    }
+
+    /// Which operations are computed in plain tensors and why, in words; none where kernels compute all of them.
+    pub fn describe_references(&self) -> Option<String> {
+        let tensors = if self.reference_is_tf32 {
+            "plain tensors, slower and in TF32"
+        } else {
+            "plain tensors, slower"
+        };
+        let mut sentences: Vec<(Vec<&str>, &str)> = Vec::new();
+        for (operation, implementation) in [
+            ("matrix products", &self.matmul),
+            ("LayerNorm", &self.layer_norm),
+            ("attention", &self.attention),
+        ] {
+            let Implementation::Reference(reason) = implementation else {
+                continue;
+            };
+            match sentences.last_mut() {
+                Some((operations, last)) if last == reason => operations.push(operation),
+                _ => sentences.push((vec![operation], reason)),
+            }
+        }
+        let sentences: Vec<String> = sentences
+            .into_iter()
+            .map(|(operations, reason)| format!("{} in {tensors}: {reason}", operations.join(", ")))
+            .collect();
+        (!sentences.is_empty()).then(|| sentences.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(n_embd: usize, n_head: usize, dropout: f64) -> Gpt2Config {
+        Gpt2Config {
+            n_embd,
+            n_head,
+            dropout,
+            ..Gpt2Config::preset("d4").unwrap()
+        }
+    }
+
+    #[test]
+    fn published_sizes_have_kernels_for_all_operations() {
+        for name in ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] {
+            let config = Gpt2Config::preset(name).unwrap();
+            for (backend, precision) in [
+                (BackendKind::Cuda, Precision::F32),
+                (BackendKind::Cuda, Precision::Tf32),
+                (BackendKind::Cuda, Precision::Bf16),
+                (BackendKind::Wgpu, Precision::F32),
+                (BackendKind::Ndarray, Precision::F32),
+                (BackendKind::Flex, Precision::F32),
+                (BackendKind::Flex, Precision::Bf16),
+            ] {
+                let can = Capabilities::of(backend, &config, precision);
+                assert_eq!((&can.precision, can.describe_references()), (&Ok(()), None), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_computed_in_plain_tensors_is_said_with_the_reason() {
+        let said = |backend, n_embd, n_head, dropout, precision| {
+            Capabilities::of(backend, &config(n_embd, n_head, dropout), precision).describe_references()
+        };
+        assert_eq!(
+            said(BackendKind::Cuda, 128, 4, 0.0, Precision::F32).unwrap(),
+            "attention in plain tensors, slower and in TF32: the kernels take heads of 64 channels, not of 32"
+        );
+        assert_eq!(
+            said(BackendKind::Cuda, 100, 4, 0.0, Precision::Bf16).unwrap(),
+            "matrix products in plain tensors, slower: the kernels take widths that are a multiple of 8, not 100; \
+             LayerNorm in plain tensors, slower: the kernels take widths that are a multiple of 64, not 100; \
+             attention in plain tensors, slower: the kernels take heads of 64 channels, not of 25"
+        );
+        assert_eq!(
+            said(BackendKind::Wgpu, 128, 4, 0.0, Precision::Bf16).unwrap(),
+            "matrix products, LayerNorm, attention in plain tensors, slower: the kernels compute in f32, not in bf16"
+        );
+        assert_eq!(
+            said(BackendKind::Wgpu, 128, 64, 0.0, Precision::F32).unwrap(),
+            "attention in plain tensors, slower: the kernels take heads of a multiple of 4 channels, up to 128, not of 2"
+        );
+        assert_eq!(
+            said(BackendKind::Ndarray, 128, 4, 0.1, Precision::F32).unwrap(),
+            "attention in plain tensors, slower: the kernels have no dropout"
+        );
+        assert_eq!(said(BackendKind::Ndarray, 100, 4, 0.0, Precision::F32), None);
+    }
+
+    #[test]
+    fn memory_of_logits_follows_the_vocabulary() {
+        let bytes = |backend, vocab_size| {
+            let config = Gpt2Config {
+                vocab_size,
+                ..config(128, 2, 0.0)
+            };
+            Capabilities::of(backend, &config, Precision::F32).logits_bytes
+        };
+        assert_eq!(bytes(BackendKind::Ndarray, 50_257), 512 * 50_304 * 4);
+        assert_eq!(bytes(BackendKind::Flex, 1_000), 512 * 1_024 * 4);
+        assert_eq!(bytes(BackendKind::Wgpu, 1_000), 64 << 20);
+        assert_eq!(bytes(BackendKind::Cuda, 1_000), bytes(BackendKind::Cuda, 50_257));
     }
 }

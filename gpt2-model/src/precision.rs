@@ -1,6 +1,6 @@
 //! The arithmetic of a forward and backward pass.
 
-use burn::tensor::FloatDType;
+use burn::tensor::{DType, FloatDType};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -41,6 +41,16 @@ impl Precision {
             Self::F32 => FloatDType::F32,
             Self::Tf32 => FloatDType::Flex32,
             Self::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// The precision whose [operands](Self::operands) have this type, if there is one.
+    pub const fn of_operands(dtype: DType) -> Option<Self> {
+        match dtype {
+            DType::F32 => Some(Self::F32),
+            DType::Flex32 => Some(Self::Tf32),
+            DType::BF16 => Some(Self::Bf16),
+            _ => None,
         }
     }
 }

@@ -269,7 +269,7 @@ impl Decided {
         let environment = Environment {
             data: data.summary().clone(),
             default_run: run,
-            auto_backend: chosen.backend.into(),
+            auto_backend: chosen.backend,
             cores,
             init_model: config.init.as_deref().map(weights::load_config).transpose()?,
         };

@@ -128,3 +128,67 @@ impl BackendVisitor for StoresBf16 {
         B::supports_dtype(&device, DType::BF16)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(backend: BackendKind, name: &str) -> Chosen {
+        Chosen {
+            backend,
+            device: DeviceInfo {
+                index: 0,
+                name: name.to_owned(),
+                memory_bytes: None,
+                kind: DeviceKind::Gpu,
+            },
+            reason: "asked for".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_precision_that_the_device_does_not_compute_in() {
+        for backend in [BackendKind::Wgpu, BackendKind::Ndarray, BackendKind::Flex] {
+            let chosen = chosen(backend, "a device");
+            chosen.check_precision(Precision::F32).unwrap();
+            assert_eq!(
+                chosen.check_precision(Precision::Tf32).unwrap_err().to_string(),
+                format!(
+                    "`precision` is tf32, expected f32 on {backend} (a device); this device does not compute in tf32: \
+                     leave it out or choose another `backend`"
+                )
+            );
+        }
+        let ndarray = chosen(BackendKind::Ndarray, "a device");
+        assert!(matches!(
+            ndarray.check_precision(Precision::Bf16),
+            Err(BackendError::UnsupportedPrecision { .. })
+        ));
+    }
+
+    #[test]
+    fn f32_on_cuda_peaks_at_three_products_in_tf32() {
+        let peak = |backend| chosen(backend, "NVIDIA H100 80GB HBM3").peak_flops(Precision::F32);
+        assert_eq!(peak(BackendKind::Cuda), Some(494.7e12 / 3.0));
+        assert_eq!(peak(BackendKind::Wgpu), Some(66.9e12));
+    }
+
+    #[test]
+    fn a_backend_that_is_not_there_says_why() {
+        for backend in BackendKind::ALL {
+            match (devices(backend), Chosen::decide(backend.into(), 99)) {
+                (Ok(devices), decided) => assert_eq!(
+                    decided.unwrap_err().to_string(),
+                    format!(
+                        "backend {backend} has no device 99: it has {}, counted from 0",
+                        devices.len()
+                    )
+                ),
+                (Err(reason), decided) => assert_eq!(
+                    decided.unwrap_err().to_string(),
+                    format!("backend {backend} is not available: {reason}")
+                ),
+            }
+        }
+    }
+}

@@ -176,6 +176,23 @@ fn a_precision_that_the_backend_has_not() {
 }
 
 #[test]
+fn a_dry_run_refuses_what_the_run_would_refuse() {
+    let dir = with_data();
+    // 1.8 TB of weights, gradients and moments.
+    for flags in ["--n-layer 1000000 --run run", "--n-layer 1000000 --run run --dry-run"] {
+        train_with(dir.path(), flags).refused("does not fit into memory (");
+        assert!(!dir.path().join("run").exists(), "{flags}");
+    }
+    // On a processor without a unit for bf16, which is what the device says in both cases.
+    let outcome = train_with(dir.path(), "--precision bf16 --run run --dry-run");
+    if outcome.code != Some(0) {
+        outcome.refused("`precision` is bf16, expected f32 on flex (");
+        train_with(dir.path(), "--precision bf16 --run run").refused("`precision` is bf16, expected f32 on flex (");
+        assert!(!dir.path().join("run").exists());
+    }
+}
+
+#[test]
 fn a_run_directory_that_cannot_be_made() {
     let dir = with_data();
     // Below a file, which stops root too.

@@ -196,6 +196,18 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         B::plain_precision(precision)
     }
 
+    fn supports_matmul(x: &FloatTensor<Self>, w: &FloatTensor<Self>) -> bool {
+        B::supports_matmul(&x.primitive, &w.primitive)
+    }
+
+    fn supports_layer_norm(x: &FloatTensor<Self>, precision: Precision) -> bool {
+        B::supports_layer_norm(&x.primitive, precision)
+    }
+
+    fn supports_attention(qkv: &FloatTensor<Self>, n_head: usize) -> bool {
+        B::supports_attention(&qkv.primitive, n_head)
+    }
+
     fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
         let mut rounded = Self::float_cast(w, dtype);
         if dtype == FloatDType::Flex32 {

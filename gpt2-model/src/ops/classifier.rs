@@ -1,13 +1,11 @@
 //! The reference classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
 
 use super::{ClassifierGradients, ClassifierShape, primitive};
+use crate::capabilities::WGPU_LOGITS;
 use crate::layers::{round, widen};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, TensorPrimitive};
-
-/// Logits in memory at once: 64 MiB of `f32`, which also stays under the largest binding of every WGPU device.
-const CHUNK_LOGITS: usize = 1 << 24;
 
 pub(super) fn logits<B: Backend>(hidden: FloatTensor<B>, wte: FloatTensor<B>) -> FloatTensor<B> {
     // The small operand is the one that is transposed: some backends copy what is.
@@ -110,7 +108,7 @@ impl<B: Backend> Inputs<B> {
             targets: Tensor::from_primitive(targets),
             padding,
             rows,
-            chunk_rows: (CHUNK_LOGITS / padded).clamp(1, rows),
+            chunk_rows: (WGPU_LOGITS / padded).clamp(1, rows),
             device,
         }
     }

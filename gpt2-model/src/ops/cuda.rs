@@ -1,12 +1,12 @@
 //! The operations on a CUDA device, by the kernels of `gpt2-kernels`.
 //!
-//! The kernels take widths that are multiples of 8 (rows that are normalised or looked up: of 64) and heads of 64 channels,
-//! as every published GPT-2 has. Other shapes take the reference.
+//! Which shapes they take is in [`capabilities`](crate::capabilities). Other shapes take the reference.
 
 use super::{
     AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, Gpt2Backend,
     LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
 };
+use crate::capabilities::{BackendKind, CUDA_HEAD_SIZE, CUDA_LOGITS_BYTES};
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
@@ -18,18 +18,40 @@ use gpt2_kernels::{Tensor, contiguous, owned};
 /// Burn's CUDA backend without its kernel fusion.
 pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
 
+const _: () = assert!(kernels::HEAD_SIZE == CUDA_HEAD_SIZE);
+
 impl Gpt2Backend for Cuda {
+    fn supports_matmul(x: &Tensor, w: &Tensor) -> bool {
+        Precision::of_operands(x.dtype)
+            .is_some_and(|precision| BackendKind::Cuda.supports_matmul(precision, w.shape().as_slice()))
+    }
+
+    fn supports_layer_norm(x: &Tensor, precision: Precision) -> bool {
+        BackendKind::Cuda.supports_layer_norm(precision, channels(x))
+    }
+
+    fn supports_attention(qkv: &Tensor, n_head: usize) -> bool {
+        Precision::of_operands(qkv.dtype)
+            .is_some_and(|precision| BackendKind::Cuda.supports_attention(precision, channels(qkv) / 3, n_head))
+    }
+
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
-        if !multiplies(&wte) {
+        if !Self::supports_matmul(&hidden, &wte) {
             return classifier::loss::<Self>(hidden, wte, targets, shape);
         }
         let wte = operand(wte, &hidden);
-        kernels::classifier::loss(&contiguous(hidden), &wte, &contiguous(targets), shape.vocab_size)
+        kernels::classifier::loss(
+            &contiguous(hidden),
+            &wte,
+            &contiguous(targets),
+            shape.vocab_size,
+            CUDA_LOGITS_BYTES,
+        )
     }
 
     fn classifier_gradients(
@@ -38,11 +60,17 @@ impl Gpt2Backend for Cuda {
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> ClassifierGradients<Self> {
-        if !multiplies(&wte) {
+        if !Self::supports_matmul(&hidden, &wte) {
             return classifier::gradients::<Self>(hidden, wte, targets, shape);
         }
         let wte = operand(wte, &hidden);
-        let found = kernels::classifier::gradients(&contiguous(hidden), &wte, &contiguous(targets), shape.vocab_size);
+        let found = kernels::classifier::gradients(
+            &contiguous(hidden),
+            &wte,
+            &contiguous(targets),
+            shape.vocab_size,
+            CUDA_LOGITS_BYTES,
+        );
         ClassifierGradients {
             loss: found.loss,
             hidden: found.hidden,
@@ -104,7 +132,7 @@ impl Gpt2Backend for Cuda {
     }
 
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        if !multiplies(&w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::value::<Self>(x, w, bias);
         }
         let w = operand(w, &x);
@@ -117,7 +145,7 @@ impl Gpt2Backend for Cuda {
         w: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        if !multiplies(&w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::onto::<Self>(residual, x, w, bias);
         }
         let w = operand(w, &x);
@@ -129,7 +157,7 @@ impl Gpt2Backend for Cuda {
         w: FloatTensor<Self>,
         upstream: FloatTensor<Self>,
     ) -> AffineGradients<FloatTensor<Self>> {
-        if !multiplies(&w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::derivatives::<Self>(x, w, upstream);
         }
         let w = operand(w, &x);
@@ -143,7 +171,7 @@ impl Gpt2Backend for Cuda {
     }
 
     fn affine_gelu(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
-        if !multiplies(&w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::with_gelu::<Self>(x, w, bias);
         }
         let w = operand(w, &x);
@@ -157,7 +185,7 @@ impl Gpt2Backend for Cuda {
         activated: Option<FloatTensor<Self>>,
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
-        if !multiplies(&weights[0]) {
+        if !Self::supports_matmul(&x, &weights[0]) {
             return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
         }
         let activated = activated.unwrap_or_else(|| kernels::gelu::forward(&inner));
@@ -183,7 +211,7 @@ impl Gpt2Backend for Cuda {
         bias: FloatTensor<Self>,
         precision: Precision,
     ) -> Normalised<FloatTensor<Self>> {
-        if !has_wide_rows(&x) {
+        if !Self::supports_layer_norm(&x, precision) {
             return layer_norm::value::<Self>(x, weight, bias, precision);
         }
         let dtype = precision.operands().into();
@@ -219,7 +247,7 @@ impl Gpt2Backend for Cuda {
     }
 
     fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
-        if !attends(&qkv, n_head) {
+        if !Self::supports_attention(&qkv, n_head) {
             return attention::value::<Self>(qkv, n_head);
         }
         let attended = kernels::attention::forward(&contiguous(qkv), n_head);
@@ -235,7 +263,7 @@ impl Gpt2Backend for Cuda {
         upstream: FloatTensor<Self>,
         n_head: usize,
     ) -> FloatTensor<Self> {
-        if !attends(&qkv, n_head) {
+        if !Self::supports_attention(&qkv, n_head) {
             return attention::derivative::<Self>(qkv, upstream, n_head);
         }
         let attended = kernels::attention::Attended {
@@ -269,22 +297,18 @@ fn operand(w: Tensor, x: &Tensor) -> Tensor {
     }
 }
 
-/// Whether the products take weights, `[in, out]`, of this shape.
-fn multiplies(w: &Tensor) -> bool {
-    w.shape().iter().all(|side| side % 8 == 0)
-}
-
 /// Whether the kernels that read four elements at once take a tensor of this size.
 fn in_fours(x: &Tensor) -> bool {
     x.shape().num_elements().is_multiple_of(4)
 }
 
-/// Whether the kernels that take whole rows take these.
+/// Whether the embedding's kernels take these rows, as LayerNorm's do.
 fn has_wide_rows(x: &Tensor) -> bool {
-    let shape = x.shape();
-    shape[shape.num_dims() - 1].is_multiple_of(64)
+    BackendKind::Cuda.supports_layer_norm(Precision::F32, channels(x))
 }
 
-fn attends(qkv: &Tensor, n_head: usize) -> bool {
-    qkv.shape()[2] == 3 * n_head * kernels::HEAD_SIZE
+/// The last dimension.
+fn channels(x: &Tensor) -> usize {
+    let shape = x.shape();
+    shape[shape.num_dims() - 1]
 }

@@ -184,6 +184,21 @@ pub trait Gpt2Backend: Backend {
         }
     }
 
+    /// Whether [`affine`](Self::affine) and its relatives multiply `x` by `w` with a kernel; else the reference does.
+    fn supports_matmul(_x: &FloatTensor<Self>, _w: &FloatTensor<Self>) -> bool {
+        false
+    }
+
+    /// Whether [`normalise_rows`](Self::normalise_rows) takes `x` with a kernel; else the reference does.
+    fn supports_layer_norm(_x: &FloatTensor<Self>, _precision: Precision) -> bool {
+        false
+    }
+
+    /// Whether [`causal_attention`](Self::causal_attention) takes `qkv` with a kernel; else the reference does.
+    fn supports_attention(_qkv: &FloatTensor<Self>, _n_head: usize) -> bool {
+        false
+    }
+
     /// `hidden · wteᵀ`, where the logits themselves are asked for.
     ///
     /// # Shapes

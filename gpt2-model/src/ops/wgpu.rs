@@ -6,6 +6,7 @@ use super::{
     AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, Gpt2Backend,
     LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
 };
+use crate::capabilities::{BackendKind, WGPU_LANES, WGPU_LOGITS, WGPU_WIDEST_HEAD};
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
@@ -18,14 +19,30 @@ pub type Wgpu = CubeBackend<WgpuRuntime, f32, i32, u32>;
 
 type Tensor = gpt2_cubecl::Tensor<WgpuRuntime>;
 
+const _: () = assert!(kernels::LANES == WGPU_LANES && kernels::attention::WIDEST_HEAD == WGPU_WIDEST_HEAD);
+
 impl Gpt2Backend for Wgpu {
+    fn supports_matmul(x: &Tensor, w: &Tensor) -> bool {
+        Precision::of_operands(x.dtype)
+            .is_some_and(|precision| BackendKind::Wgpu.supports_matmul(precision, w.shape().as_slice()))
+    }
+
+    fn supports_layer_norm(x: &Tensor, precision: Precision) -> bool {
+        BackendKind::Wgpu.supports_layer_norm(precision, channels(x))
+    }
+
+    fn supports_attention(qkv: &Tensor, n_head: usize) -> bool {
+        Precision::of_operands(qkv.dtype)
+            .is_some_and(|precision| BackendKind::Wgpu.supports_attention(precision, channels(qkv) / 3, n_head))
+    }
+
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
-        if shape.precision != Precision::F32 || !multiplies(&hidden, &wte) {
+        if shape.precision != Precision::F32 || !Self::supports_matmul(&hidden, &wte) {
             return classifier::loss::<Self>(hidden, wte, targets, shape);
         }
         kernels::classifier::loss(
@@ -33,6 +50,7 @@ impl Gpt2Backend for Wgpu {
             &contiguous(wte),
             &contiguous(targets),
             shape.vocab_size,
+            WGPU_LOGITS,
         )
     }
 
@@ -42,7 +60,7 @@ impl Gpt2Backend for Wgpu {
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> ClassifierGradients<Self> {
-        if shape.precision != Precision::F32 || !multiplies(&hidden, &wte) {
+        if shape.precision != Precision::F32 || !Self::supports_matmul(&hidden, &wte) {
             return classifier::gradients::<Self>(hidden, wte, targets, shape);
         }
         let found = kernels::classifier::gradients(
@@ -50,6 +68,7 @@ impl Gpt2Backend for Wgpu {
             &contiguous(wte),
             &contiguous(targets),
             shape.vocab_size,
+            WGPU_LOGITS,
         );
         ClassifierGradients {
             loss: found.loss,
@@ -96,7 +115,7 @@ impl Gpt2Backend for Wgpu {
     }
 
     fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        if !multiplies(&x, &w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::value::<Self>(x, w, bias);
         }
         kernels::product::affine(&contiguous(x), &contiguous(w), &contiguous(bias))
@@ -108,7 +127,7 @@ impl Gpt2Backend for Wgpu {
         w: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        if !multiplies(&x, &w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::onto::<Self>(residual, x, w, bias);
         }
         let (x, w) = (contiguous(x), contiguous(w));
@@ -120,7 +139,7 @@ impl Gpt2Backend for Wgpu {
         w: FloatTensor<Self>,
         upstream: FloatTensor<Self>,
     ) -> AffineGradients<FloatTensor<Self>> {
-        if !multiplies(&x, &w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::derivatives::<Self>(x, w, upstream);
         }
         let (x, w, upstream) = (contiguous(x), contiguous(w), contiguous(upstream));
@@ -132,7 +151,7 @@ impl Gpt2Backend for Wgpu {
     }
 
     fn affine_gelu(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> [FloatTensor<Self>; 2] {
-        if !multiplies(&x, &w) {
+        if !Self::supports_matmul(&x, &w) {
             return affine::with_gelu::<Self>(x, w, bias);
         }
         kernels::product::affine_gelu(&contiguous(x), &contiguous(w), &contiguous(bias))
@@ -145,7 +164,7 @@ impl Gpt2Backend for Wgpu {
         activated: Option<FloatTensor<Self>>,
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
-        if !multiplies(&x, &weights[0]) {
+        if !Self::supports_matmul(&x, &weights[0]) {
             return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
         }
         let [w_in, w_out] = weights.map(contiguous);
@@ -170,7 +189,7 @@ impl Gpt2Backend for Wgpu {
         bias: FloatTensor<Self>,
         precision: Precision,
     ) -> Normalised<FloatTensor<Self>> {
-        if precision != Precision::F32 {
+        if !Self::supports_layer_norm(&x, precision) {
             return layer_norm::value::<Self>(x, weight, bias, precision);
         }
         let normal = kernels::layer_norm::forward(&contiguous(x), &contiguous(weight), &contiguous(bias));
@@ -205,7 +224,7 @@ impl Gpt2Backend for Wgpu {
     }
 
     fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
-        if !attends(&qkv, n_head) {
+        if !Self::supports_attention(&qkv, n_head) {
             return attention::value::<Self>(qkv, n_head);
         }
         let attended = kernels::attention::forward(&contiguous(qkv), n_head);
@@ -221,7 +240,7 @@ impl Gpt2Backend for Wgpu {
         upstream: FloatTensor<Self>,
         n_head: usize,
     ) -> FloatTensor<Self> {
-        if !attends(&qkv, n_head) {
+        if !Self::supports_attention(&qkv, n_head) {
             return attention::derivative::<Self>(qkv, upstream, n_head);
         }
         let attended = kernels::attention::Attended {
@@ -250,11 +269,8 @@ fn is_f32(x: &Tensor) -> bool {
     x.dtype == DType::F32
 }
 
-/// Whether the products take `x` with weights, or an embedding, of this shape.
-fn multiplies(x: &Tensor, w: &Tensor) -> bool {
-    is_f32(x) && kernels::product::takes(w.shape().as_slice())
-}
-
-fn attends(qkv: &Tensor, n_head: usize) -> bool {
-    is_f32(qkv) && kernels::attention::takes(qkv.shape()[2] / 3, n_head)
+/// The last dimension.
+fn channels(x: &Tensor) -> usize {
+    let shape = x.shape();
+    shape[shape.num_dims() - 1]
 }

@@ -1,9 +1,9 @@
 //! A plan in words and figures, for `--dry-run` and the head of `plan.toml`.
 
 use super::{DataSummary, RunPlan};
-use crate::config::{BackendChoice, ScheduleKind};
+use crate::config::ScheduleKind;
 use gpt2_base::units::{bytes, flops, grouped};
-use gpt2_model::{Precision, cost};
+use gpt2_model::cost;
 use std::fmt::Write;
 
 impl RunPlan {
@@ -42,29 +42,7 @@ impl RunPlan {
 
     /// How the step is computed where our own kernels do not take it: none of them steps aside in silence.
     pub fn without_kernels(&self) -> Option<String> {
-        let head = self.model.head_dim();
-        match self.backend {
-            BackendChoice::Wgpu if self.precision != Precision::F32 => Some(format!(
-                "in plain tensors, slower: the kernels compute in f32, not in {}",
-                self.precision
-            )),
-            BackendChoice::Wgpu if !self.has_kernels() => Some(format!(
-                "attention in plain tensors, slower: the kernels take heads of up to 128 channels in fours, not of {head}"
-            )),
-            BackendChoice::Cuda if !self.has_kernels() => {
-                let attention = match self.precision {
-                    Precision::F32 => " and with attention in TF32",
-                    Precision::Tf32 | Precision::Bf16 => "",
-                };
-                Some(format!(
-                    "partly in plain tensors, slower{attention}: the kernels take heads of 64 channels, not of {head}"
-                ))
-            }
-            _ if self.model.dropout > 0.0 => {
-                Some("attention in plain tensors, slower: the fused one has no dropout".to_owned())
-            }
-            _ => None,
-        }
+        self.capabilities().describe_references()
     }
 
     fn model_line(&self) -> String {
@@ -212,7 +190,7 @@ fn rate(rate: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RunConfig;
+    use crate::config::{BackendChoice, RunConfig};
     use crate::plan::Environment;
 
     #[test]
@@ -248,12 +226,10 @@ mod tests {
                 .unwrap()
                 .machine_line()
         };
-        assert!(line(BackendChoice::Cuda, 4, 0.0).contains("not of 32"));
+        assert!(line(BackendChoice::Cuda, 4, 0.0).contains("; attention in plain tensors, slower and in TF32: "));
         assert!(!line(BackendChoice::Cuda, 2, 0.0).contains("plain"));
         assert!(!line(BackendChoice::Ndarray, 4, 0.0).contains("plain"));
         assert!(line(BackendChoice::Ndarray, 4, 0.1).contains("no dropout"));
-        assert!(!line(BackendChoice::Wgpu, 4, 0.0).contains("plain"));
-        assert!(line(BackendChoice::Wgpu, 64, 0.0).contains("not of 2"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the caller found out before a plan can be made: about the data, the machine and the weights to start from.
 
-use crate::config::BackendChoice;
 use gpt2_model::Gpt2Config;
+use gpt2_model::capabilities::BackendKind;
 use std::path::PathBuf;
 
 /// What there is to train on, as the data's manifest says.
@@ -24,8 +24,8 @@ pub struct Environment {
     pub data: DataSummary,
     /// The run directory if none is set.
     pub default_run: PathBuf,
-    /// What the backend `auto` is here. `auto` itself leaves it open, as for a dry run without a look at devices.
-    pub auto_backend: BackendChoice,
+    /// What the backend `auto` is here.
+    pub auto_backend: BackendKind,
     /// Processors that this process may use.
     pub cores: usize,
     /// The shape of the weights at `init`, if that is set and there.
@@ -44,7 +44,7 @@ impl Environment {
                 floor: Some(1.25),
             },
             default_run: "runs/demo".into(),
-            auto_backend: BackendChoice::Ndarray,
+            auto_backend: BackendKind::Ndarray,
             cores: 2,
             init_model: None,
         }

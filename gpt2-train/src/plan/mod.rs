@@ -12,23 +12,25 @@ mod validate;
 
 pub use environment::{DataSummary, Environment};
 
-use crate::config::{BackendChoice, RunConfig, ScheduleKind};
+use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
+use gpt2_model::capabilities::{BackendKind, Capabilities};
 use gpt2_model::{Gpt2Config, Precision, Recompute, cost};
 use std::path::{Path, PathBuf};
 
 /// What a run does.
 ///
 /// ```
-/// use gpt2_train::config::{BackendChoice, RunConfig};
+/// use gpt2_model::capabilities::BackendKind;
+/// use gpt2_train::config::RunConfig;
 /// use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 ///
 /// let environment = Environment {
 ///     data: DataSummary { name: "stories".into(), train_tokens: 1_000_000, val_tokens: 50_000, floor: None },
 ///     default_run: "runs/demo".into(),
-///     auto_backend: BackendChoice::Ndarray,
+///     auto_backend: BackendKind::Ndarray,
 ///     cores: 2,
 ///     init_model: None,
 /// };
@@ -54,7 +56,7 @@ pub struct RunPlan {
     /// Weights to start from.
     pub init: Option<PathBuf>,
     /// Where to compute.
-    pub backend: BackendChoice,
+    pub backend: BackendKind,
     /// Number of the device.
     pub device: usize,
     /// Operands of matrix products.
@@ -156,14 +158,9 @@ impl RunPlan {
         of_tokens.map_or(self.steps, |limit| limit.min(self.steps))
     }
 
-    /// Whether the backend's own kernels take a model of this shape in all of its operations.
-    fn has_kernels(&self) -> bool {
-        let head = self.model.head_dim();
-        match self.backend {
-            BackendChoice::Cuda => head == 64,
-            BackendChoice::Wgpu => self.precision == Precision::F32 && head.is_multiple_of(4) && head <= 128,
-            BackendChoice::Ndarray | BackendChoice::Flex | BackendChoice::Auto => true,
-        }
+    /// What the backend does for this model.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::of(self.backend, &self.model, self.precision)
     }
 
     /// The device memory that a step needs, as predicted.
@@ -173,18 +170,12 @@ impl RunPlan {
 
     /// How the forward pass is kept for the backward pass.
     fn kept(&self) -> cost::Kept {
+        let capabilities = self.capabilities();
         cost::Kept {
             precision: self.precision,
             recompute: self.recompute,
-            scores: !self.has_kernels(),
-            logits_bytes: match self.backend {
-                // 512 rows in f32, in place.
-                BackendChoice::Ndarray | BackendChoice::Flex => 512 * 50_304 * 4,
-                // 64 MiB, in place.
-                BackendChoice::Wgpu => 1 << 26,
-                // 4,096 rows in bf16, in place.
-                BackendChoice::Cuda | BackendChoice::Auto => 4096 * 50_304 * 2,
-            },
+            scores: !capabilities.attention.is_kernel(),
+            logits_bytes: capabilities.logits_bytes,
         }
     }
 
@@ -220,7 +211,7 @@ impl RunPlan {
             block_size: Some(self.model.block_size),
             dropout: Some(self.model.dropout),
             init: self.init.clone(),
-            backend: Some(self.backend),
+            backend: Some(self.backend.into()),
             device: Some(self.device),
             precision: Some(self.precision),
             recompute: Some(self.recompute),

@@ -3,7 +3,7 @@
 use super::{Environment, RunPlan, defaults, validate};
 use crate::config::{BackendChoice, RunConfig};
 use crate::error::TrainError;
-use gpt2_model::{Gpt2Config, Recompute};
+use gpt2_model::Gpt2Config;
 
 impl RunPlan {
     /// Fills in every setting and judges the result.
@@ -32,11 +32,12 @@ impl RunPlan {
             ""
         };
 
-        let backend = match config.backend.unwrap_or_default() {
-            BackendChoice::Auto => environment.auto_backend,
-            chosen => chosen,
-        };
-        let dropout = model.dropout;
+        let backend = config
+            .backend
+            .and_then(BackendChoice::kind)
+            .unwrap_or(environment.auto_backend);
+        let precision = config.precision.unwrap_or_default();
+        let recompute = config.recompute;
         let mut plan = Self {
             run: config.run.unwrap_or_else(|| environment.default_run.clone()),
             seed: config.seed.unwrap_or(defaults::SEED),
@@ -45,13 +46,8 @@ impl RunPlan {
             init: config.init,
             backend,
             device: config.device.unwrap_or(0),
-            precision: config.precision.unwrap_or_default(),
-            // With dropout a block keeps everything.
-            recompute: match (config.recompute, backend) {
-                (Some(chosen), _) => chosen,
-                (None, BackendChoice::Cuda) if dropout == 0.0 => Recompute::Gelu,
-                (None, _) => Recompute::None,
-            },
+            precision,
+            recompute: recompute.unwrap_or_default(),
             threads: config.threads.unwrap_or(environment.cores),
             steps,
             max_tokens: config.max_tokens,
@@ -82,6 +78,9 @@ impl RunPlan {
             data: config.data,
         };
         validate::sizes(&plan)?;
+        if recompute.is_none() {
+            plan.recompute = plan.capabilities().default_recompute;
+        }
         if config.decay_steps.is_none() {
             plan.decay_steps = plan.last_step();
         }
@@ -211,6 +210,7 @@ fn batch_shape(config: &RunConfig, default_batch: usize) -> Result<(usize, usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gpt2_model::capabilities::BackendKind;
 
     fn resolve(config: &RunConfig) -> Result<RunPlan, TrainError> {
         RunPlan::resolve(config, &Environment::sample())
@@ -229,7 +229,7 @@ mod tests {
             (plan.eval_every, plan.sample_every, plan.checkpoint_every),
             (96, 96, 240)
         );
-        assert_eq!((plan.backend, plan.threads), (BackendChoice::Ndarray, 2));
+        assert_eq!((plan.backend, plan.threads), (BackendKind::Ndarray, 2));
         assert_eq!(
             (plan.weight_decay, plan.beta1, plan.beta2, plan.eps, plan.grad_clip),
             (0.1, 0.9, 0.95, 1e-8, 1.0)

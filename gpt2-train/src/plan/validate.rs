@@ -1,10 +1,10 @@
 //! The judgement on a plan: one line a mistake, with the key, its value, what was expected and what mends it.
 
 use super::{Environment, RunPlan};
-use crate::config::BackendChoice;
 use crate::error::TrainError;
 use gpt2_data::VOCAB_SIZE;
-use gpt2_model::{Precision, Recompute};
+use gpt2_model::Recompute;
+use gpt2_model::capabilities::UnsupportedPrecision;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -194,34 +194,9 @@ pub(crate) fn rates(plan: &RunPlan) -> Judgement {
 
 /// What the plan needs around it: a backend that can, weights that are there, data enough.
 pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgement {
-    judge(
-        plan.backend != BackendChoice::Ndarray || plan.precision != Precision::Bf16,
-        "precision",
-        plan.precision,
-        "f32 on the ndarray backend, whose tensors have no bf16",
-        "choose `backend` flex, which takes bf16 on processors with AMX, or leave `precision` out",
-    )?;
-    judge(
-        plan.precision != Precision::Tf32 || plan.backend == BackendChoice::Cuda,
-        "precision",
-        plan.precision,
-        "f32 or bf16 on any backend but cuda",
-        "TF32 is an arithmetic of NVIDIA's GPUs; choose `backend` cuda or leave `precision` out",
-    )?;
-    judge(
-        plan.precision != Precision::Tf32 || (plan.has_kernels() && plan.model.dropout == 0.0),
-        "precision",
-        plan.precision,
-        "f32 or bf16 for this shape",
-        "the TF32 kernels take heads of 64 channels and no dropout; choose `n-head` as `n-embd` / 64",
-    )?;
-    judge(
-        plan.precision != Precision::Bf16 || plan.backend != BackendChoice::Flex || plan.model.dropout == 0.0,
-        "precision",
-        plan.precision,
-        format!("f32 on the flex backend with a dropout of {}", plan.model.dropout),
-        "the CPU's bf16 kernels take no dropout; leave out one of the two",
-    )?;
+    if let Err(UnsupportedPrecision { expected, fix }) = plan.capabilities().precision {
+        judge(false, "precision", plan.precision, expected, fix)?;
+    }
     judge(
         plan.recompute == Recompute::None || plan.model.dropout == 0.0,
         "recompute",
@@ -277,7 +252,8 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RunConfig;
+    use crate::config::{BackendChoice, RunConfig};
+    use gpt2_model::Precision;
 
     type Change = fn(&mut RunConfig);
 

@@ -1,7 +1,8 @@
 //! Every file in `configs/` parses, resolves and says what it is meant to say.
 
+use gpt2_model::capabilities::BackendKind;
 use gpt2_train::TrainError;
-use gpt2_train::config::{BackendChoice, RunConfig};
+use gpt2_train::config::RunConfig;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ fn environment(train_tokens: u64) -> Environment {
             floor: None,
         },
         default_run: "runs/test".into(),
-        auto_backend: BackendChoice::Cuda,
+        auto_backend: BackendKind::Cuda,
         cores: 2,
         init_model: None,
     }

@@ -102,7 +102,7 @@ fn environment() -> Environment {
             floor: Some(1.5),
         },
         default_run: "runs/demo".into(),
-        auto_backend: gpt2_train::config::BackendChoice::Flex,
+        auto_backend: gpt2_model::capabilities::BackendKind::Flex,
         cores: 2,
         init_model: None,
     }

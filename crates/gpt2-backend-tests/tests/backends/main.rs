@@ -3,6 +3,7 @@
 //! A test for a backend that is not there says so and passes, unless `GPT2_REQUIRE` names it, as in
 //! `GPT2_REQUIRE=wgpu,cuda`. All files that the tests read are in the binary, so that it can be run alone on another machine.
 
+mod capabilities;
 mod classifier;
 mod generation;
 mod golden;
@@ -99,8 +100,13 @@ pub(crate) use job;
 
 /// Runs `job` on a backend, if it is there.
 fn run(kind: BackendKind, job: impl TrainingJob<Output = ()>) {
+    run_chosen(kind, |_| job);
+}
+
+/// Runs the job made for a backend's first device, if it is there.
+fn run_chosen<J: TrainingJob<Output = ()>>(kind: BackendKind, job: impl FnOnce(Chosen) -> J) {
     match Chosen::decide(kind.into(), 0) {
-        Ok(chosen) => dispatch(&chosen, job).expect("the device was there just now"),
+        Ok(chosen) => dispatch(&chosen.clone(), job(chosen)).expect("the device was there just now"),
         Err(error) => {
             let required =
                 std::env::var("GPT2_REQUIRE").is_ok_and(|names| names.split(',').any(|name| name == kind.as_str()));

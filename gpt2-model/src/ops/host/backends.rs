@@ -13,6 +13,23 @@ use ndarray::ArrayViewD;
 /// The methods of [`Gpt2Backend`]: what [`host`] computes, or the reference for tensors that it does not take.
 macro_rules! host_operations {
     () => {
+        fn supports_matmul(x: &FloatTensor<Self>, _w: &FloatTensor<Self>) -> bool {
+            host::computes(x)
+        }
+
+        fn supports_layer_norm(x: &FloatTensor<Self>, precision: Precision) -> bool {
+            let has_type = match precision {
+                Precision::F32 => true,
+                Precision::Tf32 => false,
+                Precision::Bf16 => <FloatTensor<Self> as HostTensor>::from_halves(Vec::new(), &[0]).is_some(),
+            };
+            x.view().is_some() && has_type
+        }
+
+        fn supports_attention(qkv: &FloatTensor<Self>, _n_head: usize) -> bool {
+            host::computes(qkv)
+        }
+
         fn logits(hidden: FloatTensor<Self>, wte: FloatTensor<Self>) -> FloatTensor<Self> {
             host::logits(&hidden, &wte).unwrap_or_else(|| classifier::logits::<Self>(hidden, wte))
         }

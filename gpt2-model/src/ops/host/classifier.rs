@@ -12,6 +12,7 @@ use super::memory::as_uninit;
 use super::product::{Start, product_into};
 use super::reduce::{map_sum, max};
 use super::tiles::{self, Operand, Role};
+use crate::capabilities::CPU_LOGITS_ROWS;
 use half::bf16;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
@@ -19,10 +20,6 @@ use std::cell::OnceCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-
-/// Rows of logits in memory at once: enough that packing the embedding for the product costs little beside it, and a buffer
-/// of 100 MiB.
-const CHUNK_ROWS: usize = 512;
 
 /// Derivatives below this are 0: beside the others of their row, which add up to the scale, they count for nothing, and
 /// products with numbers that `f32` cannot hold in full precision take a hundred times as long.
@@ -179,7 +176,7 @@ impl<P: Products> Classifier<P> {
     }
 
     fn buffer<'b>(&self, kept: &'b mut Vec<f32>) -> ArrayViewMut2<'b, f32> {
-        let shape = (CHUNK_ROWS.min(self.targets.len()), self.products.shape().0);
+        let shape = (CPU_LOGITS_ROWS.min(self.targets.len()), self.products.shape().0);
         if kept.len() < shape.0 * shape.1 {
             kept.resize(shape.0 * shape.1, 0.0);
         }
@@ -189,8 +186,8 @@ impl<P: Products> Classifier<P> {
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
         let rows = self.targets.len();
         (0..rows)
-            .step_by(CHUNK_ROWS)
-            .map(move |start| start..rows.min(start + CHUNK_ROWS))
+            .step_by(CPU_LOGITS_ROWS)
+            .map(move |start| start..rows.min(start + CPU_LOGITS_ROWS))
     }
 
     /// Sum of the losses of `rows`; leaves their logits in `buffer`, or with `scale` the derivative by the logits.

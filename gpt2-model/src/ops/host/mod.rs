@@ -39,6 +39,11 @@ fn on_tiles<T: HostTensor>(x: &T) -> bool {
     x.halves().is_some() && tiles::available()
 }
 
+/// Whether products of `x` are computed here.
+fn computes<T: HostTensor>(x: &T) -> bool {
+    x.view().is_some() || on_tiles(x)
+}
+
 fn logits<T: HostTensor>(hidden: &T, wte: &T) -> Option<T> {
     of_matrix(product(matrix(hidden)?, matrix(wte)?.reversed_axes(), Start::Nothing))
 }
