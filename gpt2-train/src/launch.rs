@@ -195,13 +195,13 @@ impl Launch {
             announcement,
             provenance,
         } = surroundings;
-        let data = pool.install(|| data.into_streams(&directory.data(), plan.eval_every > 0))?;
+        let data = pool.install(|| data.into_streams(&directory.data(), plan.intervals.eval_every > 0))?;
         if let Some(checkpoint) = &resume {
             check_data(checkpoint, &data)?;
         }
         directory.begin()?;
         let summary = data.summary.clone();
-        let peak_flops = chosen.peak_flops(plan.precision);
+        let peak_flops = chosen.peak_flops(plan.machine.precision);
         let job = Session {
             plan: plan.clone(),
             paths: (*directory).clone(),
@@ -274,7 +274,7 @@ impl Decided {
             init_model: config.init.as_deref().map(weights::load_config).transpose()?,
         };
         let plan = RunPlan::resolve(config, &environment)?;
-        chosen.check_precision(plan.precision)?;
+        chosen.check_precision(plan.machine.precision)?;
         if let Some(available) = chosen.device.memory_bytes {
             plan.check_memory(available)?;
         }
@@ -310,30 +310,30 @@ impl TrainingJob for Session<'_> {
         B::InnerBackend: TrainingBackend,
     {
         let plan = self.plan;
-        let optimizer = AdamW::new(plan.adamw());
+        let optimizer = AdamW::new(plan.optimizer);
         B::InnerBackend::set_persistent_allocation(&device, true);
         let (model, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;
         state.data = Some(self.data.identity);
         let loader = LoaderConfig {
-            batch: plan.batch,
-            seq: plan.seq,
-            grad_accum: plan.grad_accum,
+            batch: plan.batch.micro_batch,
+            seq: plan.batch.seq,
+            grad_accum: plan.batch.grad_accum,
             world_size: 1,
             rank: 0,
             seed: plan.seed,
-            prefetch: plan.prefetch,
+            prefetch: plan.batch.prefetch,
             workers: 1,
         };
         let loader = Loader::start(self.data.training, &loader, state.step)?;
         let validation = match self.data.validation {
-            Some(stream) => EvaluationSet::new(stream, plan.batch, plan.seq, plan.eval_batches)?,
+            Some(stream) => EvaluationSet::new(stream, plan.batch.micro_batch, plan.batch.seq, plan.intervals.eval_batches)?,
             None => EvaluationSet::default(),
         };
         // Nothing can go wrong with the start any more: from here on this is a run.
         plan.save(&self.paths.plan(), &self.data.summary)?;
         let log = StepLog::open(self.paths.metrics(), state.step)?;
-        let lines = Lines::new(log_file(&self.paths)?, plan.log_every);
-        let mut stepper = LearnerStepper::new(model, optimizer.clone(), plan.lr_schedule(), state.step);
+        let lines = Lines::new(log_file(&self.paths)?, plan.intervals.log_every);
+        let mut stepper = LearnerStepper::new(model, optimizer.clone(), plan.schedule.clone(), state.step);
         let first_step = state.step;
         let step_loop = StepLoop {
             paths: self.paths.clone(),
@@ -400,7 +400,7 @@ where
         Some(dir) => weights::load_hf_as::<B>(&plan.model, dir, device)?,
         None => plan.model.init(plan.seed, device)?,
     };
-    let model = model.with_precision(plan.precision).with_recompute(plan.recompute);
+    let model = model.with_precision(plan.machine.precision).with_recompute(plan.machine.recompute);
     let state = match resume {
         Some(checkpoint) => {
             if checkpoint.state.step > 0 {

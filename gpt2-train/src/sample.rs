@@ -14,7 +14,7 @@ use gpt2_model::{Generator, Gpt2};
 pub fn sample<B: Gpt2Backend>(model: &Gpt2<B>, plan: &RunPlan, step: u64) -> Result<String, TrainError> {
     let tokenizer = Tokenizer::gpt2();
     let mut prompt: Vec<i32> = tokenizer
-        .encode(&plan.sample_prompt)
+        .encode(&plan.intervals.sample_prompt)
         .into_iter()
         .map(i32::from)
         .collect();
@@ -22,9 +22,9 @@ pub fn sample<B: Gpt2Backend>(model: &Gpt2<B>, plan: &RunPlan, step: u64) -> Res
         prompt.push(i32::from(END_OF_TEXT));
     }
     let written: Vec<u16> = Generator::new(model, &prompt, Sampling::default(), plan.seed ^ step)
-        .take(plan.sample_tokens)
+        .take(plan.intervals.sample_tokens)
         .map(|token| token as u16)
         .take_while(|&token| token != END_OF_TEXT)
         .collect();
-    Ok(format!("{}{}", plan.sample_prompt, tokenizer.decode(&written)))
+    Ok(format!("{}{}", plan.intervals.sample_prompt, tokenizer.decode(&written)))
 }

@@ -121,9 +121,9 @@ impl TrainingJob for OperationsJob<'_> {
     {
         let work = Work {
             model: &self.plan.model,
-            batch: self.plan.batch,
-            seq: self.plan.seq,
-            precision: self.plan.precision,
+            batch: self.plan.batch.micro_batch,
+            seq: self.plan.batch.seq,
+            precision: self.plan.machine.precision,
             repeats: self.repeats,
         };
         measure::<B::InnerBackend>(&work, &device)
@@ -236,7 +236,7 @@ impl StepTiming {
         });
         let rounded = |value: f64| (value * 1e3).round() / 1e3;
         let tokens_per_sec = plan.tokens_per_step() as f64 / summary.p50 * 1e3;
-        let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.seq) as f64;
+        let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.batch.seq) as f64;
         let largest = |memory: fn(&StepRecord) -> Option<u64>| outcome.steps.iter().filter_map(memory).max();
         Self {
             peer: format!(
@@ -247,12 +247,12 @@ impl StepTiming {
             backend: chosen.backend.to_string(),
             device: chosen.device.name.clone(),
             model: plan.preset.clone(),
-            threads: plan.threads,
-            dtype: plan.precision.to_string(),
+            threads: plan.machine.threads,
+            dtype: plan.machine.precision.to_string(),
             compile: "none",
-            batch: plan.batch,
-            seq: plan.seq,
-            grad_accum: plan.grad_accum,
+            batch: plan.batch.micro_batch,
+            seq: plan.batch.seq,
+            grad_accum: plan.batch.grad_accum,
             data: args
                 .data
                 .as_ref()
@@ -270,7 +270,7 @@ impl StepTiming {
             peak_mem_mib: largest(StepRecord::peak_memory_bytes).unwrap_or(0) / MIB,
             driver_mem_mib: largest(|step| step.device_driver_bytes).map(|bytes| bytes / MIB),
             mfu: chosen
-                .peak_flops(plan.precision)
+                .peak_flops(plan.machine.precision)
                 .map(|peak| rounded(flops * tokens_per_sec / peak)),
         }
     }

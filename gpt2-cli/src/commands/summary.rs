@@ -69,10 +69,10 @@ pub(crate) fn print(finished: &Finished) -> Result<(), CliError> {
     if outcome.reason != StopReason::Finished {
         lines.push(format!("Go on with:     gpt2 train --run {run} --resume"));
     }
-    let prompt = if plan.sample_prompt.is_empty() {
+    let prompt = if plan.intervals.sample_prompt.is_empty() {
         "The"
     } else {
-        &plan.sample_prompt
+        &plan.intervals.sample_prompt
     };
     lines.push(format!(
         "Sample from it: gpt2 sample --run {run} --prompt \"{prompt}\"\n"

@@ -314,7 +314,7 @@ mod tests {
         assert!(compared.len() >= 15, "{compared:?}");
         for (model, part) in [("d3", 5), ("d4", 5), ("d6", 20), ("gpt2", 20), ("gpt2-xl", 20)] {
             let plan = resolve(Some(model));
-            assert_eq!(plan.warmup, plan.decay_steps / part, "{model}");
+            assert_eq!(plan.schedule.warmup, plan.schedule.decay_steps / part, "{model}");
         }
     }
 

@@ -181,7 +181,7 @@ struct Windows {
 impl Windows {
     fn of(plan: &RunPlan) -> Self {
         let last_step = plan.last_step().max(1);
-        let steps = match plan.eval_every {
+        let steps = match plan.intervals.eval_every {
             0 => last_step,
             every => every.min(last_step),
         };

@@ -12,11 +12,7 @@ pub(crate) const MIN_LR_DIVISOR: f64 = 10.0;
 pub(crate) const WARMUP_AT_MOST: u64 = 700;
 /// Share of the run in which WSD decays (Hägele et al. 2024, section 3: 10–20% reach a cosine's loss).
 pub(crate) const DECAY_FRACTION: f64 = 0.2;
-/// AdamW as GPT-3 was trained (Brown et al. 2020, appendix B), and nanoGPT and llm.c after it.
-pub(crate) const WEIGHT_DECAY: f64 = 0.1;
-pub(crate) const BETA1: f64 = 0.9;
-pub(crate) const BETA2: f64 = 0.95;
-pub(crate) const EPS: f64 = 1e-8;
+/// GPT-3's (Brown et al. 2020, appendix B).
 pub(crate) const GRAD_CLIP: f64 = 1.0;
 /// Tokens in a sample: a few sentences.
 pub(crate) const SAMPLE_TOKENS: usize = 64;

@@ -32,7 +32,7 @@ impl RunPlan {
     fn machine_line(&self) -> String {
         let machine = format!(
             "{} device {}, {}, recomputing {}, {} threads",
-            self.backend, self.device, self.precision, self.recompute, self.threads
+            self.machine.backend, self.machine.device, self.machine.precision, self.machine.recompute, self.machine.threads
         );
         match self.without_kernels() {
             Some(how) => format!("{machine}; {how}"),
@@ -84,10 +84,10 @@ impl RunPlan {
     fn batch_line(&self) -> String {
         format!(
             "{} sequences × {} tokens × {} micro-step{} = {} tokens a step",
-            self.batch,
-            self.seq,
-            self.grad_accum,
-            if self.grad_accum == 1 { "" } else { "s" },
+            self.batch.micro_batch,
+            self.batch.seq,
+            self.batch.grad_accum,
+            if self.batch.grad_accum == 1 { "" } else { "s" },
             grouped(self.tokens_per_step())
         )
     }
@@ -107,7 +107,7 @@ impl RunPlan {
     }
 
     fn compute_line(&self) -> String {
-        let each = cost::flops_per_token(&self.model, self.seq) as f64;
+        let each = cost::flops_per_token(&self.model, self.batch.seq) as f64;
         let all = each * self.tokens_per_step() as f64 * self.last_step() as f64;
         format!(
             "{} a token, {} in all (6·N + 12·n_layer·n_embd·T)",
@@ -129,22 +129,22 @@ impl RunPlan {
     }
 
     fn schedule_line(&self) -> String {
-        let start = format!("{} steps of warm-up to {}, then", self.warmup, rate(self.lr));
-        match self.schedule {
+        let start = format!("{} steps of warm-up to {}, then", self.schedule.warmup, rate(self.schedule.lr));
+        match self.schedule.kind {
             ScheduleKind::Constant => format!("{start} constant"),
             ScheduleKind::Cosine | ScheduleKind::Linear => {
                 format!(
                     "{start} {} to {} at step {}",
-                    self.schedule,
-                    rate(self.min_lr),
-                    self.decay_steps
+                    self.schedule.kind,
+                    rate(self.schedule.min_lr),
+                    self.schedule.decay_steps
                 )
             }
             ScheduleKind::Wsd => format!(
                 "{start} stable, then in the last {} of {} steps down to {}",
-                self.decay_fraction,
-                self.decay_steps,
-                rate(self.min_lr)
+                self.schedule.decay_fraction,
+                self.schedule.decay_steps,
+                rate(self.schedule.min_lr)
             ),
         }
     }
@@ -157,7 +157,7 @@ impl RunPlan {
         };
         format!(
             "AdamW, betas {} and {}, eps {:e}, weight decay {}, gradient {clip}",
-            self.beta1, self.beta2, self.eps, self.weight_decay
+            self.optimizer.beta1, self.optimizer.beta2, self.optimizer.eps, self.optimizer.weight_decay
         )
     }
 
@@ -170,9 +170,9 @@ impl RunPlan {
             }
         };
         [
-            each("evaluation", self.eval_every),
-            each("samples", self.sample_every),
-            each("checkpoints", self.checkpoint_every),
+            each("evaluation", self.intervals.eval_every),
+            each("samples", self.intervals.sample_every),
+            each("checkpoints", self.intervals.checkpoint_every),
         ]
         .join(", ")
     }

@@ -36,11 +36,11 @@ use std::path::{Path, PathBuf};
 /// };
 /// let config = RunConfig { global_batch: Some(32), ..RunConfig::default() };
 /// let plan = RunPlan::resolve(&config, &environment)?;
-/// assert_eq!((plan.batch, plan.grad_accum), (4, 8));
+/// assert_eq!((plan.batch.micro_batch, plan.batch.grad_accum), (4, 8));
 /// # Ok::<(), gpt2_train::TrainError>(())
 /// ```
 ///
-/// Each field is the key of the same name in [`RunConfig`], which gives its unit.
+/// Each field, here and in the groups below, is the key of the same name in [`RunConfig`], which gives its unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunPlan {
     /// The run directory.
@@ -55,52 +55,64 @@ pub struct RunPlan {
     pub model: Gpt2Config,
     /// Weights to start from.
     pub init: Option<PathBuf>,
-    /// Where to compute.
+    /// Where and how it is computed.
+    pub machine: Machine,
+    /// What a step trains on.
+    pub batch: BatchShape,
+    /// The learning rate of each step.
+    pub schedule: LrSchedule,
+    /// AdamW's settings.
+    pub optimizer: AdamWConfig,
+    /// Largest global gradient norm; 0 does not clip.
+    pub grad_clip: f64,
+    /// When the run ends.
+    pub limits: Limits,
+    /// What comes every so many steps.
+    pub intervals: Intervals,
+}
+
+/// Where and how a run is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The backend.
     pub backend: BackendKind,
     /// Number of the device.
     pub device: usize,
     /// Operands of matrix products.
     pub precision: Precision,
-    /// What the backward pass computes anew.
+    /// What the backward pass recomputes.
     pub recompute: Recompute,
     /// CPU threads.
     pub threads: usize,
-    /// Limit in optimizer steps.
-    pub steps: u64,
-    /// Limit in training tokens.
-    pub max_tokens: Option<u64>,
-    /// Limit in minutes.
-    pub max_minutes: Option<f64>,
-    /// Sequences in a micro-step.
-    pub batch: usize,
-    /// Tokens in a sequence.
+}
+
+/// What a step trains on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Sequences in a micro-step (key `batch`), B.
+    pub micro_batch: usize,
+    /// Tokens in a sequence, T.
     pub seq: usize,
     /// Micro-steps in an optimizer step.
     pub grad_accum: usize,
     /// Batches prepared ahead.
     pub prefetch: usize,
-    /// Highest learning rate.
-    pub lr: f64,
-    /// Learning rate at the end of the decay.
-    pub min_lr: f64,
-    /// Steps of warm-up.
-    pub warmup: u64,
-    /// Shape of the learning rate.
-    pub schedule: ScheduleKind,
-    /// Step at which the decay ends.
-    pub decay_steps: u64,
-    /// WSD's share of decay.
-    pub decay_fraction: f64,
-    /// AdamW's weight decay, on matrices.
-    pub weight_decay: f64,
-    /// AdamW's first decay.
-    pub beta1: f64,
-    /// AdamW's second decay.
-    pub beta2: f64,
-    /// AdamW's epsilon.
-    pub eps: f64,
-    /// Largest global gradient norm; 0 does not clip.
-    pub grad_clip: f64,
+}
+
+/// When a run ends: at the first limit that it reaches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Training tokens.
+    pub max_tokens: Option<u64>,
+    /// Minutes of wall time.
+    pub max_minutes: Option<f64>,
+}
+
+/// What comes every so many steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intervals {
     /// Steps between evaluations; 0 for never.
     pub eval_every: u64,
     /// Batches in an evaluation.
@@ -120,60 +132,38 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
-    /// The learning rate of each step.
-    pub fn lr_schedule(&self) -> LrSchedule {
-        LrSchedule {
-            kind: self.schedule,
-            lr: self.lr,
-            min_lr: self.min_lr,
-            warmup: self.warmup,
-            decay_steps: self.decay_steps,
-            decay_fraction: self.decay_fraction,
-        }
-    }
-
-    /// The optimizer's settings.
-    pub fn adamw(&self) -> AdamWConfig {
-        AdamWConfig {
-            beta1: self.beta1,
-            beta2: self.beta2,
-            eps: self.eps,
-            weight_decay: self.weight_decay,
-        }
-    }
-
     /// Sequences in an optimizer step.
     pub fn global_batch(&self) -> usize {
-        self.batch.saturating_mul(self.grad_accum)
+        self.batch.micro_batch.saturating_mul(self.batch.grad_accum)
     }
 
     /// Tokens in an optimizer step.
     pub fn tokens_per_step(&self) -> u64 {
-        self.global_batch().saturating_mul(self.seq) as u64
+        self.global_batch().saturating_mul(self.batch.seq) as u64
     }
 
     /// The step after which the limits in steps and tokens end the run; the limit in time may end it before.
     pub fn last_step(&self) -> u64 {
-        let of_tokens = self.max_tokens.map(|tokens| tokens.div_ceil(self.tokens_per_step()));
-        of_tokens.map_or(self.steps, |limit| limit.min(self.steps))
+        let of_tokens = self.limits.max_tokens.map(|tokens| tokens.div_ceil(self.tokens_per_step()));
+        of_tokens.map_or(self.limits.steps, |limit| limit.min(self.limits.steps))
     }
 
     /// What the backend does for this model.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::of(self.backend, &self.model, self.precision)
+        Capabilities::of(self.machine.backend, &self.model, self.machine.precision)
     }
 
     /// The device memory that a step needs, as predicted.
     pub fn memory(&self) -> cost::Memory {
-        cost::training_memory(&self.model, self.batch, self.seq, self.kept())
+        cost::training_memory(&self.model, self.batch.micro_batch, self.batch.seq, self.kept())
     }
 
     /// How the forward pass is kept for the backward pass.
     fn kept(&self) -> cost::Kept {
         let capabilities = self.capabilities();
         cost::Kept {
-            precision: self.precision,
-            recompute: self.recompute,
+            precision: self.machine.precision,
+            recompute: self.machine.recompute,
             scores: !capabilities.attention.is_kernel(),
             logits_bytes: capabilities.logits_bytes,
         }
@@ -188,10 +178,10 @@ impl RunPlan {
         if needed <= available_bytes {
             return Ok(());
         }
-        let largest = cost::largest_batch(&self.model, self.seq, self.kept(), available_bytes);
+        let largest = cost::largest_batch(&self.model, self.batch.seq, self.kept(), available_bytes);
         Err(TrainError::OutOfMemory {
-            batch: self.batch as u64,
-            seq: self.seq as u64,
+            batch: self.batch.micro_batch as u64,
+            seq: self.batch.seq as u64,
             needed_bytes: Some(needed),
             available_bytes: Some(available_bytes),
             largest_batch: (largest > 0).then_some(largest as u64),
@@ -211,39 +201,39 @@ impl RunPlan {
             block_size: Some(self.model.block_size),
             dropout: Some(self.model.dropout),
             init: self.init.clone(),
-            backend: Some(self.backend.into()),
-            device: Some(self.device),
-            precision: Some(self.precision),
-            recompute: Some(self.recompute),
-            threads: Some(self.threads),
-            steps: Some(self.steps),
+            backend: Some(self.machine.backend.into()),
+            device: Some(self.machine.device),
+            precision: Some(self.machine.precision),
+            recompute: Some(self.machine.recompute),
+            threads: Some(self.machine.threads),
+            steps: Some(self.limits.steps),
             epochs: None,
-            max_tokens: self.max_tokens,
-            max_minutes: self.max_minutes,
-            batch: Some(self.batch),
-            seq: Some(self.seq),
-            grad_accum: Some(self.grad_accum),
+            max_tokens: self.limits.max_tokens,
+            max_minutes: self.limits.max_minutes,
+            batch: Some(self.batch.micro_batch),
+            seq: Some(self.batch.seq),
+            grad_accum: Some(self.batch.grad_accum),
             global_batch: None,
-            prefetch: Some(self.prefetch),
-            lr: Some(self.lr),
-            min_lr: Some(self.min_lr),
-            warmup: Some(self.warmup),
-            schedule: Some(self.schedule),
-            decay_steps: Some(self.decay_steps),
-            decay_fraction: Some(self.decay_fraction),
-            weight_decay: Some(self.weight_decay),
-            beta1: Some(self.beta1),
-            beta2: Some(self.beta2),
-            eps: Some(self.eps),
+            prefetch: Some(self.batch.prefetch),
+            lr: Some(self.schedule.lr),
+            min_lr: Some(self.schedule.min_lr),
+            warmup: Some(self.schedule.warmup),
+            schedule: Some(self.schedule.kind),
+            decay_steps: Some(self.schedule.decay_steps),
+            decay_fraction: Some(self.schedule.decay_fraction),
+            weight_decay: Some(self.optimizer.weight_decay),
+            beta1: Some(self.optimizer.beta1),
+            beta2: Some(self.optimizer.beta2),
+            eps: Some(self.optimizer.eps),
             grad_clip: Some(self.grad_clip),
-            eval_every: Some(self.eval_every),
-            eval_batches: Some(self.eval_batches),
-            sample_every: Some(self.sample_every),
-            sample_prompt: Some(self.sample_prompt.clone()),
-            sample_tokens: Some(self.sample_tokens),
-            checkpoint_every: Some(self.checkpoint_every),
-            keep: Some(self.keep),
-            log_every: Some(self.log_every),
+            eval_every: Some(self.intervals.eval_every),
+            eval_batches: Some(self.intervals.eval_batches),
+            sample_every: Some(self.intervals.sample_every),
+            sample_prompt: Some(self.intervals.sample_prompt.clone()),
+            sample_tokens: Some(self.intervals.sample_tokens),
+            checkpoint_every: Some(self.intervals.checkpoint_every),
+            keep: Some(self.intervals.keep),
+            log_every: Some(self.intervals.log_every),
         }
     }
 

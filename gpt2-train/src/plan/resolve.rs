@@ -1,8 +1,10 @@
 //! From settings to a plan: what is absent gets its default, what is derived is derived.
 
-use super::{Environment, RunPlan, defaults, validate};
+use super::{BatchShape, Environment, Intervals, Limits, Machine, RunPlan, defaults, validate};
 use crate::config::{BackendChoice, RunConfig};
 use crate::error::TrainError;
+use crate::optimizer::AdamWConfig;
+use crate::schedule::LrSchedule;
 use gpt2_model::Gpt2Config;
 
 impl RunPlan {
@@ -17,8 +19,8 @@ impl RunPlan {
         let size = defaults::of_size(&preset);
 
         let seq = config.seq.unwrap_or(size.seq.min(model.block_size));
-        let (batch, grad_accum) = batch_shape(&config, size.batch)?;
-        let tokens_per_step = batch.saturating_mul(grad_accum).saturating_mul(seq).max(1) as u64;
+        let (micro_batch, grad_accum) = batch_shape(&config, size.batch)?;
+        let tokens_per_step = micro_batch.saturating_mul(grad_accum).saturating_mul(seq).max(1) as u64;
         let steps = config
             .steps
             .or(steps_of_epochs(&config, environment, tokens_per_step)?)
@@ -36,56 +38,67 @@ impl RunPlan {
             .backend
             .and_then(BackendChoice::kind)
             .unwrap_or(environment.auto_backend);
-        let precision = config.precision.unwrap_or_default();
-        let recompute = config.recompute;
+        let adamw = AdamWConfig::default();
         let mut plan = Self {
             run: config.run.unwrap_or_else(|| environment.default_run.clone()),
             seed: config.seed.unwrap_or(defaults::SEED),
             preset,
             model,
             init: config.init,
-            backend,
-            device: config.device.unwrap_or(0),
-            precision,
-            recompute: recompute.unwrap_or_default(),
-            threads: config.threads.unwrap_or(environment.cores),
-            steps,
-            max_tokens: config.max_tokens,
-            max_minutes: config.max_minutes,
-            batch,
-            seq,
-            grad_accum,
-            prefetch: config.prefetch.unwrap_or(defaults::PREFETCH),
-            lr,
-            min_lr: config.min_lr.unwrap_or(lr / defaults::MIN_LR_DIVISOR),
-            warmup: config.warmup.unwrap_or(0),
-            schedule: config.schedule.unwrap_or_default(),
-            decay_steps: config.decay_steps.unwrap_or(0),
-            decay_fraction: config.decay_fraction.unwrap_or(defaults::DECAY_FRACTION),
-            weight_decay: config.weight_decay.unwrap_or(defaults::WEIGHT_DECAY),
-            beta1: config.beta1.unwrap_or(defaults::BETA1),
-            beta2: config.beta2.unwrap_or(defaults::BETA2),
-            eps: config.eps.unwrap_or(defaults::EPS),
+            machine: Machine {
+                backend,
+                device: config.device.unwrap_or(0),
+                precision: config.precision.unwrap_or_default(),
+                recompute: config.recompute.unwrap_or_default(),
+                threads: config.threads.unwrap_or(environment.cores),
+            },
+            batch: BatchShape {
+                micro_batch,
+                seq,
+                grad_accum,
+                prefetch: config.prefetch.unwrap_or(defaults::PREFETCH),
+            },
+            schedule: LrSchedule {
+                kind: config.schedule.unwrap_or_default(),
+                lr,
+                min_lr: config.min_lr.unwrap_or(lr / defaults::MIN_LR_DIVISOR),
+                warmup: config.warmup.unwrap_or(0),
+                decay_steps: config.decay_steps.unwrap_or(0),
+                decay_fraction: config.decay_fraction.unwrap_or(defaults::DECAY_FRACTION),
+            },
+            optimizer: AdamWConfig {
+                beta1: config.beta1.unwrap_or(adamw.beta1),
+                beta2: config.beta2.unwrap_or(adamw.beta2),
+                eps: config.eps.unwrap_or(adamw.eps),
+                weight_decay: config.weight_decay.unwrap_or(adamw.weight_decay),
+            },
             grad_clip: config.grad_clip.unwrap_or(defaults::GRAD_CLIP),
-            eval_every: config.eval_every.unwrap_or(size.eval_every),
-            eval_batches: config.eval_batches.unwrap_or(size.eval_batches),
-            sample_every: config.sample_every.unwrap_or(size.sample_every),
-            sample_prompt: config.sample_prompt.unwrap_or_else(|| prompt.to_owned()),
-            sample_tokens: config.sample_tokens.unwrap_or(defaults::SAMPLE_TOKENS),
-            checkpoint_every: config.checkpoint_every.unwrap_or(size.checkpoint_every),
-            keep: config.keep.unwrap_or(defaults::KEEP),
-            log_every: config.log_every.unwrap_or(defaults::LOG_EVERY),
+            limits: Limits {
+                steps,
+                max_tokens: config.max_tokens,
+                max_minutes: config.max_minutes,
+            },
+            intervals: Intervals {
+                eval_every: config.eval_every.unwrap_or(size.eval_every),
+                eval_batches: config.eval_batches.unwrap_or(size.eval_batches),
+                sample_every: config.sample_every.unwrap_or(size.sample_every),
+                sample_prompt: config.sample_prompt.unwrap_or_else(|| prompt.to_owned()),
+                sample_tokens: config.sample_tokens.unwrap_or(defaults::SAMPLE_TOKENS),
+                checkpoint_every: config.checkpoint_every.unwrap_or(size.checkpoint_every),
+                keep: config.keep.unwrap_or(defaults::KEEP),
+                log_every: config.log_every.unwrap_or(defaults::LOG_EVERY),
+            },
             data: config.data,
         };
         validate::sizes(&plan)?;
-        if recompute.is_none() {
-            plan.recompute = plan.capabilities().default_recompute;
+        if config.recompute.is_none() {
+            plan.machine.recompute = plan.capabilities().default_recompute;
         }
         if config.decay_steps.is_none() {
-            plan.decay_steps = plan.last_step();
+            plan.schedule.decay_steps = plan.last_step();
         }
         if config.warmup.is_none() {
-            plan.warmup = (plan.decay_steps / size.warmup_divisor).min(defaults::WARMUP_AT_MOST);
+            plan.schedule.warmup = (plan.schedule.decay_steps / size.warmup_divisor).min(defaults::WARMUP_AT_MOST);
         }
         validate::rates(&plan)?;
         validate::surroundings(&plan, environment)?;
@@ -223,18 +236,18 @@ mod tests {
             (plan.preset.as_str(), plan.model.n_layer, plan.model.n_embd),
             ("d3", 3, 96)
         );
-        assert_eq!((plan.batch, plan.seq, plan.grad_accum, plan.steps), (4, 128, 1, 480));
-        assert_eq!((plan.lr, plan.warmup, plan.decay_steps), (5e-3, 96, 480));
+        assert_eq!((plan.batch.micro_batch, plan.batch.seq, plan.batch.grad_accum, plan.limits.steps), (4, 128, 1, 480));
+        assert_eq!((plan.schedule.lr, plan.schedule.warmup, plan.schedule.decay_steps), (5e-3, 96, 480));
         assert_eq!(
-            (plan.eval_every, plan.sample_every, plan.checkpoint_every),
+            (plan.intervals.eval_every, plan.intervals.sample_every, plan.intervals.checkpoint_every),
             (96, 96, 240)
         );
-        assert_eq!((plan.backend, plan.threads), (BackendKind::Ndarray, 2));
+        assert_eq!((plan.machine.backend, plan.machine.threads), (BackendKind::Ndarray, 2));
         assert_eq!(
-            (plan.weight_decay, plan.beta1, plan.beta2, plan.eps, plan.grad_clip),
+            (plan.optimizer.weight_decay, plan.optimizer.beta1, plan.optimizer.beta2, plan.optimizer.eps, plan.grad_clip),
             (0.1, 0.9, 0.95, 1e-8, 1.0)
         );
-        assert_eq!(plan.sample_prompt, "Once");
+        assert_eq!(plan.intervals.sample_prompt, "Once");
     }
 
     #[test]
@@ -251,7 +264,7 @@ mod tests {
         assert_eq!(with(2.5, None).unwrap().steps, 4883);
         assert_eq!(with(1e-9, None).unwrap().steps, 1);
         let plan = with(1.0, None).unwrap();
-        assert_eq!((plan.decay_steps, plan.to_config().epochs), (1954, None));
+        assert_eq!((plan.schedule.decay_steps, plan.to_config().epochs), (1954, None));
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(matches!(with(bad, None), Err(TrainError::InvalidValue { key: "epochs", .. })));
         }
@@ -274,7 +287,7 @@ mod tests {
             ..Gpt2Config::preset("d3").unwrap()
         };
         assert_eq!(plan.model, expected);
-        assert_eq!(plan.seq, 64);
+        assert_eq!(plan.batch.seq, 64);
     }
 
     #[test]
@@ -313,7 +326,7 @@ mod tests {
             ..RunConfig::default()
         })
         .unwrap();
-        assert_eq!((plan.steps, plan.decay_steps), (20, 20));
+        assert_eq!((plan.limits.steps, plan.schedule.decay_steps), (20, 20));
     }
 
     #[test]

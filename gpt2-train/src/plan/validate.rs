@@ -21,8 +21,8 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
         ("n-head", model.n_head),
         ("n-embd", model.n_embd),
         ("block-size", model.block_size),
-        ("batch", plan.batch),
-        ("grad-accum", plan.grad_accum),
+        ("batch", plan.batch.micro_batch),
+        ("grad-accum", plan.batch.grad_accum),
     ] {
         let fits = (1..=LARGEST_DIMENSION).contains(&value);
         judge(
@@ -63,34 +63,34 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
         mend,
     )?;
 
-    let seq_fits = (1..=model.block_size).contains(&plan.seq);
+    let seq_fits = (1..=model.block_size).contains(&plan.batch.seq);
     let expected = format!("1 to `block-size` ({})", model.block_size);
-    judge(seq_fits, "seq", plan.seq, expected, "shorten it or raise `block-size`")?;
+    judge(seq_fits, "seq", plan.batch.seq, expected, "shorten it or raise `block-size`")?;
 
     for (key, value) in [
-        ("threads", plan.threads),
-        ("prefetch", plan.prefetch),
-        ("eval-batches", plan.eval_batches),
-        ("sample-tokens", plan.sample_tokens),
-        ("keep", plan.keep),
+        ("threads", plan.machine.threads),
+        ("prefetch", plan.batch.prefetch),
+        ("eval-batches", plan.intervals.eval_batches),
+        ("sample-tokens", plan.intervals.sample_tokens),
+        ("keep", plan.intervals.keep),
     ] {
         judge(value >= 1, key, value, "at least 1", "leave it out for the default")?;
     }
     judge(
-        plan.log_every >= 1,
+        plan.intervals.log_every >= 1,
         "log-every",
-        plan.log_every,
+        plan.intervals.log_every,
         "at least 1",
         "use `--quiet` to print nothing",
     )?;
     judge(
-        plan.steps >= 1,
+        plan.limits.steps >= 1,
         "steps",
-        plan.steps,
+        plan.limits.steps,
         "at least 1",
         "use `--dry-run` to train nothing",
     )?;
-    if let Some(tokens) = plan.max_tokens {
+    if let Some(tokens) = plan.limits.max_tokens {
         judge(
             tokens >= 1,
             "max-tokens",
@@ -99,7 +99,7 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
             "leave it out for no limit",
         )?;
     }
-    if let Some(minutes) = plan.max_minutes {
+    if let Some(minutes) = plan.limits.max_minutes {
         let positive = minutes.is_finite() && minutes > 0.0;
         judge(
             positive,
@@ -116,50 +116,50 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
 pub(crate) fn rates(plan: &RunPlan) -> Judgement {
     let finite = |value: f64| value.is_finite() && value >= 0.0;
     judge(
-        finite(plan.lr) && plan.lr > 0.0,
+        finite(plan.schedule.lr) && plan.schedule.lr > 0.0,
         "lr",
-        plan.lr,
+        plan.schedule.lr,
         "a number above 0",
         "3e-4 is a common choice",
     )?;
-    let expected = format!("0 to `lr` ({})", plan.lr);
+    let expected = format!("0 to `lr` ({})", plan.schedule.lr);
     judge(
-        (0.0..=plan.lr).contains(&plan.min_lr),
+        (0.0..=plan.schedule.lr).contains(&plan.schedule.min_lr),
         "min-lr",
-        plan.min_lr,
+        plan.schedule.min_lr,
         expected,
         "leave it out for a tenth of `lr`",
     )?;
     judge(
-        plan.decay_steps >= 1,
+        plan.schedule.decay_steps >= 1,
         "decay-steps",
-        plan.decay_steps,
+        plan.schedule.decay_steps,
         "at least 1",
         "leave it out for the last step",
     )?;
-    for (key, limit) in [("steps", plan.steps), ("decay-steps", plan.decay_steps)] {
+    for (key, limit) in [("steps", plan.limits.steps), ("decay-steps", plan.schedule.decay_steps)] {
         let expected = format!("at most `{key}` ({limit})");
         judge(
-            plan.warmup <= limit,
+            plan.schedule.warmup <= limit,
             "warmup",
-            plan.warmup,
+            plan.schedule.warmup,
             expected,
             "shorten it or train longer",
         )?;
     }
-    let share = plan.decay_fraction > 0.0 && plan.decay_fraction <= 1.0;
+    let share = plan.schedule.decay_fraction > 0.0 && plan.schedule.decay_fraction <= 1.0;
     judge(
         share,
         "decay-fraction",
-        plan.decay_fraction,
+        plan.schedule.decay_fraction,
         "above 0 and at most 1",
         "0.2 is a common choice",
     )?;
 
     for (key, value) in [
         ("dropout", plan.model.dropout),
-        ("beta1", plan.beta1),
-        ("beta2", plan.beta2),
+        ("beta1", plan.optimizer.beta1),
+        ("beta2", plan.optimizer.beta2),
     ] {
         judge(
             (0.0..1.0).contains(&value),
@@ -170,16 +170,16 @@ pub(crate) fn rates(plan: &RunPlan) -> Judgement {
         )?;
     }
     judge(
-        finite(plan.eps) && plan.eps > 0.0,
+        finite(plan.optimizer.eps) && plan.optimizer.eps > 0.0,
         "eps",
-        plan.eps,
+        plan.optimizer.eps,
         "a number above 0",
         "1e-8 is a common choice",
     )?;
     judge(
-        finite(plan.weight_decay),
+        finite(plan.optimizer.weight_decay),
         "weight-decay",
-        plan.weight_decay,
+        plan.optimizer.weight_decay,
         "0 or more",
         "0 switches it off",
     )?;
@@ -195,12 +195,12 @@ pub(crate) fn rates(plan: &RunPlan) -> Judgement {
 /// What the plan needs around it: a backend that can, weights that are there, data enough.
 pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgement {
     if let Err(UnsupportedPrecision { expected, fix }) = plan.capabilities().precision {
-        judge(false, "precision", plan.precision, expected, fix)?;
+        judge(false, "precision", plan.machine.precision, expected, fix)?;
     }
     judge(
-        plan.recompute == Recompute::None || plan.model.dropout == 0.0,
+        plan.machine.recompute == Recompute::None || plan.model.dropout == 0.0,
         "recompute",
-        plan.recompute,
+        plan.machine.recompute,
         format!("none with a dropout of {}", plan.model.dropout),
         "with dropout all activations are kept; leave out one of the two",
     )?;
@@ -211,11 +211,11 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
 
     // The last token of a batch is only a target.
     let data = &environment.data;
-    let one_batch = plan.batch.saturating_mul(plan.seq) as u64;
+    let one_batch = plan.batch.micro_batch.saturating_mul(plan.batch.seq) as u64;
     judge(
         data.train_tokens > one_batch,
         "batch",
-        plan.batch,
+        plan.batch.micro_batch,
         format!(
             "{one_batch} tokens a batch to be fewer than the {} of the training data",
             data.train_tokens
@@ -223,9 +223,9 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
         "lower `batch` or `seq`, or prepare more data",
     )?;
     judge(
-        plan.eval_every == 0 || data.val_tokens > plan.seq as u64,
+        plan.intervals.eval_every == 0 || data.val_tokens > plan.batch.seq as u64,
         "seq",
-        plan.seq,
+        plan.batch.seq,
         format!("less than the {} tokens of the validation data", data.val_tokens),
         "lower it, or set `eval-every` to 0 for no evaluation",
     )

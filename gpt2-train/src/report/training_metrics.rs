@@ -239,9 +239,9 @@ impl TrainingMetrics {
         let RunOutcome {
             plan, data, records, ..
         } = outcome;
-        let flops_per_token = cost::flops_per_token(&plan.model, plan.seq);
+        let flops_per_token = cost::flops_per_token(&plan.model, plan.batch.seq);
         let planned_tokens = plan.last_step().saturating_mul(plan.tokens_per_step());
-        let epochs = Epoch::of_run(records, data.train_tokens, plan.grad_accum as u64);
+        let epochs = Epoch::of_run(records, data.train_tokens, plan.batch.grad_accum as u64);
         Self {
             schema_version: "2.0".to_owned(),
             run_id: outcome.run_id,
@@ -267,14 +267,14 @@ impl TrainingMetrics {
             training_config: TrainingConfig {
                 model_name: plan.preset.clone(),
                 model_size: cost::parameters(&plan.model),
-                seq_len: plan.seq,
+                seq_len: plan.batch.seq,
                 epochs: planned_tokens as f64 / data.train_tokens as f64,
-                micro_batch_size_per_gpu: plan.batch,
-                grad_accum_steps: plan.grad_accum,
+                micro_batch_size_per_gpu: plan.batch.micro_batch,
+                grad_accum_steps: plan.batch.grad_accum,
                 global_batch_size: plan.global_batch(),
-                lr: plan.lr,
+                lr: plan.schedule.lr,
                 optimizer: "AdamW".to_owned(),
-                precision: plan.precision.to_string(),
+                precision: plan.machine.precision.to_string(),
                 dataset_name: data.name.clone(),
                 dataset_subset_sizes: SubsetSizes {
                     train: data.train_tokens,
@@ -289,8 +289,8 @@ impl TrainingMetrics {
             }),
             scheduler: outcome.scheduler,
             burn_version: outcome.burn_version,
-            backend: plan.backend.to_string(),
-            threads: plan.threads,
+            backend: plan.machine.backend.to_string(),
+            threads: plan.machine.threads,
             flops_per_token,
             phases: outcome.phases,
             losses: records

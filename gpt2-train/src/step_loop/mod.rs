@@ -132,7 +132,7 @@ where
     ) -> Result<Outcome, TrainError> {
         let now = Instant::now();
         Run {
-            memory: MemoryMeter::new(Arc::clone(&self.probe), self.plan.log_every),
+            memory: MemoryMeter::new(Arc::clone(&self.probe), self.plan.intervals.log_every),
             first_step: self.state.step,
             elapsed_before: self.state.elapsed_sec,
             setup: self,
@@ -173,7 +173,7 @@ where
     S: TrainStepper<B>,
 {
     fn run(mut self) -> Result<Outcome, TrainError> {
-        if self.setup.state.step == 0 && self.setup.plan.eval_every > 0 {
+        if self.setup.state.step == 0 && self.setup.plan.intervals.eval_every > 0 {
             let record = self.evaluated(StepRecord::default());
             self.setup.log.append(&record)?;
             self.report(record);
@@ -218,7 +218,7 @@ where
             Some(StopReason::Finished)
         } else if let Some(who) = self.setup.stop.requested_by() {
             Some(StopReason::Requested(who))
-        } else if plan.max_minutes.is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit) {
+        } else if plan.limits.max_minutes.is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit) {
             Some(StopReason::TimeLimit)
         } else {
             None
@@ -233,14 +233,14 @@ where
     /// Whether `step` ends with an evaluation. Each regular checkpoint has one, so that the best of them can be told.
     fn evaluates_at(&self, step: u64) -> bool {
         let plan = &self.setup.plan;
-        let saves = self.setup.checkpoints.is_some() && self.is_due(plan.checkpoint_every, step);
-        plan.eval_every > 0 && (saves || self.is_due(plan.eval_every, step))
+        let saves = self.setup.checkpoints.is_some() && self.is_due(plan.intervals.checkpoint_every, step);
+        plan.intervals.eval_every > 0 && (saves || self.is_due(plan.intervals.eval_every, step))
     }
 
     /// Whether `step` must be over before the next one is queued.
     fn must_finish_before_next(&self, step: u64) -> bool {
         let plan = &self.setup.plan;
-        let intervals = [plan.eval_every, plan.sample_every, plan.checkpoint_every];
+        let intervals = [plan.intervals.eval_every, plan.intervals.sample_every, plan.intervals.checkpoint_every];
         !Inner::<B>::PIPELINES_STEPS || intervals.into_iter().any(|every| self.is_due(every, step))
     }
 
@@ -257,7 +257,7 @@ where
         let mut wait = Duration::ZERO;
         let mut losses: Option<Tensor<Inner<B>, 1>> = None;
         let mut gradients = GradientSum::Empty;
-        for micro_step in 0..plan.grad_accum as u64 {
+        for micro_step in 0..plan.batch.grad_accum as u64 {
             let batch = MicroBatch::new(self.setup.loader.next()?, &self.setup.device);
             wait += batch.wait;
             // A backend's random state cannot be saved, so each micro-step seeds it.
@@ -299,7 +299,7 @@ where
 
     /// Micro-steps of a step, over all ranks.
     fn micro_steps(&self) -> f64 {
-        (self.setup.plan.grad_accum * self.setup.ranks.size()) as f64
+        (self.setup.plan.batch.grad_accum * self.setup.ranks.size()) as f64
     }
 
     /// Waits for a step, and does what comes at its end.
@@ -315,11 +315,11 @@ where
         }
         self.setup.log.append(&record)?;
         self.steps.push(record.clone());
-        if self.is_due(plan.sample_every, step) {
+        if self.is_due(plan.intervals.sample_every, step) {
             self.take_sample()?;
         }
         self.report(record);
-        if self.is_due(plan.checkpoint_every, step) {
+        if self.is_due(plan.intervals.checkpoint_every, step) {
             self.save()?;
         }
         Ok(())
@@ -380,8 +380,8 @@ where
                 hint: format!(
                     "the weights of step {} are saved; try a lower `--lr` (it is {}) or a longer `--warmup` (it is {})",
                     step - 1,
-                    self.setup.plan.lr,
-                    self.setup.plan.warmup
+                    self.setup.plan.schedule.lr,
+                    self.setup.plan.schedule.warmup
                 ),
             }),
             None => Ok(()),
@@ -437,7 +437,7 @@ where
         log.sync()?;
         state.note_best();
         checkpoints.save(&self.stepper.model(), optimizer, state)?;
-        checkpoints.prune(plan.keep)?;
+        checkpoints.prune(plan.intervals.keep)?;
         self.phases.checkpoint_sec += began.elapsed().as_secs_f64();
         Ok(())
     }
@@ -454,7 +454,7 @@ where
         let taken = record.step.saturating_sub(self.first_step);
         let eta_sec = (taken > SETTLING_STEPS)
             .then(|| self.started.elapsed().as_secs_f64() / taken as f64 * (last - record.step) as f64);
-        let flops_per_token = gpt2_model::cost::flops_per_token(&plan.model, plan.seq) as f64;
+        let flops_per_token = gpt2_model::cost::flops_per_token(&plan.model, plan.batch.seq) as f64;
         let mfu = self
             .setup
             .peak_flops
