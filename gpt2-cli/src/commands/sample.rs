@@ -12,7 +12,7 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
 use gpt2_model::{Generator, Gpt2, weights};
 use gpt2_train::checkpoint::Checkpoints;
-use gpt2_train::hardware::HostFacts;
+use gpt2_backend::HostFacts;
 use gpt2_train::run_dir::RunPaths;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -111,7 +111,7 @@ where
     ) -> (TrainingTask<B>, Processor<B>) {
         let job = take(&self.job).expect("a strategy is run once");
         let mut stepper = LearnerStepper(learner);
-        let mut dashboard = Dashboard {
+        let mut dashboard = Dashboard::<B> {
             windows: self.windows,
             stop: self.stop.clone(),
             interrupter: components.interrupter,

@@ -1,7 +1,7 @@
 //! A training step operation by operation: each is timed by itself on the shapes that the step has, beside what the device
 //! reaches at most.
 
-use super::stats::median;
+use gpt2_base::stats::median;
 use crate::optimizer::AdamWConfig;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;

@@ -96,6 +96,7 @@ impl RunPlan {
         let tokens = self.last_step().saturating_mul(self.tokens_per_step());
         let epochs = tokens as f64 / data.train_tokens as f64;
         let minutes = self
+            .limits
             .max_minutes
             .map(|minutes| format!(", at most {minutes} minutes"))
             .unwrap_or_default();

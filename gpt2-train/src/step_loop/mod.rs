@@ -13,7 +13,7 @@ use crate::error::{Quantity, TrainError};
 use crate::evaluate::EvaluationSet;
 use crate::observer::{Observer, StepReport};
 use crate::optimizer::{AdamW, squared_norm};
-use crate::plan::RunPlan;
+use crate::plan::{Intervals, RunPlan};
 use crate::ranks::Ranks;
 use crate::report::Phases;
 use crate::run_dir::RunPaths;
@@ -304,7 +304,11 @@ where
 
     /// Waits for a step, and does what comes at its end.
     fn finish(&mut self, queued: QueuedStep) -> Result<(), TrainError> {
-        let plan = &self.setup.plan;
+        let Intervals {
+            sample_every,
+            checkpoint_every,
+            ..
+        } = self.setup.plan.intervals;
         let mut record = match self.complete(queued) {
             Ok(record) => record,
             Err(error) => return Err(self.save_then(error)?),
@@ -315,11 +319,11 @@ where
         }
         self.setup.log.append(&record)?;
         self.steps.push(record.clone());
-        if self.is_due(plan.intervals.sample_every, step) {
+        if self.is_due(sample_every, step) {
             self.take_sample()?;
         }
         self.report(record);
-        if self.is_due(plan.intervals.checkpoint_every, step) {
+        if self.is_due(checkpoint_every, step) {
             self.save()?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 ///
 /// The dashboard's thread polls for events without a pause, which would cost a CPU run one of its cores. A thread inherits
 /// the priority of the one that starts it, so it is started from one of the lowest: it then takes only idle time.
-pub fn dashboard(interrupter: Interrupter, window: Option<usize>) -> TuiMetricsRendererWrapper {
+pub(crate) fn dashboard(interrupter: Interrupter, window: Option<usize>) -> TuiMetricsRendererWrapper {
     let start = move || {
         lower_priority();
         TuiMetricsRendererWrapper::new(interrupter, window)
