@@ -3,6 +3,12 @@
 //! A test for a device that is not there says so and passes, unless `GPT2_REQUIRE` names its backend, as in
 //! `GPT2_REQUIRE=wgpu,cuda`.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests say what they skip and what they measure"
+)]
+
 mod classifier;
 mod generation;
 mod golden;

@@ -4,7 +4,7 @@ use gpt2_data::PrepareEvent;
 use gpt2_train::quantity::{bytes, grouped};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 /// Away from a terminal a line is printed each time another such part of the input is done.
@@ -117,7 +117,10 @@ impl Progress {
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            // Progress is not worth failing for: standard error may be closed.
+            None => {
+                let _ = writeln!(io::stderr(), "{text}");
+            }
         }
     }
 }
