@@ -2,16 +2,24 @@
 //!
 //! 0 is success, 1 the user's error, 2 ours. The work is in `commands`, and all arithmetic in the libraries.
 
+#![allow(
+    clippy::exit,
+    reason = "the process ends on a second signal, and when a thread of a device has panicked"
+)]
+
 mod allocator;
 mod backend;
 mod cli;
 mod commands;
 mod diagnostics;
+#[cfg(test)]
+mod documentation;
 mod environment;
 mod error;
 mod printer;
 mod signals;
 mod threads;
+mod version;
 
 use cli::{Cli, Command};
 use error::CliError;

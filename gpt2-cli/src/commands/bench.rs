@@ -282,11 +282,7 @@ impl StepTiming {
         let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.seq) as f64;
         let largest = |memory: fn(&StepRecord) -> Option<u64>| ending.steps.iter().filter_map(memory).max();
         Self {
-            peer: format!(
-                "gpt2 {} burn {}",
-                env!("CARGO_PKG_VERSION"),
-                super::summary::BURN_VERSION
-            ),
+            peer: format!("gpt2 {} burn {}", env!("CARGO_PKG_VERSION"), crate::version::BURN),
             backend: chosen.backend.to_string(),
             device: chosen.device.name.clone(),
             model: plan.preset.clone(),

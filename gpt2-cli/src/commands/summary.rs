@@ -3,8 +3,9 @@
 use crate::backend::Chosen;
 use crate::error::CliError;
 use crate::printer::{print as print_text, quoted};
+use crate::version;
 use gpt2_train::config::BackendChoice;
-use gpt2_train::hardware::{HostFacts, commit};
+use gpt2_train::hardware::HostFacts;
 use gpt2_train::measure::stats;
 use gpt2_train::metrics::clock;
 use gpt2_train::metrics_log::{StepRecord, read_records};
@@ -13,11 +14,7 @@ use gpt2_train::quantity::{bytes, grouped};
 use gpt2_train::report::{RunOutcome, Scheduler, TrainingMetrics, recorded_variables, steady_steps, write_report};
 use gpt2_train::run_dir::RunPaths;
 use gpt2_train::{Ending, StopReason};
-use std::path::Path;
 use std::time::SystemTime;
-
-/// The pinned version of Burn.
-pub(super) const BURN_VERSION: &str = "0.21.0";
 
 /// Writes `training_metrics.json`, and `RUN_COMPLETE.txt` if the run reached its end.
 pub(crate) fn report(
@@ -38,7 +35,7 @@ pub(crate) fn report(
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
         started,
         completed: (ending.reason == StopReason::Finished).then(SystemTime::now),
-        git_commit: commit(Path::new(".")),
+        git_commit: version::commit().map(str::to_owned),
         command_line: std::env::args().collect(),
         env: recorded_variables(std::env::vars()),
         host: HostFacts::detect(),
@@ -47,7 +44,7 @@ pub(crate) fn report(
         cuda_version: None,
         peak_flops,
         scheduler: Scheduler::detect(|name| std::env::var(name).ok()),
-        burn_version: BURN_VERSION.to_owned(),
+        burn_version: version::BURN.to_owned(),
         plan,
         data,
         records: &records,
