@@ -35,9 +35,9 @@ fn git_commit(package: &Path) -> Option<String> {
         output.status.success().then(|| text.trim().to_owned())
     };
     git(&["ls-files", "--error-unmatch", "build.rs"])?;
-    // A commit changes the branch, a checkout changes HEAD, and housekeeping moves branches into packed-refs.
+    // A checkout changes HEAD, a commit the branch and the log of HEAD; the branch may be in packed-refs until then.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
-    for name in [Some("HEAD"), Some("packed-refs"), branch.as_deref()]
+    for name in [Some("HEAD"), Some("logs/HEAD"), Some("packed-refs"), branch.as_deref()]
         .into_iter()
         .flatten()
     {
