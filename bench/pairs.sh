@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Times the training step against another program, in turn: A B A B. Prints each line, then medians, spread and ratios.
+# Times the training step against another program, interleaved: A B A B. Prints each line, then medians, spread and
+# ratios.
 # bench/cpu.sh and bench/gpu.sh set what this takes from the environment:
 #
 #   gpt2, python, peer   the programs
@@ -26,7 +27,7 @@ rows = [json.loads(line) for line in open(sys.argv[1])]
 shapes = dict.fromkeys((row["batch"], row["seq"]) for row in rows)
 for batch, seq in shapes:
     ours, peer = (
-        [row for row in rows if (row["batch"], row["seq"]) == (batch, seq) and ("backend" in row) == mine]
+        [row for row in rows if (row["batch"], row["seq"]) == (batch, seq) and row["peer"].startswith("gpt2 ") == mine]
         for mine in (True, False)
     )
     rate = lambda rows: statistics.median(row["tokens_per_sec"] for row in rows)

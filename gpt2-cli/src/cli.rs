@@ -2,6 +2,7 @@
 
 use crate::error::CliError;
 use crate::printer;
+use crate::version::VERSION;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gpt2_model::{Precision, Recompute};
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(
     name = "gpt2",
-    version,
+    version = VERSION,
     arg_required_else_help = true,
     max_term_width = 100,
     after_help = "Examples:

@@ -2,10 +2,17 @@
 //!
 //! 0 is success, 1 the user's error, 2 ours. The work is in `commands`, and all arithmetic in the libraries.
 
+#![allow(
+    clippy::exit,
+    reason = "the process ends on a second signal, and when a thread of a device has panicked"
+)]
+
 mod allocator;
 mod cli;
 mod commands;
 mod diagnostics;
+#[cfg(test)]
+mod documentation;
 mod environment;
 mod error;
 mod printer;

@@ -3,8 +3,6 @@
 //! Nothing here knows of tensors or Burn. Start with [`prepare()`] or [`demo::write`] to make shards, [`TokenStream`] to open
 //! them, and [`Loader`] or [`ValidationWindows`] to get batches.
 
-#![warn(missing_docs, clippy::print_stdout, clippy::print_stderr)]
-
 mod batch;
 mod dataset;
 pub mod demo;

@@ -85,7 +85,7 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
         ] {
             launch = launch.real(number);
         }
-        launch.run(Kernel::new(SOURCES, "adamw", THREADS), [grid, 1, 1]);
+        launch.run(update_kernel(), [grid, 1, 1]);
     }
 }
 
@@ -108,14 +108,14 @@ pub fn squared_norm(tensors: &[Tensor]) -> Tensor {
             .words(counts)
             .words(first)
             .word(first_partial)
-            .run(Kernel::new(SOURCES, "square_sums", THREADS), [grid, 1, 1]);
+            .run(square_sums_kernel(), [grid, 1, 1]);
         first_partial += grid;
     }
     let square_norm = empty(&partials, &[1], DType::F32);
     Launch::on(&partials)
         .buffers([&partials, &square_norm])
         .word(total)
-        .run(Kernel::new(SOURCES, "sum_partials", 1024), [1, 1, 1]);
+        .run(sum_partials_kernel(), [1, 1, 1]);
     square_norm
 }
 
@@ -134,6 +134,33 @@ pub fn gradient_scale(
         .real(max_norm)
         .real(micro_steps)
         .real(eps)
-        .run(Kernel::new(SOURCES, "gradient_scale", 32), [1, 1, 1]);
+        .run(gradient_scale_kernel(), [1, 1, 1]);
     scale
+}
+
+fn update_kernel() -> Kernel {
+    Kernel::new(SOURCES, "adamw", THREADS)
+}
+
+fn square_sums_kernel() -> Kernel {
+    Kernel::new(SOURCES, "square_sums", THREADS)
+}
+
+fn sum_partials_kernel() -> Kernel {
+    Kernel::new(SOURCES, "sum_partials", 1024)
+}
+
+fn gradient_scale_kernel() -> Kernel {
+    Kernel::new(SOURCES, "gradient_scale", 32)
+}
+
+/// Every kernel of this file, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<Kernel> {
+    vec![
+        update_kernel(),
+        square_sums_kernel(),
+        sum_partials_kernel(),
+        gradient_scale_kernel(),
+    ]
 }

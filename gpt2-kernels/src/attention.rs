@@ -3,7 +3,7 @@
 //! `bf16` on Hopper goes through warpgroup products and the tensor memory accelerator, on other GPUs through the products of a
 //! warp; `f32` through the CUDA cores, in single precision throughout, or, as an operand in TF32, through the products of a warp.
 
-use crate::launch::{Kernel, Launch, Sources, compute_capability, empty, multiprocessors};
+use crate::launch::{ComputeCapability, Kernel, Launch, Sources, compute_capability, empty, multiprocessors};
 use crate::{HEAD_SIZE, Tensor};
 use burn::tensor::{DType, TensorMetadata};
 
@@ -87,9 +87,57 @@ impl Wide {
 
     fn kernel(&self, pass: usize) -> Kernel {
         Kernel::new(self.sources, self.entries[pass], 128)
+            .define("HEAD_SIZE", HEAD_SIZE)
             .define("PASS", pass)
             .shared_memory(self.shared_memory[pass])
     }
+}
+
+fn delta_kernel() -> Kernel {
+    Kernel::new(DELTA, "attention_delta", 256).define("HEAD_SIZE", HEAD_SIZE)
+}
+
+/// The forward kernel for `bf16`.
+fn forward_kernel(capability: ComputeCapability) -> Kernel {
+    let (sources, shared_memory) = if capability.has_wgmma() {
+        (HOPPER, HOPPER_FORWARD)
+    } else {
+        (PORTABLE, PORTABLE_FORWARD)
+    };
+    Kernel::new(sources, "attention_forward", 256)
+        .define("HEAD_SIZE", HEAD_SIZE)
+        .shared_memory(shared_memory)
+}
+
+/// The backward kernels for `bf16`, in the order of their launches.
+fn backward_kernels(capability: ComputeCapability) -> Vec<Kernel> {
+    let kernels: &[(Sources, &'static str, usize, usize)] = if capability.has_wgmma() {
+        &[(HOPPER, "attention_backward", 384, HOPPER_BACKWARD)]
+    } else {
+        &[
+            (PORTABLE, "attention_backward_keys", 128, PORTABLE_KEYS),
+            (PORTABLE, "attention_backward_queries", 128, PORTABLE_QUERIES),
+        ]
+    };
+    let kernel = |&(sources, entry, threads, shared_memory): &(Sources, &'static str, usize, usize)| {
+        Kernel::new(sources, entry, threads)
+            .define("HEAD_SIZE", HEAD_SIZE)
+            .shared_memory(shared_memory)
+    };
+    kernels.iter().map(kernel).collect()
+}
+
+/// Every kernel of this file for a device, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels(capability: ComputeCapability) -> Vec<Kernel> {
+    let mut kernels = backward_kernels(capability);
+    kernels.extend([delta_kernel(), forward_kernel(capability)]);
+    kernels.extend(
+        [SINGLE, TF32]
+            .iter()
+            .flat_map(|wide| (0..3).map(|pass| wide.kernel(pass))),
+    );
+    kernels
 }
 
 /// What attention gives.
@@ -117,16 +165,16 @@ pub fn forward(qkv: &Tensor, heads: usize) -> Attended {
             .run(wide.kernel(0), [batch * heads, blocks, 1]);
         return attended;
     }
-    let (launch, sources, shared_memory) = if on_hopper(qkv) {
-        let launch = map(Launch::on(qkv), qkv, 3 * heads);
-        (map(launch, out, heads), HOPPER, HOPPER_FORWARD)
+    let capability = compute_capability(qkv);
+    let launch = if capability.has_wgmma() {
+        map(map(Launch::on(qkv), qkv, 3 * heads), out, heads)
     } else {
-        (Launch::on(qkv).buffers([qkv, out]), PORTABLE, PORTABLE_FORWARD)
+        Launch::on(qkv).buffers([qkv, out])
     };
-    launch.buffer(log_sum).words([batch, seq, heads]).run(
-        Kernel::new(sources, "attention_forward", 256).shared_memory(shared_memory),
-        [blocks * batch * heads, 1, 1],
-    );
+    launch
+        .buffer(log_sum)
+        .words([batch, seq, heads])
+        .run(forward_kernel(capability), [blocks * batch * heads, 1, 1]);
     attended
 }
 
@@ -145,27 +193,18 @@ pub fn backward(qkv: &Tensor, attended: &Attended, upstream: &Tensor, heads: usi
     Launch::on(qkv)
         .buffers([&attended.out, upstream, &attended.log_sum, &stats])
         .words(words)
-        .run(Kernel::new(DELTA, "attention_delta", 256), [blocks, 1, 1]);
-    if on_hopper(qkv) {
-        let launch = map(Launch::on(qkv), qkv, 3 * heads);
-        let launch = map(launch, upstream, heads);
-        map(launch, &by_qkv, 3 * heads).buffer(&stats).words(words).run(
-            Kernel::new(HOPPER, "attention_backward", 384).shared_memory(HOPPER_BACKWARD),
-            [multiprocessors(qkv), 1, 1],
-        );
-        return by_qkv;
-    }
-    for (entry, shared_memory) in [
-        ("attention_backward_keys", PORTABLE_KEYS),
-        ("attention_backward_queries", PORTABLE_QUERIES),
-    ] {
-        Launch::on(qkv)
-            .buffers([qkv, upstream, &stats, &by_qkv])
-            .words(words)
-            .run(
-                Kernel::new(PORTABLE, entry, 128).shared_memory(shared_memory),
-                [blocks, 1, 1],
-            );
+        .run(delta_kernel(), [blocks, 1, 1]);
+    let capability = compute_capability(qkv);
+    for kernel in backward_kernels(capability) {
+        let launch = Launch::on(qkv);
+        let (launch, grid) = if capability.has_wgmma() {
+            let launch = map(map(launch, qkv, 3 * heads), upstream, heads);
+            let launch = map(launch, &by_qkv, 3 * heads).buffer(&stats);
+            (launch, multiprocessors(qkv))
+        } else {
+            (launch.buffers([qkv, upstream, &stats, &by_qkv]), blocks)
+        };
+        launch.words(words).run(kernel, [grid, 1, 1]);
     }
     by_qkv
 }
@@ -183,10 +222,6 @@ fn backward_wide(wide: &Wide, qkv: &Tensor, attended: &Attended, upstream: &Tens
         .buffers([qkv, upstream, log_sum, &delta, by_qkv])
         .words(words)
         .run(wide.kernel(2), grid);
-}
-
-fn on_hopper(at: &Tensor) -> bool {
-    compute_capability(at) == (9, 0)
 }
 
 /// Passes `tensor`, `[B, T, slots · 64]`, in boxes of 64 rows of one head.

@@ -107,14 +107,7 @@ impl<'a> Classifier<'a> {
 
     /// Writes the losses of a chunk's rows and, unless only they are wanted, the derivative over the logits.
     fn softmax(&self, chunk: &Chunk, logits: &Tensor, loss_only: bool) {
-        let mut kernel = if is_wide(logits.dtype) {
-            Kernel::new(SOURCES, "softmax_loss_f32", THREADS)
-        } else {
-            Kernel::new(SOURCES, "softmax_loss", THREADS).shared_memory(2 * self.padded)
-        };
-        if loss_only {
-            kernel = kernel.define("LOSS_ONLY", 1);
-        }
+        let kernel = softmax_kernel(is_wide(logits.dtype), self.padded, loss_only);
         Launch::on(logits)
             .buffers([
                 logits,
@@ -132,9 +125,36 @@ impl<'a> Classifier<'a> {
             .buffers([&self.losses, &mean])
             .word(self.rows)
             .real(1.0 / self.rows as f64)
-            .run(Kernel::new(SOURCES, "mean_loss", 1024), [1, 1, 1]);
+            .run(mean_kernel(), [1, 1, 1]);
         mean
     }
+}
+
+/// The kernel for rows of `padded` logits, in `f32` or `bf16`.
+fn softmax_kernel(is_f32: bool, padded: usize, loss_only: bool) -> Kernel {
+    let mut kernel = if is_f32 {
+        Kernel::new(SOURCES, "softmax_loss_f32", THREADS)
+    } else {
+        Kernel::new(SOURCES, "softmax_loss", THREADS).shared_memory(2 * padded)
+    };
+    if loss_only {
+        kernel = kernel.define("LOSS_ONLY", 1);
+    }
+    kernel
+}
+
+fn mean_kernel() -> Kernel {
+    Kernel::new(SOURCES, "mean_loss", 1024)
+}
+
+/// Every kernel of this file, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<Kernel> {
+    const PADDED_VOCABULARY: usize = 50_304;
+    let softmax = |(is_f32, loss_only)| softmax_kernel(is_f32, PADDED_VOCABULARY, loss_only);
+    let mut kernels: Vec<_> = crate::nvrtc::BOTH_FLAGS.map(softmax).into();
+    kernels.push(mean_kernel());
+    kernels
 }
 
 /// Rows of a contiguous tensor, in its memory.

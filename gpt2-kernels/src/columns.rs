@@ -36,7 +36,7 @@ pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
         .words(side(0))
         .words(side(1))
         .words(first)
-        .run(Kernel::new(SOURCES, "sum_rows", THREADS), [grid, 1, 1]);
+        .run(sum_rows_kernel(), [grid, 1, 1]);
     sums
 }
 
@@ -44,24 +44,21 @@ pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
 pub fn operand_with_sums(matrix: &Tensor, dtype: DType) -> (Tensor, Tensor) {
     let [rows, columns] = matrix.shape().dims();
     let narrow = matrix.dtype == DType::BF16;
-    let (entry, width) = if narrow {
-        ("column_partials_bf16", 256)
-    } else {
-        ("column_partials_f32", 128)
-    };
-    let (partials, rows_per_block, grid) = stages(matrix, width);
-    let mut kernel = Kernel::new(SOURCES, entry, THREADS);
+    let (partials, rows_per_block, grid) = stages(matrix, if narrow { 256 } else { 128 });
     let mut launch = Launch::on(matrix).buffer(matrix);
     let mut operand = matrix.clone();
-    if !narrow {
-        if dtype == DType::BF16 {
-            operand = empty(matrix, &[rows, columns], DType::BF16);
-        } else {
-            kernel = kernel.define("SUMS_ONLY", 1);
+    let kernel = if narrow {
+        partials_bf16_kernel()
+    } else {
+        let sums_only = dtype != DType::BF16;
+        if sums_only {
             operand.dtype = dtype;
+        } else {
+            operand = empty(matrix, &[rows, columns], DType::BF16);
         }
         launch = launch.buffer(&operand);
-    }
+        partials_f32_kernel(sums_only)
+    };
     launch
         .buffer(&partials)
         .words([rows, columns, rows_per_block])
@@ -97,6 +94,38 @@ pub fn round(tensor: &Tensor) -> Tensor {
         .buffers([&copy; SLOTS])
         .words((0..SLOTS).map(|slot| if slot == 0 { count } else { 0 }))
         .words(first)
-        .run(Kernel::new(SOURCES, "cast_bf16", THREADS), [grid, 1, 1]);
+        .run(cast_kernel(), [grid, 1, 1]);
     copy
+}
+
+fn sum_rows_kernel() -> Kernel {
+    Kernel::new(SOURCES, "sum_rows", THREADS)
+}
+
+fn partials_bf16_kernel() -> Kernel {
+    Kernel::new(SOURCES, "column_partials_bf16", THREADS)
+}
+
+fn partials_f32_kernel(sums_only: bool) -> Kernel {
+    let kernel = Kernel::new(SOURCES, "column_partials_f32", THREADS);
+    if sums_only {
+        return kernel.define("SUMS_ONLY", 1);
+    }
+    kernel
+}
+
+fn cast_kernel() -> Kernel {
+    Kernel::new(SOURCES, "cast_bf16", THREADS)
+}
+
+/// Every kernel of this file, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<Kernel> {
+    vec![
+        sum_rows_kernel(),
+        partials_bf16_kernel(),
+        partials_f32_kernel(false),
+        partials_f32_kernel(true),
+        cast_kernel(),
+    ]
 }

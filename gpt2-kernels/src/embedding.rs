@@ -22,11 +22,10 @@ pub fn forward(wte: &Tensor, wpe: &Tensor, tokens: &Tensor, past: usize) -> Tens
     let ([batch, seq], [_, channels]) = (tokens.shape().dims(), wte.shape().dims());
     let rows = batch * seq;
     let x = empty(wte, &[batch, seq, channels], DType::F32);
-    let kernel = Kernel::new(SOURCES, "embedding_forward", 32 * FORWARD_ROWS).define("CHANNELS", channels);
     Launch::on(wte)
         .buffers([tokens, wte, wpe, &x])
         .words([rows, seq, past])
-        .run(kernel, [rows.div_ceil(FORWARD_ROWS), 1, 1]);
+        .run(forward_kernel(channels), [rows.div_ceil(FORWARD_ROWS), 1, 1]);
     x
 }
 
@@ -42,28 +41,47 @@ pub fn backward(tokens: &Tensor, upstream: &Tensor, by_wte: &Tensor, positions: 
     Launch::on(upstream)
         .buffers([tokens, upstream, &order, &sorted, &by_wpe])
         .words([rows, sort_blocks, seq, positions])
-        .run(
-            Kernel::new(SOURCES, "embedding_sort", SORT_THREADS).define("CHANNELS", channels),
-            [sort_blocks + sum_blocks, 1, 1],
-        );
+        .run(sort_kernel(channels), [sort_blocks + sum_blocks, 1, 1]);
     let span = match rows {
         0..=4096 => 8,
         4097..=16384 => 16,
         _ => 32,
     };
     let spans = rows.div_ceil(span);
-    let kernel = |entry| {
-        let threads = (channels / 4).next_multiple_of(32);
-        Kernel::new(SOURCES, entry, threads).define("CHANNELS", channels)
-    };
+    let [spans_kernel, finish_kernel] = sum_kernels(channels);
     let partials = empty(upstream, &[2, spans, channels], DType::F32);
     Launch::on(upstream)
         .buffers([&order, &sorted, upstream, by_wte, &partials])
         .words([rows, span])
-        .run(kernel("embedding_spans"), [spans, 1, 1]);
+        .run(spans_kernel, [spans, 1, 1]);
     Launch::on(upstream)
         .buffers([&sorted, &partials, by_wte])
         .words([rows, span])
-        .run(kernel("embedding_finish"), [spans, 1, 1]);
+        .run(finish_kernel, [spans, 1, 1]);
     by_wpe
+}
+
+fn forward_kernel(channels: usize) -> Kernel {
+    Kernel::new(SOURCES, "embedding_forward", 32 * FORWARD_ROWS).define("CHANNELS", channels)
+}
+
+fn sort_kernel(channels: usize) -> Kernel {
+    Kernel::new(SOURCES, "embedding_sort", SORT_THREADS).define("CHANNELS", channels)
+}
+
+/// The sums of spans of sorted rows, and what is left where a token's rows cross spans.
+fn sum_kernels(channels: usize) -> [Kernel; 2] {
+    let threads = (channels / 4).next_multiple_of(32);
+    ["embedding_spans", "embedding_finish"]
+        .map(|entry| Kernel::new(SOURCES, entry, threads).define("CHANNELS", channels))
+}
+
+/// Every kernel of this file, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<Kernel> {
+    let of = |channels| {
+        let [spans, finish] = sum_kernels(channels);
+        [forward_kernel(channels), sort_kernel(channels), spans, finish]
+    };
+    crate::nvrtc::CHANNELS.into_iter().flat_map(of).collect()
 }

@@ -10,6 +10,9 @@ const SOURCES: Sources = Sources::new(&[
     include_str!("cuda/gelu.cu"),
 ]);
 
+const FORWARD: &str = "gelu_forward";
+const BACKWARD: &str = "gelu_backward";
+
 const THREADS: usize = 256;
 
 /// Elements of a block.
@@ -18,26 +21,39 @@ const CHUNK: usize = 4096;
 /// GELU of each element of `x`.
 pub fn forward(x: &Tensor) -> Tensor {
     let y = empty(x, x.shape().as_slice(), x.dtype);
-    launch("gelu_forward", &[x, &y]);
+    launch(FORWARD, &[x, &y]);
     y
 }
 
 /// GELU's derivative at each element of `x`, times `upstream`.
 pub fn backward(x: &Tensor, upstream: &Tensor) -> Tensor {
     let by_x = empty(x, x.shape().as_slice(), x.dtype);
-    launch("gelu_backward", &[x, upstream, &by_x]);
+    launch(BACKWARD, &[x, upstream, &by_x]);
     by_x
 }
 
 fn launch(entry: &'static str, tensors: &[&Tensor]) {
     let x = tensors[0];
-    let mut kernel = Kernel::new(SOURCES, entry, THREADS);
-    if is_wide(x.dtype) {
-        kernel = kernel.define("ELEMENT_F32", 1);
-    }
     let count = x.shape().num_elements();
     Launch::on(x)
         .buffers(tensors.iter().copied())
         .word(count)
-        .run(kernel, [count.div_ceil(CHUNK), 1, 1]);
+        .run(kernel(entry, is_wide(x.dtype)), [count.div_ceil(CHUNK), 1, 1]);
+}
+
+fn kernel(entry: &'static str, is_f32: bool) -> Kernel {
+    let kernel = Kernel::new(SOURCES, entry, THREADS);
+    if is_f32 {
+        return kernel.define("ELEMENT_F32", 1);
+    }
+    kernel
+}
+
+/// Every kernel of this file, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<Kernel> {
+    [FORWARD, BACKWARD]
+        .into_iter()
+        .flat_map(|entry| [false, true].map(|is_f32| kernel(entry, is_f32)))
+        .collect()
 }

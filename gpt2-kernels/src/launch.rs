@@ -76,8 +76,39 @@ impl Kernel {
         self
     }
 
+    /// The text that is compiled.
+    pub(crate) fn source(&self) -> String {
+        let defines = self
+            .defines
+            .iter()
+            .map(|(name, value)| format!("#define {name} {value}\n"));
+        defines
+            .chain(self.sources.files.iter().map(ToString::to_string))
+            .collect()
+    }
+
     fn cube_dim(&self) -> CubeDim {
         CubeDim::new_1d(self.threads)
+    }
+}
+
+/// What the test that compiles every kernel looks at.
+#[cfg(test)]
+impl Kernel {
+    pub(crate) fn entry(&self) -> &'static str {
+        self.entry
+    }
+
+    pub(crate) fn files(&self) -> &'static [&'static str] {
+        self.sources.files
+    }
+
+    pub(crate) fn defines(&self) -> &[(&'static str, usize)] {
+        &self.defines
+    }
+
+    pub(crate) fn shared_memory_bytes(&self) -> usize {
+        self.shared_memory
     }
 }
 
@@ -135,17 +166,10 @@ impl CubeTask<CudaCompiler> for Kernel {
                 offset: 0,
             });
         }
-        let defines = self
-            .defines
-            .iter()
-            .map(|(name, value)| format!("#define {name} {value}\n"));
-        let source = defines
-            .chain(self.sources.files.iter().map(ToString::to_string))
-            .collect();
         Ok(CompiledKernel {
             entrypoint_name: self.entry.to_owned(),
             debug_name: Some(self.entry),
-            source,
+            source: self.source(),
             repr: Some(form),
             cube_dim: self.cube_dim(),
             debug_info: None,
@@ -288,9 +312,29 @@ pub(crate) fn multiprocessors(at: &Tensor) -> usize {
     count.expect("CUDA's runtime tells") as usize
 }
 
-/// The compute capability of the device of `at`, major and minor.
-pub(crate) fn compute_capability(at: &Tensor) -> (i32, i32) {
-    static KNOWN: Mutex<BTreeMap<usize, (i32, i32)>> = Mutex::new(BTreeMap::new());
+/// A device's compute capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ComputeCapability {
+    pub(crate) major: i32,
+    pub(crate) minor: i32,
+}
+
+impl ComputeCapability {
+    /// Whether it has the warpgroup products (wgmma) of Hopper, which no other architecture has.
+    pub(crate) fn has_wgmma(self) -> bool {
+        self == Self { major: 9, minor: 0 }
+    }
+
+    /// Whether TF32 is far more than three times as fast as `f32` on the CUDA cores: on A100, H100 and B200, but on no GPU made
+    /// for desktops.
+    pub(crate) fn has_fast_tf32(self) -> bool {
+        self.minor == 0 && (8..=10).contains(&self.major)
+    }
+}
+
+/// The compute capability of the device of `at`.
+pub(crate) fn compute_capability(at: &Tensor) -> ComputeCapability {
+    static KNOWN: Mutex<BTreeMap<usize, ComputeCapability>> = Mutex::new(BTreeMap::new());
     let index = at.device.index;
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     *known.entry(index).or_insert_with(|| {
@@ -302,7 +346,7 @@ pub(crate) fn compute_capability(at: &Tensor) -> (i32, i32) {
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
         ]
         .map(|part| attribute(part).expect("the driver knows its devices"));
-        (major, minor)
+        ComputeCapability { major, minor }
     })
 }
 

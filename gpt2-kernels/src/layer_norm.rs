@@ -44,14 +44,13 @@ pub fn forward(x: &Tensor, gain: &Tensor, offset: &Tensor, dtype: DType) -> Norm
         mean: empty(x, &[rows], DType::F32),
         rstd: empty(x, &[rows], DType::F32),
     };
-    let mut kernel = Kernel::new(SOURCES, "layer_norm_forward", 32 * FORWARD_ROWS).define("CHANNELS", channels);
-    if is_wide(dtype) {
-        kernel = kernel.define("OUTPUT_F32", 1);
-    }
     Launch::on(x)
         .buffers([x, gain, offset, &normalised.out, &normalised.mean, &normalised.rstd])
         .word(rows)
-        .run(kernel, [rows.div_ceil(FORWARD_ROWS), 1, 1]);
+        .run(
+            forward_kernel(channels, is_wide(dtype)),
+            [rows.div_ceil(FORWARD_ROWS), 1, 1],
+        );
     normalised
 }
 
@@ -65,14 +64,7 @@ pub fn backward(
     sum: Option<Tensor>,
 ) -> Gradients {
     let [rows, channels] = x.shape().dims();
-    let threads = (channels / 4).next_multiple_of(32);
-    let mut kernel = Kernel::new(SOURCES, "layer_norm_backward", threads).define("CHANNELS", channels);
-    if is_wide(upstream.dtype) {
-        kernel = kernel.define("UPSTREAM_F32", 1);
-    }
-    if sum.is_some() {
-        kernel = kernel.define("ADD_RESIDUAL", 1);
-    }
+    let kernel = backward_kernel(channels, is_wide(upstream.dtype), sum.is_some());
     // As many blocks as the multiprocessors hold at once.
     let grid = multiprocessors(x) * if channels <= 512 { 3 } else { 2 };
     let fresh = || empty(x, &[rows, channels], DType::F32);
@@ -88,4 +80,35 @@ pub fn backward(
         .run(kernel, [grid, 1, 1]);
     let [gain, offset] = sum_rows([&by_gain, &by_offset]);
     Gradients { x: by_x, gain, offset }
+}
+
+fn forward_kernel(channels: usize, is_f32: bool) -> Kernel {
+    let kernel = Kernel::new(SOURCES, "layer_norm_forward", 32 * FORWARD_ROWS).define("CHANNELS", channels);
+    if is_f32 {
+        return kernel.define("OUTPUT_F32", 1);
+    }
+    kernel
+}
+
+fn backward_kernel(channels: usize, is_f32: bool, add_residual: bool) -> Kernel {
+    let threads = (channels / 4).next_multiple_of(32);
+    let mut kernel = Kernel::new(SOURCES, "layer_norm_backward", threads).define("CHANNELS", channels);
+    if is_f32 {
+        kernel = kernel.define("UPSTREAM_F32", 1);
+    }
+    if add_residual {
+        kernel = kernel.define("ADD_RESIDUAL", 1);
+    }
+    kernel
+}
+
+/// Every kernel of this file, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<Kernel> {
+    let of = |channels| {
+        let forward = [false, true].map(|is_f32| forward_kernel(channels, is_f32));
+        let backward = crate::nvrtc::BOTH_FLAGS.map(|(is_f32, add)| backward_kernel(channels, is_f32, add));
+        forward.into_iter().chain(backward)
+    };
+    crate::nvrtc::CHANNELS.into_iter().flat_map(of).collect()
 }

@@ -16,6 +16,8 @@ pub mod embedding;
 pub mod gelu;
 mod launch;
 pub mod layer_norm;
+#[cfg(test)]
+mod nvrtc;
 pub mod product;
 pub mod scale;
 

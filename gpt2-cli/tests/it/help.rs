@@ -39,8 +39,15 @@ fn train_has_the_flags_of_the_run_file_and_its_own() {
 }
 
 #[test]
-fn the_version_is_the_packages() {
-    assert_eq!(shown(&["--version"]), format!("gpt2 {}\n", env!("CARGO_PKG_VERSION")));
+fn the_version_says_what_the_binary_was_built_from() {
+    let commit = env!("GPT2_COMMIT");
+    assert!(commit == "unknown" || commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let burn = include_str!("../../../Cargo.lock")
+        .split("\nname = \"burn\"\nversion = \"")
+        .nth(1);
+    let burn = burn.and_then(|rest| rest.split('"').next()).unwrap();
+    let expected = format!("gpt2 {} (commit {commit}, Burn {burn})\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(shown(&["--version"]), expected);
 }
 
 #[test]

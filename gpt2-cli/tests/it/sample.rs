@@ -6,7 +6,7 @@ use std::path::Path;
 use tempfile::tempdir;
 
 /// A model with 512 tokens and a block of 64, saved by transformers.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny");
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/gpt2-backend-tests/tests/fixtures/tiny");
 
 fn sample_tiny(flags: &[&str]) -> crate::support::Outcome {
     gpt2(

@@ -1,7 +1,7 @@
 // Causal multi-head attention with mma.sync, for sm_80 and later, straight from the packed projection. Follows
 // common.cuh and warp.cuh.
 //
-// Compile-time: HEAD_SIZE (32, 64 or 128; default 64).
+// Defines: HEAD_SIZE (32, 64 or 128).
 //
 // Tensors    qkv, d_qkv  bf16 [batch, length, 3, heads, HEAD_SIZE]   (query, key, value side by side)
 //            out, d_out  bf16 [batch, length, heads, HEAD_SIZE]
@@ -18,9 +18,6 @@
 // The length is arbitrary: rows beyond it are read as zeros and never written. Every sum has a fixed order, so results
 // repeat bit for bit. A warp owns 16 rows of the result and keeps scores, probabilities and sums in registers; the
 // accumulator layout of one product is the operand layout of the next. Longer pieces of work start first.
-#ifndef HEAD_SIZE
-#define HEAD_SIZE 64
-#endif
 
 struct AttentionArgs {
     u64 batch, length, heads;

@@ -1,6 +1,6 @@
 // Row statistics for the backward pass of attention, in the form its kernels consume. Follows common.cuh.
 //
-// Compile-time: HEAD_SIZE (32, 64 or 128; default 64).
+// Defines: HEAD_SIZE (32, 64 or 128).
 //
 // attention_delta(out, d_out, log_sum, stats, args{batch, length, heads})
 //   out, d_out  bf16 [batch, length, heads * HEAD_SIZE]
@@ -10,9 +10,6 @@
 //                 stats[1] = rowsum(out * d_out)      (0 beyond the length)
 //               followed by one 32-bit word, the work counter of attention_backward, set to zero here.
 //   grid (padded / 64 * batch * heads), block 256
-#ifndef HEAD_SIZE
-#define HEAD_SIZE 64
-#endif
 
 struct AttentionArgs {
     u64 batch, length, heads;

@@ -1,11 +1,11 @@
 // Causal attention in true f32 (FFMA), forward and backward, straight from the packed projections
-// qkv [B, T, 3C]: query, key and value side by side, each of them H heads of HEAD_DIM, C = H * HEAD_DIM.
+// qkv [B, T, 3C]: query, key and value side by side, each of them H heads of HEAD_SIZE, C = H * HEAD_SIZE.
 // Follows common.cuh and warp.cuh. T is arbitrary; nothing of size T x T reaches memory; every sum has a fixed order.
 //
-// Defines: HEAD_DIM (32, 64 or 128); PASS picks the one kernel that is compiled:
+// Defines: HEAD_SIZE (32, 64 or 128); PASS picks the one kernel that is compiled:
 //
 //   PASS 0  attention_f32_forward         const float *qkv, float *out [B, T, C], float *log_sum [B, H, T], Args
-//           log_sum: natural logarithm of the sum of the exponentials of the scores, scaled by 1 / sqrt(HEAD_DIM).
+//           log_sum: natural logarithm of the sum of the exponentials of the scores, scaled by 1 / sqrt(HEAD_SIZE).
 //   PASS 1  attention_f32_backward_query  const float *qkv, const float *out, const float *d_out, const float *log_sum,
 //                                         float *delta [B, H, T], float *d_qkv [B, T, 3C], Args
 //           Writes the queries' third of d_qkv, and delta (the sum over a head of d_out * out), scratch for pass 2.
@@ -15,12 +15,8 @@
 //
 //   Args {batch, heads, tokens}
 //   grid (batch * heads, ceil(tokens / ROWS), 1), block THREADS, dynamic shared memory SHARED bytes:
-//     PASS 0     ROWS 128, THREADS 128, SHARED = 4 * (256 * HEAD_DIM + 8192): 64, 96 or 160 KiB
-//     PASS 1, 2  ROWS  64, THREADS 128, SHARED = 4 * (256 * HEAD_DIM + 4096): 48, 80 or 144 KiB
-
-#ifndef HEAD_DIM
-#define HEAD_DIM 64
-#endif
+//     PASS 0     ROWS 128, THREADS 128, SHARED = 4 * (256 * HEAD_SIZE + 8192): 64, 96 or 160 KiB
+//     PASS 1, 2  ROWS  64, THREADS 128, SHARED = 4 * (256 * HEAD_SIZE + 4096): 48, 80 or 144 KiB
 
 struct Args {
     u64 batch, heads, tokens;
@@ -29,7 +25,7 @@ struct Args {
 // A block owns ROWS rows (queries; keys in pass 2) and walks over the other side in tiles of COLUMNS. A warp owns
 // whole rows; its lanes form a grid of LANES_M x LANES_N, and a thread holds the rows lane_m, lane_m + LANES_M, ...
 // and the columns lane_n, lane_n + LANES_N, ...
-constexpr int D = HEAD_DIM;
+constexpr int D = HEAD_SIZE;
 constexpr int ROWS = PASS == 0 ? 128 : 64;
 constexpr int COLUMNS = 64;
 constexpr int THREADS = 128;

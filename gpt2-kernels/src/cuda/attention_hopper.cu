@@ -27,7 +27,8 @@ struct AttentionArgs {
     u64 batch, length, heads;
 };
 
-constexpr u32 TILE = 64; // rows of a tile, and the head size
+static_assert(HEAD_SIZE == 64, "tiles are square");
+constexpr u32 TILE = HEAD_SIZE; // rows of a tile, and the head size
 constexpr u32 TILE_BYTES = TILE * 128;
 constexpr u32 BLOCK_ROWS = 2 * TILE; // two warpgroups
 constexpr float SCALE = 0.125f;      // 1 / sqrt(64)

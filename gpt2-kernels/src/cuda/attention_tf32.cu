@@ -28,7 +28,8 @@ struct Args {
 
 // A warp owns 32 rows of the result, as two tiles of 16, so that what it reads of the other operand serves two
 // products.
-constexpr u32 D = 64; // channels of a head
+static_assert(HEAD_SIZE == 64, "the layouts of tiles are made for it");
+constexpr u32 D = HEAD_SIZE;
 constexpr u32 ROWS = PASS == 0 ? 128 : 64;
 constexpr u32 TILE = 64;                             // rows of a tile of the side that is walked over
 constexpr u32 COLUMNS = PASS == 0 ? TILE : TILE / 2; // of them, those that one warp looks at

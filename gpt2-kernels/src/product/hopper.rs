@@ -1,6 +1,6 @@
 //! `bf16` products by Hopper's warpgroup instructions.
 
-use super::{Epilogue, Layout, Sizes};
+use super::{Epilogue, EpilogueKind, Layout, Sizes};
 use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
@@ -29,6 +29,9 @@ const TILE_K: usize = 64;
 const BOXES: usize = 4;
 const BOXES_WITH_SUMS: usize = 3;
 
+/// Columns of a tile, tiles of operands on their way at once, and what a multiprocessor of an H100 does a second.
+const SHAPES: [(usize, usize, f64); 2] = [(192, 4, 5.3e12), (128, 5, 4.9e12)];
+
 /// How a product is cut up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Plan {
@@ -41,9 +44,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// The plan that should take the least time. What a multiprocessor does a second was measured on an H100.
+    /// The plan that should take the least time.
     fn of(sizes: Sizes, multiprocessors: usize, may_split: bool) -> Self {
-        const SHAPES: [(usize, usize, f64); 2] = [(192, 4, 5.3e12), (128, 5, 4.9e12)];
         const BYTES_PER_SECOND: f64 = 2.5e12;
         const LAUNCH_SECONDS: f64 = 4e-6;
         let Sizes { m, n, k } = sizes;
@@ -93,11 +95,50 @@ pub(super) fn run(layout: Layout, sizes: Sizes, operands: [&Tensor; 2], out: &Te
 /// Writes the sum of `parts`, `splits` of the size of `out` one after the other, to `out`, all in `f32`.
 pub(super) fn add_parts(parts: &Tensor, splits: usize, out: &Tensor) {
     let count = out.shape().num_elements();
-    let kernel = Kernel::new(SPLIT_SUM, "gemm_split_sum", 256);
     Launch::on(out)
         .buffers([parts, out])
         .words([count, splits])
-        .run(kernel, [count.div_ceil(1024), 1, 1]);
+        .run(split_sum_kernel(), [count.div_ceil(1024), 1, 1]);
+}
+
+fn split_sum_kernel() -> Kernel {
+    Kernel::new(SPLIT_SUM, "gemm_split_sum", 256)
+}
+
+/// The kernel of a product that is cut up by `plan`.
+fn kernel(layout: Layout, epilogue: EpilogueKind, plan: Plan) -> Kernel {
+    let code = match epilogue {
+        EpilogueKind::Plain | EpilogueKind::Bias => 0,
+        EpilogueKind::Gelu => 1,
+        EpilogueKind::Onto => 2,
+        EpilogueKind::GeluGradient { .. } => 3,
+        EpilogueKind::Single { .. } => 4,
+    };
+    let with_sums = epilogue == EpilogueKind::GeluGradient { column_sums: true };
+    let kernel = Kernel::new(SOURCES, "gemm", 384)
+        .define("LAYOUT", layout.code())
+        .define("EPILOGUE", code)
+        .define("TILE_N", plan.tile_n)
+        .define("STAGES", plan.stages)
+        .shared_memory(plan.shared_memory(with_sums));
+    if with_sums {
+        return kernel.define("COLUMN_SUMS", 1);
+    }
+    kernel
+}
+
+/// Every kernel of a product, to be compiled by a test.
+#[cfg(test)]
+pub(super) fn kernels(layout: Layout, epilogue: EpilogueKind) -> Vec<Kernel> {
+    let product = |(tile_n, stages, _)| {
+        let plan = Plan {
+            tile_n,
+            stages,
+            splits: 1,
+        };
+        kernel(layout, epilogue, plan)
+    };
+    SHAPES.into_iter().map(product).chain([split_sum_kernel()]).collect()
 }
 
 /// Rows of partial sums of columns that [`Epilogue::GeluGradient`] writes for a result of `rows` rows.
@@ -115,30 +156,7 @@ fn launch(
     multiprocessors: usize,
 ) {
     let Sizes { m, n, k } = sizes;
-    let code = match epilogue {
-        Epilogue::Plain | Epilogue::Bias(_) => 0,
-        Epilogue::Gelu { .. } => 1,
-        Epilogue::Onto { .. } => 2,
-        Epilogue::GeluGradient { .. } => 3,
-        Epilogue::Single { .. } => 4,
-    };
-    let with_sums = matches!(
-        epilogue,
-        Epilogue::GeluGradient {
-            column_sums: Some(_),
-            ..
-        }
-    );
-    let mut kernel = Kernel::new(SOURCES, "gemm", 384)
-        .define("LAYOUT", layout.code())
-        .define("EPILOGUE", code)
-        .define("TILE_N", plan.tile_n)
-        .define("STAGES", plan.stages)
-        .shared_memory(plan.shared_memory(with_sums));
-    if with_sums {
-        kernel = kernel.define("COLUMN_SUMS", 1);
-    }
-
+    let kernel = kernel(layout, epilogue.kind(), plan);
     let mut launch = Launch::on(out);
     launch = match layout {
         Layout::Tn => panels(launch, a, [k, m], [2, TILE_K]),

@@ -1,7 +1,7 @@
 //! `f32` products in TF32 by Hopper's warpgroup instructions.
 
 use super::hopper::add_parts;
-use super::{Epilogue, Layout, Sizes};
+use super::{Epilogue, EpilogueKind, Layout, Sizes};
 use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::DType;
@@ -31,22 +31,25 @@ impl Plan {
     /// The plan that should take the least time; the constants are fitted to an H100.
     fn of(layout: Layout, sizes: Sizes, multiprocessors: usize, may_split: bool) -> Self {
         const MOST_SPLITS: usize = 11;
-        let apart = (layout != Layout::Tn).then_some(false);
-        let together = (layout != Layout::Nt).then_some(true);
         let most_splits = if may_split && layout != Layout::Nt {
             sizes.k.div_ceil(TILE_K).clamp(1, MOST_SPLITS)
         } else {
             1
         };
-        let plans = apart
-            .into_iter()
-            .chain(together)
+        let plans = Self::arrangements(layout)
             .flat_map(|together| (1..=most_splits).map(move |splits| Self { together, splits }));
         let best = plans.min_by(|a, b| {
             let cost = |plan: &Self| plan.microseconds(layout, sizes, multiprocessors);
             cost(a).total_cmp(&cost(b))
         });
         best.expect("each layout has one")
+    }
+
+    /// What `together` may be.
+    fn arrangements(layout: Layout) -> impl Iterator<Item = bool> {
+        let apart = (layout != Layout::Tn).then_some(false);
+        let together = (layout != Layout::Nt).then_some(true);
+        apart.into_iter().chain(together)
     }
 
     fn microseconds(&self, layout: Layout, sizes: Sizes, multiprocessors: usize) -> f64 {
@@ -95,25 +98,46 @@ pub(super) fn run(layout: Layout, sizes: Sizes, operands: [&Tensor; 2], out: &Te
     add_parts(&parts, plan.splits, out);
 }
 
-fn launch(layout: Layout, sizes: Sizes, [a, b]: [&Tensor; 2], out: &Tensor, epilogue: &Epilogue, plan: Plan) {
-    let Sizes { m, n, k } = sizes;
-    // An operand that an epilogue lacks may be any tensor.
-    let (code, bias, extra, sums) = match epilogue {
-        Epilogue::Plain | Epilogue::Single { accumulate: false } => (0, a, a, None),
-        Epilogue::Bias(bias) => (1, *bias, a, None),
-        Epilogue::Gelu { bias, activated } => (2, *bias, *activated, None),
-        Epilogue::Onto { bias, residual } => (3, *bias, *residual, None),
-        Epilogue::GeluGradient { inner, column_sums } => (4, a, *inner, *column_sums),
-        Epilogue::Single { accumulate: true } => (5, a, a, None),
+/// The kernel of a product that is cut up by `plan`.
+fn kernel(layout: Layout, epilogue: EpilogueKind, plan: Plan) -> Kernel {
+    let code = match epilogue {
+        EpilogueKind::Plain | EpilogueKind::Single { accumulate: false } => 0,
+        EpilogueKind::Bias => 1,
+        EpilogueKind::Gelu => 2,
+        EpilogueKind::Onto => 3,
+        EpilogueKind::GeluGradient { .. } => 4,
+        EpilogueKind::Single { accumulate: true } => 5,
     };
-    let mut kernel = Kernel::new(SOURCES, "gemm_tf32", 384)
+    let kernel = Kernel::new(SOURCES, "gemm_tf32", 384)
         .define("LAYOUT", layout.code())
         .define("EPILOGUE", code)
         .define("TOGETHER", plan.together.into())
         .shared_memory(plan.shared_memory());
-    if sums.is_some() {
-        kernel = kernel.define("COLUMN_SUMS", 1);
+    if epilogue == (EpilogueKind::GeluGradient { column_sums: true }) {
+        return kernel.define("COLUMN_SUMS", 1);
     }
+    kernel
+}
+
+/// Every kernel of a product, to be compiled by a test.
+#[cfg(test)]
+pub(super) fn kernels(layout: Layout, epilogue: EpilogueKind) -> Vec<Kernel> {
+    Plan::arrangements(layout)
+        .map(|together| kernel(layout, epilogue, Plan { together, splits: 1 }))
+        .collect()
+}
+
+fn launch(layout: Layout, sizes: Sizes, [a, b]: [&Tensor; 2], out: &Tensor, epilogue: &Epilogue, plan: Plan) {
+    let Sizes { m, n, k } = sizes;
+    // An operand that an epilogue lacks may be any tensor.
+    let (bias, extra, sums) = match epilogue {
+        Epilogue::Plain | Epilogue::Single { .. } => (a, a, None),
+        Epilogue::Bias(bias) => (*bias, a, None),
+        Epilogue::Gelu { bias, activated } => (*bias, *activated, None),
+        Epilogue::Onto { bias, residual } => (*bias, *residual, None),
+        Epilogue::GeluGradient { inner, column_sums } => (a, *inner, *column_sums),
+    };
+    let kernel = kernel(layout, epilogue.kind(), plan);
     let launch = Launch::on(out);
     let launch = match layout {
         Layout::Tn => launch.map_strided(a, &[m / 32, k, 32], &[32, m, 1], &[TILE_M / 32, TILE_K, 32]),

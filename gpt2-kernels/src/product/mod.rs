@@ -8,7 +8,9 @@ mod hopper;
 mod hopper_tf32;
 mod tiled;
 
-use crate::launch::{compute_capability, empty};
+#[cfg(test)]
+use crate::launch::Kernel;
+use crate::launch::{ComputeCapability, compute_capability, empty};
 use crate::{Tensor, columns};
 use burn::tensor::{DType, TensorMetadata};
 
@@ -58,7 +60,7 @@ pub fn transposed(a: &Tensor, b: &Tensor) -> Tensor {
 pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> (Tensor, Tensor) {
     let sizes = Sizes::of(Layout::Nt, a, b);
     let out = empty(a, &[sizes.m, sizes.n], a.dtype);
-    let sum_rows = match Path::of(Layout::Nt, sizes, a) {
+    let sum_rows = match Path::of(Layout::Nt, sizes, a.dtype, compute_capability(a)) {
         Path::Hopper => Some(hopper::sum_rows(sizes.m)),
         Path::HopperTf32 => Some(hopper_tf32::sum_rows(sizes.m)),
         _ => None,
@@ -134,6 +136,70 @@ enum Epilogue<'a> {
     },
 }
 
+impl Epilogue<'_> {
+    fn kind(&self) -> EpilogueKind {
+        match self {
+            Self::Plain => EpilogueKind::Plain,
+            Self::Bias(_) => EpilogueKind::Bias,
+            Self::Gelu { .. } => EpilogueKind::Gelu,
+            Self::Onto { .. } => EpilogueKind::Onto,
+            Self::GeluGradient { column_sums, .. } => EpilogueKind::GeluGradient {
+                column_sums: column_sums.is_some(),
+            },
+            Self::Single { accumulate } => EpilogueKind::Single {
+                accumulate: *accumulate,
+            },
+        }
+    }
+}
+
+/// What of an [`Epilogue`] a kernel is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EpilogueKind {
+    Plain,
+    Bias,
+    Gelu,
+    Onto,
+    GeluGradient { column_sums: bool },
+    Single { accumulate: bool },
+}
+
+/// The products that there are. A kernel is compiled for each of them by a test; [`run`] takes no other.
+const PRODUCTS: [(Layout, EpilogueKind); 9] = [
+    (Layout::Nn, EpilogueKind::Plain),
+    (Layout::Nn, EpilogueKind::Bias),
+    (Layout::Nn, EpilogueKind::Gelu),
+    (Layout::Nn, EpilogueKind::Onto),
+    (Layout::Nt, EpilogueKind::Plain),
+    (Layout::Nt, EpilogueKind::GeluGradient { column_sums: false }),
+    (Layout::Nt, EpilogueKind::GeluGradient { column_sums: true }),
+    (Layout::Tn, EpilogueKind::Single { accumulate: false }),
+    (Layout::Tn, EpilogueKind::Single { accumulate: true }),
+];
+
+/// Every kernel of a product on a device, to be compiled by a test.
+#[cfg(test)]
+pub(crate) fn kernels(capability: ComputeCapability) -> Vec<Kernel> {
+    let dtypes = [DType::BF16, DType::Flex32, DType::F32];
+    // Widths that the kernels with panels take, and widths that they do not.
+    let widths = [hopper::PANEL, hopper::PANEL / 2];
+    let mut kernels = Vec::new();
+    for (layout, epilogue) in PRODUCTS {
+        for (dtype, width) in dtypes.into_iter().flat_map(|dtype| widths.map(|width| (dtype, width))) {
+            let [m, n, k] = [width; 3];
+            kernels.extend(match Path::of(layout, Sizes { m, n, k }, dtype, capability) {
+                Path::Hopper => hopper::kernels(layout, epilogue),
+                Path::HopperTf32 => hopper_tf32::kernels(layout, epilogue),
+                Path::Portable => tiled::BF16.kernels(layout, epilogue),
+                Path::Tf32 => tiled::TF32.kernels(layout, epilogue),
+                Path::Split => tiled::SPLIT.kernels(layout, epilogue),
+                Path::Single => tiled::F32.kernels(layout, epilogue),
+            });
+        }
+    }
+    kernels
+}
+
 /// A product's sizes: rows and columns of the result, and what is summed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sizes {
@@ -164,13 +230,14 @@ enum Path {
 }
 
 impl Path {
-    fn of(layout: Layout, sizes: Sizes, a: &Tensor) -> Self {
+    /// For operands of this type on this device.
+    fn of(layout: Layout, sizes: Sizes, dtype: DType, capability: ComputeCapability) -> Self {
         // What is summed over in TN are rows, of which there may be any number.
         let widths = [sizes.n, if layout == Layout::Tn { sizes.m } else { sizes.k }];
         let in_panels = widths.iter().all(|width| width % hopper::PANEL == 0);
-        let on_hopper = in_panels && compute_capability(a) == (9, 0);
-        match a.dtype {
-            DType::F32 if tensor_cores_are_fast(a) => Self::Split,
+        let on_hopper = in_panels && capability.has_wgmma();
+        match dtype {
+            DType::F32 if capability.has_fast_tf32() => Self::Split,
             DType::F32 => Self::Single,
             DType::Flex32 if on_hopper => Self::HopperTf32,
             DType::Flex32 => Self::Tf32,
@@ -183,7 +250,9 @@ impl Path {
 fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue) {
     let sizes = Sizes::of(layout, a, b);
     let operands = [a, b];
-    match Path::of(layout, sizes, a) {
+    let product = (layout, epilogue.kind());
+    assert!(PRODUCTS.contains(&product), "no kernel is compiled for {product:?}");
+    match Path::of(layout, sizes, a.dtype, compute_capability(a)) {
         Path::Hopper => hopper::run(layout, sizes, operands, out, epilogue),
         Path::HopperTf32 => hopper_tf32::run(layout, sizes, operands, out, epilogue),
         Path::Portable => tiled::BF16.run(layout, sizes, operands, out, epilogue),
@@ -191,13 +260,6 @@ fn run(layout: Layout, a: &Tensor, b: &Tensor, out: &Tensor, epilogue: &Epilogue
         Path::Split => tiled::SPLIT.run(layout, sizes, operands, out, epilogue),
         Path::Single => tiled::F32.run(layout, sizes, operands, out, epilogue),
     }
-}
-
-/// Whether TF32 is far more than three times as fast as `f32` on the CUDA cores: on A100, H100 and B200, but on no GPU made for
-/// desktops.
-fn tensor_cores_are_fast(at: &Tensor) -> bool {
-    let (major, minor) = compute_capability(at);
-    minor == 0 && (8..=10).contains(&major)
 }
 
 fn outer(x: &Tensor, w: &Tensor) -> [usize; 2] {

@@ -1,7 +1,7 @@
 //! Products in square tiles, by a warp's instructions: `bf16` on the tensor cores that every GPU since Ampere has, and `f32` on
 //! the CUDA cores or, rounded to TF32, on the tensor cores too. All take the same arguments.
 
-use super::{Epilogue, Layout, Sizes};
+use super::{Epilogue, EpilogueKind, Layout, Sizes};
 use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, multiprocessors};
 use burn::tensor::DType;
@@ -123,32 +123,64 @@ impl Family {
         defines.fold(kernel, |kernel, &(name, value)| kernel.define(name, value))
     }
 
+    /// The number by which the kernels know an epilogue.
+    fn code(&self, epilogue: EpilogueKind) -> usize {
+        match epilogue {
+            EpilogueKind::Plain => 0,
+            EpilogueKind::Bias => 1,
+            EpilogueKind::Gelu => 2,
+            EpilogueKind::Onto => 3,
+            EpilogueKind::GeluGradient { .. } => 4,
+            EpilogueKind::Single { accumulate: true } => 5,
+            EpilogueKind::Single { accumulate: false } => self.plain_f32,
+        }
+    }
+
+    fn product_kernel(&self, layout: Layout, code: usize) -> Kernel {
+        self.kernel(self.entries[0], self.threads)
+            .define("LAYOUT", layout.code())
+            .define("EPILOGUE", code)
+            .define("TILE_M", TILE)
+            .define("TILE_N", TILE)
+            .shared_memory(self.shared_memory)
+    }
+
+    /// The kernel that adds up the parts of a product.
+    fn reduce_kernel(&self, code: usize) -> Kernel {
+        self.kernel(self.entries[1], 256)
+            .define("REDUCE", 1)
+            .define("EPILOGUE", code)
+    }
+
+    /// Every kernel of a product, to be compiled by a test.
+    #[cfg(test)]
+    pub(super) fn kernels(&self, layout: Layout, epilogue: EpilogueKind) -> Vec<Kernel> {
+        let code = self.code(epilogue);
+        vec![
+            self.product_kernel(layout, code),
+            self.product_kernel(layout, self.plain_f32),
+            self.reduce_kernel(code),
+        ]
+    }
+
     pub(super) fn run(&self, layout: Layout, sizes: Sizes, [a, b]: [&Tensor; 2], out: &Tensor, epilogue: &Epilogue) {
         let Sizes { m, n, k } = sizes;
         let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
         let (splits, part) = self.splits(sizes, multiprocessors(out));
         // An operand that an epilogue lacks may be any tensor.
-        let (code, bias, extra) = match epilogue {
-            Epilogue::Plain => (0, out, out),
-            Epilogue::Bias(bias) => (1, *bias, out),
-            Epilogue::Gelu { bias, activated } => (2, *bias, *activated),
-            Epilogue::Onto { bias, residual } => (3, *bias, *residual),
-            Epilogue::GeluGradient { inner, .. } => (4, out, *inner),
-            Epilogue::Single { accumulate: true } => (5, out, out),
-            Epilogue::Single { accumulate: false } => (self.plain_f32, out, out),
+        let (bias, extra) = match epilogue {
+            Epilogue::Plain | Epilogue::Single { .. } => (out, out),
+            Epilogue::Bias(bias) => (*bias, out),
+            Epilogue::Gelu { bias, activated } => (*bias, *activated),
+            Epilogue::Onto { bias, residual } => (*bias, *residual),
+            Epilogue::GeluGradient { inner, .. } => (out, *inner),
         };
+        let code = self.code(epilogue.kind());
         let product = |code, to: &Tensor| {
-            let kernel = self
-                .kernel(self.entries[0], self.threads)
-                .define("LAYOUT", layout.code())
-                .define("EPILOGUE", code)
-                .define("TILE_M", TILE)
-                .define("TILE_N", TILE)
-                .shared_memory(self.shared_memory);
             Launch::on(out)
                 .buffers([a, b, to, bias, extra])
                 .words([m, n, k, part])
-                .run(kernel, [tiles, splits, 1]);
+                .run(self.product_kernel(layout, code), [tiles, splits, 1]);
         };
         if splits == 1 {
             product(code, out);
@@ -156,14 +188,10 @@ impl Family {
         }
         let parts = empty(out, &[splits, m, n], DType::F32);
         product(self.plain_f32, &parts);
-        let reduce = self
-            .kernel(self.entries[1], 256)
-            .define("REDUCE", 1)
-            .define("EPILOGUE", code);
         Launch::on(out)
             .buffers([&parts, out, bias, extra])
             .words([m, n, splits, 0])
-            .run(reduce, [(m * n).div_ceil(self.reduce_chunk), 1, 1]);
+            .run(self.reduce_kernel(code), [(m * n).div_ceil(self.reduce_chunk), 1, 1]);
     }
 }
 

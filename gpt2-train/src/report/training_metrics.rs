@@ -22,7 +22,7 @@ pub struct RunOutcome<'a> {
     pub started: SystemTime,
     /// When the run reached its end; none if it was stopped before.
     pub completed: Option<SystemTime>,
-    /// Commit of the directory that the program ran in.
+    /// Commit that the program was built from.
     pub git_commit: Option<String>,
     /// The program and its arguments.
     pub command_line: Vec<String>,
@@ -78,7 +78,7 @@ pub struct TrainingMetrics {
     pub run_id: String,
     /// When the process began.
     pub timestamp_utc: String,
-    /// Commit of the directory that the program ran in.
+    /// Commit that the program was built from.
     pub git_commit: Option<String>,
     /// The program and its arguments, joined by spaces.
     pub command_line: String,

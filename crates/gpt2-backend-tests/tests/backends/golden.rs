@@ -15,9 +15,9 @@ use gpt2_train::task::TrainingTask;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 
-const CONFIG: &[u8] = include_bytes!("../../../../gpt2-cli/tests/fixtures/tiny/config.json");
-const WEIGHTS: &[u8] = include_bytes!("../../../../gpt2-cli/tests/fixtures/tiny/model.safetensors");
-const EXPECTED: &[u8] = include_bytes!("../../../../gpt2-cli/tests/fixtures/tiny/expected.safetensors");
+const CONFIG: &[u8] = include_bytes!("../fixtures/tiny/config.json");
+const WEIGHTS: &[u8] = include_bytes!("../fixtures/tiny/model.safetensors");
+const EXPECTED: &[u8] = include_bytes!("../fixtures/tiny/expected.safetensors");
 
 /// The optimizer of the golden values.
 const LEARNING_RATE: f64 = 1e-3;
