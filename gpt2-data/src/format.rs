@@ -1,4 +1,5 @@
-//! The constants of the formats and of GPT-2's vocabulary, and how file names tell a split. Nothing here reads or writes.
+//! The constants of the formats and of GPT-2's vocabulary, and what file names and tokens tell by themselves. Nothing here
+//! reads or writes.
 
 use std::fmt;
 

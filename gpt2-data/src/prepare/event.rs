@@ -62,4 +62,6 @@ pub enum SkipReason {
     AboutTheData,
     /// It is a pipe, a device or a socket.
     NotAFile,
+    /// It is a link to a file that is read already.
+    Repeated,
 }

@@ -78,6 +78,7 @@ pub(super) fn find(inputs: &[PathBuf], on_event: &dyn Fn(PrepareEvent)) -> Resul
         } else {
             found.expand_pattern(input)?;
         }
+        found.skip_repeated(before)?;
         if found.sources.len() == before {
             return Err(DataError::NothingMatched {
                 input: input.display().to_string(),
@@ -104,7 +105,7 @@ impl Found<'_> {
             if entry.file_type().is_dir() {
                 continue;
             }
-            if is_about_the_data(entry.path()) {
+            if format_of(entry.path()).is_some() && is_about_the_data(entry.path()) {
                 self.skip(entry.path(), SkipReason::AboutTheData);
             } else {
                 self.push_or_skip(entry.path())?;
@@ -221,6 +222,20 @@ impl Found<'_> {
         Ok(())
     }
 
+    /// Leaves out files that one input, whose sources begin at `first`, brought along under several names: they are
+    /// links to each other.
+    fn skip_repeated(&mut self, first: usize) -> Result<(), DataError> {
+        let mut seen = HashSet::new();
+        for source in self.sources.split_off(first) {
+            if seen.insert(real_path(&source.path)?) {
+                self.sources.push(source);
+            } else {
+                self.skip(&source.path, SkipReason::Repeated);
+            }
+        }
+        Ok(())
+    }
+
     fn skip(&self, path: &Path, reason: SkipReason) {
         (self.on_event)(PrepareEvent::Skipped {
             path: path.to_path_buf(),
@@ -277,12 +292,15 @@ fn format_of(path: &Path) -> Option<(Format, Compression)> {
     Some((format, compression))
 }
 
+fn real_path(path: &Path) -> Result<PathBuf, DataError> {
+    fs::canonicalize(path).map_err(DataError::io("read", path))
+}
+
 /// Two inputs that overlap would train on the same text twice, which is hardly meant.
 fn refuse_duplicates(sources: &[Source]) -> Result<(), DataError> {
     let mut seen = HashSet::new();
     for Source { path, .. } in sources {
-        let real = fs::canonicalize(path).map_err(DataError::io("read", path))?;
-        if !seen.insert(real) {
+        if !seen.insert(real_path(path)?) {
             return Err(DataError::InputTwice { path: path.clone() });
         }
     }
@@ -340,7 +358,7 @@ mod tests {
     fn what_is_about_the_data_is_read_only_when_named() -> Outcome {
         let dir = tempfile::tempdir()?;
         let root = dir.path();
-        for name in ["README.md", "LICENSE.txt", "readers.txt", "a.txt"] {
+        for name in ["README.md", "LICENSE.txt", "readers.txt", "a.txt", "copyright"] {
             fs::write(root.join(name), "x")?;
         }
         let skipped = RefCell::new(Vec::new());
@@ -353,7 +371,8 @@ mod tests {
             Ok(found.len())
         };
         assert_eq!(count(root.to_path_buf())?, 2);
-        assert_eq!(*skipped.borrow(), [SkipReason::AboutTheData; 2]);
+        let about = SkipReason::AboutTheData;
+        assert_eq!(*skipped.borrow(), [about, about, SkipReason::Name]);
         assert_eq!(count(root.join("README.md"))?, 1);
         assert_eq!(count(root.join("*.txt"))?, 3);
         Ok(())
@@ -438,6 +457,21 @@ mod tests {
                 )
             );
         }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_under_two_names_is_read_once() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        fs::write(dir.path().join("a.txt"), "x")?;
+        let path = dir.path().join("b.txt");
+        std::os::unix::fs::symlink("a.txt", &path)?;
+        let skipped = RefCell::new(Vec::new());
+        let found = find(&[dir.path().to_path_buf()], &|event| skipped.borrow_mut().push(event))?;
+        assert_eq!(found.len(), 1);
+        let reason = SkipReason::Repeated;
+        assert_eq!(*skipped.borrow(), [PrepareEvent::Skipped { path, reason }]);
         Ok(())
     }
 

@@ -157,6 +157,7 @@ fn skipped_lines(skipped: &[(PathBuf, SkipReason)], list: bool) -> Vec<String> {
                 SkipReason::Name => "not a text file by its name",
                 SkipReason::AboutTheData => "about the data by its name; as an `--input` of its own it is read",
                 SkipReason::NotAFile => "no regular file",
+                SkipReason::Repeated => "read already under another name",
             };
             format!("skipped {}: {reason}", path.display())
         };
@@ -185,6 +186,7 @@ fn kind(path: &Path, reason: SkipReason) -> String {
     match (reason, path.extension()) {
         (SkipReason::AboutTheData, _) => "about the data (README, LICENSE, ...)".to_owned(),
         (SkipReason::NotAFile, _) => "no regular files".to_owned(),
+        (SkipReason::Repeated, _) => "under two names".to_owned(),
         (SkipReason::Name, Some(extension)) => format!(".{}", extension.to_string_lossy().to_ascii_lowercase()),
         (SkipReason::Name, None) => "without an extension".to_owned(),
     }
