@@ -413,6 +413,7 @@ where
             .paths
             .samples()
             .join(format!("step-{:08}.txt", self.state.step));
+        let text = text?;
         crate::atomic_file::write_atomic(&path, format!("{text}\n").as_bytes())?;
         self.sample = Some(text.into());
         self.phases.sampling_sec += began.elapsed().as_secs_f64();
@@ -582,7 +583,7 @@ fn dropout_seed(seed: u64, step: u64, micro_step: u64) -> u64 {
 }
 
 /// The text that the model writes after the plan's prompt, up to the end of the document.
-fn sample_text<B: Gpt2Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64) -> String {
+fn sample_text<B: Gpt2Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64) -> Result<String, TrainError> {
     let (tokenizer, model) = (Tokenizer::gpt2(), task.model());
     let mut prompt: Vec<i32> = tokenizer
         .encode(&plan.sample_prompt)
@@ -592,10 +593,10 @@ fn sample_text<B: Gpt2Backend>(task: &TrainingTask<B>, plan: &RunPlan, step: u64
     if prompt.is_empty() {
         prompt.push(i32::from(END_OF_TEXT));
     }
-    let written: Vec<u16> = Generator::new(&model, &prompt, Sampling::default(), plan.seed ^ step)
+    let written = Generator::new(&model, &prompt, Sampling::default(), plan.seed ^ step)
         .take(plan.sample_tokens)
-        .map(|token| token as u16)
-        .take_while(|&token| token != END_OF_TEXT)
-        .collect();
-    format!("{}{}", plan.sample_prompt, tokenizer.decode(&written))
+        .map(|token| token.map(|token| token as u16))
+        .take_while(|token| !matches!(token, Ok(END_OF_TEXT)))
+        .collect::<Result<Vec<u16>, _>>()?;
+    Ok(format!("{}{}", plan.sample_prompt, tokenizer.decode(&written)))
 }
