@@ -137,6 +137,13 @@ impl<'a, R: CubeRuntime> Chunks<'a, R> {
         logits
     }
 
+    /// Writes the losses of all rows, a chunk at a time.
+    fn fill_losses(&self) {
+        for (start, count) in self.chunks() {
+            self.losses(start, count, false);
+        }
+    }
+
     fn mean(&self) -> Tensor<R> {
         adamw::total(&self.losses, (self.hidden.shape()[0] as f32).recip())
     }
@@ -145,10 +152,20 @@ impl<'a, R: CubeRuntime> Chunks<'a, R> {
 /// Mean cross-entropy of `targets`, `[N]`, under `softmax(hidden · wteᵀ)` with `hidden` `[N, C]` and `wte` `[Vp, C]`: `[1]`.
 pub fn loss<R: CubeRuntime>(hidden: &Tensor<R>, wte: &Tensor<R>, targets: &Tensor<R>, vocab_size: usize) -> Tensor<R> {
     let chunks = Chunks::new(hidden, wte, targets, vocab_size);
-    for (start, count) in chunks.chunks() {
-        chunks.losses(start, count, false);
-    }
+    chunks.fill_losses();
     chunks.mean()
+}
+
+/// The cross-entropy of each row in nats, `[N]`, of which [`loss`] is the mean.
+pub fn token_losses<R: CubeRuntime>(
+    hidden: &Tensor<R>,
+    wte: &Tensor<R>,
+    targets: &Tensor<R>,
+    vocab_size: usize,
+) -> Tensor<R> {
+    let chunks = Chunks::new(hidden, wte, targets, vocab_size);
+    chunks.fill_losses();
+    chunks.losses
 }
 
 /// [`loss`] with its derivatives.

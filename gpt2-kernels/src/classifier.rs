@@ -31,11 +31,15 @@ pub struct Gradients {
 /// Mean cross-entropy in nats, `[1]`: `hidden` is `[N, C]` and `wte` `[Vp, C]`, both in `bf16` or `f32`, `targets` `[N]` in `i32`.
 pub fn loss(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize) -> Tensor {
     let classifier = Classifier::new(hidden, wte, targets, vocab_size);
-    for chunk in classifier.chunks() {
-        let logits = product::transposed(&chunk.hidden, wte);
-        classifier.softmax(&chunk, &logits, true);
-    }
+    classifier.fill_losses(wte);
     classifier.mean()
+}
+
+/// The cross-entropy of each row in nats, `[N]` in `f32`, of which [`loss`] is the mean.
+pub fn token_losses(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize) -> Tensor {
+    let classifier = Classifier::new(hidden, wte, targets, vocab_size);
+    classifier.fill_losses(wte);
+    classifier.losses
 }
 
 /// [`loss`] and its derivatives.
@@ -103,6 +107,14 @@ impl<'a> Classifier<'a> {
                 len,
             }
         })
+    }
+
+    /// Writes the losses of all rows, a chunk at a time.
+    fn fill_losses(&self, wte: &Tensor) {
+        for chunk in self.chunks() {
+            let logits = product::transposed(&chunk.hidden, wte);
+            self.softmax(&chunk, &logits, true);
+        }
     }
 
     /// Writes the losses of a chunk's rows and, unless only they are wanted, the derivative over the logits.

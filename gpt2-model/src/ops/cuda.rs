@@ -3,9 +3,11 @@
 //! The kernels take widths that are multiples of 8 (rows that are normalised or looked up: of 64) and heads of 64 channels,
 //! as every published GPT-2 has. Other shapes take the reference.
 
-use super::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, Gpt2Backend,
-    LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
+use super::backend::Gpt2Backend;
+use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
+use super::types::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, LayerNormGradients,
+    Normalised,
 };
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
@@ -30,6 +32,19 @@ impl Gpt2Backend for Cuda {
         }
         let wte = operand(wte, &hidden);
         kernels::classifier::loss(&contiguous(hidden), &wte, &contiguous(targets), shape.vocab_size)
+    }
+
+    fn token_losses(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> FloatTensor<Self> {
+        if !multiplies(&wte) {
+            return classifier::token_losses::<Self>(hidden, wte, targets, shape);
+        }
+        let wte = operand(wte, &hidden);
+        kernels::classifier::token_losses(&contiguous(hidden), &wte, &contiguous(targets), shape.vocab_size)
     }
 
     fn classifier_gradients(
@@ -84,7 +99,7 @@ impl Gpt2Backend for Cuda {
 
     fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         if !in_fours(&tensor) {
-            return super::scaled::<Self>(tensor, factor);
+            return scale::value::<Self>(tensor, factor);
         }
         let tensor = owned(tensor);
         kernels::scale::in_place(&tensor, &contiguous(factor));
