@@ -143,6 +143,13 @@ impl<'a, R: CubeRuntime> Chunks<'a, R> {
         logits
     }
 
+    /// Writes the losses of all rows, a chunk at a time.
+    fn fill_losses(&self) {
+        for (start, count) in self.chunks() {
+            self.losses(start, count, false);
+        }
+    }
+
     fn mean(&self) -> Tensor<R> {
         adamw::total(&self.losses, (self.hidden.shape()[0] as f32).recip())
     }
@@ -158,10 +165,21 @@ pub fn loss<R: CubeRuntime>(
     most_logits: usize,
 ) -> Tensor<R> {
     let chunks = Chunks::new(hidden, wte, targets, vocab_size, most_logits);
-    for (start, count) in chunks.chunks() {
-        chunks.losses(start, count, false);
-    }
+    chunks.fill_losses();
     chunks.mean()
+}
+
+/// The cross-entropy of each row in nats, `[N]`, of which [`loss`] is the mean.
+pub fn token_losses<R: CubeRuntime>(
+    hidden: &Tensor<R>,
+    wte: &Tensor<R>,
+    targets: &Tensor<R>,
+    vocab_size: usize,
+    most_logits: usize,
+) -> Tensor<R> {
+    let chunks = Chunks::new(hidden, wte, targets, vocab_size, most_logits);
+    chunks.fill_losses();
+    chunks.losses
 }
 
 /// [`loss`] with its derivatives.

@@ -18,6 +18,7 @@ mod rng;
 mod shard;
 mod shard_writer;
 mod tokenizer;
+mod tokenizer_files;
 mod validation;
 
 pub use batch::TokenBatch;

@@ -29,11 +29,21 @@ pub struct Gradients {
 /// About `logits_bytes` of logits are in memory at once, at the most.
 pub fn loss(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize, logits_bytes: usize) -> Tensor {
     let classifier = Classifier::new(hidden, wte, targets, vocab_size, logits_bytes);
-    for chunk in classifier.chunks() {
-        let logits = product::transposed(&chunk.hidden, wte);
-        classifier.softmax(&chunk, &logits, true);
-    }
+    classifier.fill_losses(wte);
     classifier.mean()
+}
+
+/// The cross-entropy of each row in nats, `[N]` in `f32`, of which [`loss`] is the mean.
+pub fn token_losses(
+    hidden: &Tensor,
+    wte: &Tensor,
+    targets: &Tensor,
+    vocab_size: usize,
+    logits_bytes: usize,
+) -> Tensor {
+    let classifier = Classifier::new(hidden, wte, targets, vocab_size, logits_bytes);
+    classifier.fill_losses(wte);
+    classifier.losses
 }
 
 /// [`loss`] and its derivatives.
@@ -103,6 +113,14 @@ impl<'a> Classifier<'a> {
                 len,
             }
         })
+    }
+
+    /// Writes the losses of all rows, a chunk at a time.
+    fn fill_losses(&self, wte: &Tensor) {
+        for chunk in self.chunks() {
+            let logits = product::transposed(&chunk.hidden, wte);
+            self.softmax(&chunk, &logits, true);
+        }
     }
 
     /// Writes the losses of a chunk's rows and, unless only they are wanted, the derivative over the logits.

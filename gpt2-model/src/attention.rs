@@ -1,7 +1,8 @@
 //! Causal multi-head self-attention.
 
 use crate::kv_cache::LayerCache;
-use crate::layers::{Linear, acts, round, widen};
+use crate::layers::{Linear, is_active};
+use crate::ops::convert::{join_heads, round, split_heads, widen};
 use crate::ops::{Gpt2Backend, attention};
 use crate::precision::Precision;
 use burn::module::Module;
@@ -39,7 +40,7 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
         let qkv = self.c_attn.forward(x);
         let [tokens, width] = qkv.dims();
         let qkv = qkv.reshape([tokens / seq, seq, width]); // [B, T, 3C]
-        let mixed = if cache.is_some() || acts(&self.attn_dropout, &qkv) {
+        let mixed = if cache.is_some() || is_active(&self.attn_dropout, &qkv) {
             self.attend(qkv, precision, cache)
         } else {
             attention(qkv, self.n_head)
@@ -49,13 +50,8 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
 
     /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.
     fn attend(&self, qkv: Tensor<B, 3>, precision: Precision, cache: Option<&mut LayerCache<B>>) -> Tensor<B, 3> {
-        let [batch, seq, width] = qkv.dims();
-        let (width, head_dim) = (width / 3, width / (3 * self.n_head));
-        let [query, key, value]: [Tensor<B, 4>; 3] = {
-            let qkv = qkv.reshape([batch, seq, 3 * self.n_head, head_dim]);
-            let mut parts = qkv.swap_dims(1, 2).chunk(3, 1).into_iter(); // 3 × [B, H, T, D]
-            std::array::from_fn(|_| parts.next().expect("3·H heads split into three parts of H"))
-        };
+        let [query, key, value] = split_heads(qkv, self.n_head); // [B, H, T, D]
+        let [_, _, seq, head_dim] = query.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
         let [key, value] = match cache {
             Some(cache) => cache.append(key, value),
@@ -65,6 +61,6 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
         let mask = Tensor::<B, 2, Bool>::tril_mask([seq, key.dims()[2]], past as i64, &scores.device());
         let weights = softmax(widen(scores).mask_fill(mask.unsqueeze(), f32::NEG_INFINITY), 3);
         let weights = round(self.attn_dropout.forward(weights), precision);
-        weights.matmul(value).swap_dims(1, 2).reshape([batch, seq, width])
+        join_heads(weights.matmul(value))
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::attention::CausalSelfAttention;
 use crate::kv_cache::LayerCache;
-use crate::layers::{LayerNorm, acts, widen};
+use crate::layers::{LayerNorm, is_active};
 use crate::mlp::Mlp;
+use crate::ops::convert::widen;
 use crate::ops::{BlockShape, BlockWeights, Gpt2Backend, block};
 use crate::precision::Precision;
 use crate::recompute::Recompute;
@@ -41,7 +42,7 @@ impl<B: Gpt2Backend> Block<B> {
         recompute: Recompute,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
-        if cache.is_some() || acts(&self.resid_dropout, &x) || acts(&self.attn.attn_dropout, &x) {
+        if cache.is_some() || is_active(&self.resid_dropout, &x) || is_active(&self.attn.attn_dropout, &x) {
             let precision = B::plain_precision(precision);
             let mixed = self
                 .attn

@@ -1,10 +1,18 @@
 //! The shape of a GPT-2 and the published sizes.
 
 use crate::error::ModelError;
+use gpt2_base::nearest;
 use serde::{Deserialize, Serialize};
 
 /// The vocabulary is padded in memory to a multiple of this, which keeps the classifier's product aligned (llm.c does the same).
 const VOCAB_MULTIPLE: usize = 128;
+
+/// Tokens of GPT-2's vocabulary; the last of them separates documents.
+const GPT2_TOKENS: usize = 50_257;
+
+/// Tokens that a model may have besides GPT-2's and still be one of its vocabulary: a few added ones, or padding to a
+/// multiple of up to 1,024.
+const MOST_ADDED_TOKENS: usize = 1024;
 
 /// The shape of a GPT-2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +64,7 @@ impl Gpt2Config {
             .iter()
             .find(|preset| preset.0 == name)
             .map(|&(_, n_layer, n_head, n_embd, block_size)| Self {
-                vocab_size: 50_257,
+                vocab_size: GPT2_TOKENS,
                 block_size,
                 n_layer,
                 n_head,
@@ -66,7 +74,7 @@ impl Gpt2Config {
             .ok_or_else(|| ModelError::UnknownPreset {
                 name: name.to_owned(),
                 expected: Self::PRESETS.to_vec(),
-                nearest: nearest(name, &Self::PRESETS),
+                nearest: nearest(name, Self::PRESETS),
             })
     }
 
@@ -74,6 +82,21 @@ impl Gpt2Config {
     /// The rows past `vocab_size` are zero, never win and never get a gradient.
     pub fn padded_vocab_size(&self) -> usize {
         self.vocab_size.next_multiple_of(VOCAB_MULTIPLE)
+    }
+
+    /// Whether the first 50,257 tokens are GPT-2's, by their number: a vocabulary of that size, or padded, or with a few
+    /// tokens added at its end.
+    pub fn has_gpt2_vocabulary(&self) -> bool {
+        (GPT2_TOKENS..=GPT2_TOKENS + MOST_ADDED_TOKENS).contains(&self.vocab_size)
+    }
+
+    /// The token that begins and ends documents: GPT-2's, or the last one of another vocabulary.
+    pub fn end_of_text(&self) -> usize {
+        if self.has_gpt2_vocabulary() {
+            GPT2_TOKENS - 1
+        } else {
+            self.vocab_size - 1
+        }
     }
 
     /// Width of one attention head.
@@ -119,16 +142,6 @@ impl Gpt2Config {
     }
 }
 
-/// The candidate that shares most with `name`, if it is close enough to be what was meant.
-fn nearest(name: &str, candidates: &[&'static str]) -> Option<&'static str> {
-    candidates
-        .iter()
-        .map(|&candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(score, _)| *score > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +156,28 @@ mod tests {
     #[test]
     fn the_vocabulary_is_padded_as_llm_c_does() {
         assert_eq!(Gpt2Config::preset("gpt2").unwrap().padded_vocab_size(), 50_304);
+    }
+
+    #[test]
+    fn padding_and_added_tokens_leave_the_vocabulary_gpt2s() {
+        let of = |vocab_size| Gpt2Config {
+            vocab_size,
+            ..Gpt2Config::preset("gpt2").unwrap()
+        };
+        for (vocab_size, is_gpt2s, end_of_text) in [
+            (512, false, 511),
+            (50_256, false, 50_255),
+            (50_257, true, 50_256),
+            (50_304, true, 50_256),
+            (51_200, true, 50_256),
+            (64_000, false, 63_999),
+        ] {
+            let config = of(vocab_size);
+            assert_eq!(
+                (config.has_gpt2_vocabulary(), config.end_of_text()),
+                (is_gpt2s, end_of_text)
+            );
+        }
     }
 
     #[test]

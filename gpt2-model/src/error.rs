@@ -34,13 +34,37 @@ pub enum ModelError {
         #[source]
         source: std::io::Error,
     },
-    /// A `config.json` is not one of GPT-2.
-    #[error("{path}: not a GPT-2 configuration: {reason}", path = path.display())]
+    /// There is no model at a path.
+    #[error("{path}: {reason}", path = path.display())]
+    NoModel {
+        /// The path.
+        path: PathBuf,
+        /// What is there instead, what was expected, and what to do.
+        reason: String,
+    },
+    /// A `config.json`, or an index of weights files, is not one of a GPT-2 as this crate computes it.
+    #[error("{path}: {reason}", path = path.display())]
     HfConfig {
         /// The file.
         path: PathBuf,
-        /// What is missing or different.
+        /// The key, its value, and what was expected.
         reason: String,
+    },
+    /// A weights file is one of another kind.
+    #[error("{path}: {found}", path = path.display())]
+    NotTheFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        found: String,
+    },
+    /// The classifier of a model is not its token embedding.
+    #[error("{path}: the classifier `lm_head.weight` is not tied: {reason}, expected the two to be equal, as in OpenAI's models", path = path.display())]
+    UntiedHead {
+        /// The weights file.
+        path: PathBuf,
+        /// How that shows.
+        reason: &'static str,
     },
     /// A safetensors file is damaged or is not one.
     #[error("{path}: not a readable safetensors file: {source}", path = path.display())]
@@ -82,5 +106,13 @@ pub enum ModelError {
         found: String,
         /// The parameter's.
         expected: String,
+    },
+    /// A model gives logits that no token can be drawn from.
+    #[error(
+        "the model's logits are not finite at token {position}: its weights hold NaN, infinite or far too large numbers"
+    )]
+    NonFiniteLogits {
+        /// The token that they follow, counted from 1 through prompt and text.
+        position: usize,
     },
 }

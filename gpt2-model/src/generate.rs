@@ -1,5 +1,6 @@
 //! Text from a model, one token at a time.
 
+use crate::error::ModelError;
 use crate::kv_cache::KvCache;
 use crate::model::Gpt2;
 use crate::ops::Gpt2Backend;
@@ -8,10 +9,13 @@ use burn::tensor::{Int, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// An endless iterator over the tokens that continue a prompt.
+/// An endless iterator over the tokens that continue a prompt. It ends after an error.
 ///
 /// Keys and values are cached while the sequence fits the model's block. Past that every position changes with each
-/// token, so the last `block_size` tokens are computed anew, as nanoGPT does.
+/// token, so the last `block_size` tokens are recomputed, as nanoGPT does.
+///
+/// # Errors
+/// [`ModelError::NonFiniteLogits`] where a logit of the model is NaN or infinite.
 ///
 /// # Panics
 /// If the prompt is empty.
@@ -23,6 +27,9 @@ pub struct Generator<'a, B: Gpt2Backend> {
     cache: KvCache<B>,
     /// The last `block_size` tokens, prompt included.
     tokens: Vec<i32>,
+    /// Tokens of prompt and text so far.
+    position: usize,
+    failed: bool,
     device: B::Device,
 }
 
@@ -37,15 +44,20 @@ impl<'a, B: Gpt2Backend> Generator<'a, B> {
             rng: ChaCha8Rng::seed_from_u64(seed),
             cache: KvCache::new(model.config.n_layer),
             tokens: prompt[start..].to_vec(),
+            position: prompt.len(),
+            failed: false,
             device: model.wte.weight.device(),
         }
     }
 }
 
 impl<B: Gpt2Backend> Iterator for Generator<'_, B> {
-    type Item = i32;
+    type Item = Result<i32, ModelError>;
 
-    fn next(&mut self) -> Option<i32> {
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
         let block_size = self.model.config.block_size;
         if self.tokens.len() > block_size {
             self.tokens.drain(..self.tokens.len() - block_size);
@@ -60,8 +72,14 @@ impl<B: Gpt2Backend> Iterator for Generator<'_, B> {
             .convert::<f32>()
             .into_vec()
             .expect("converted to f32 above");
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            self.failed = true;
+            let position = self.position;
+            return Some(Err(ModelError::NonFiniteLogits { position }));
+        }
         let token = self.sampling.draw(&logits, &mut self.rng) as i32;
         self.tokens.push(token);
-        Some(token)
+        self.position += 1;
+        Some(Ok(token))
     }
 }

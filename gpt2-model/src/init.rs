@@ -12,7 +12,9 @@ use crate::mlp::Mlp;
 use crate::model::Gpt2;
 use crate::precision::Precision;
 use crate::recompute::Recompute;
+use burn::module::{Param, ParamId};
 use burn::nn::DropoutConfig;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -27,33 +29,45 @@ impl Gpt2Config {
     /// # Errors
     /// As [`Gpt2Config::validate`].
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Result<Gpt2<B>, ModelError> {
-        self.validate()?;
-        let mut init = Initializer {
+        self.build(&mut Draws {
             seed,
             stream: 0,
-            device: device.clone(),
-        };
+            device,
+        })
+    }
+
+    /// A model on `device` whose parameters are 0, for weights that are filled in. Each is made when it is first read: one
+    /// that is replaced before costs nothing.
+    ///
+    /// # Errors
+    /// As [`Gpt2Config::validate`].
+    pub(crate) fn zeros<B: Backend>(&self, device: &B::Device) -> Result<Gpt2<B>, ModelError> {
+        self.build(&mut Zeros(device))
+    }
+
+    fn build<B: Backend>(&self, values: &mut impl InitialValues<B>) -> Result<Gpt2<B>, ModelError> {
+        self.validate()?;
         let c = self.n_embd;
         let residual_std = INIT_STD / (2.0 * self.n_layer as f32).sqrt();
         let wte = Embedding {
-            weight: init.embedding(self.vocab_size, self.padded_vocab_size(), c),
+            weight: values.normal([self.padded_vocab_size(), c], self.vocab_size, INIT_STD),
         };
         let wpe = Embedding {
-            weight: init.embedding(self.block_size, self.block_size, c),
+            weight: values.normal([self.block_size, c], self.block_size, INIT_STD),
         };
         let h = (0..self.n_layer)
             .map(|_| Block {
-                ln_1: init.layer_norm(c),
+                ln_1: layer_norm(values, c),
                 attn: CausalSelfAttention {
-                    c_attn: init.linear(c, 3 * c, INIT_STD),
-                    c_proj: init.linear(c, c, residual_std),
+                    c_attn: linear(values, c, 3 * c, INIT_STD),
+                    c_proj: linear(values, c, c, residual_std),
                     attn_dropout: DropoutConfig::new(self.dropout).init(),
                     n_head: self.n_head,
                 },
-                ln_2: init.layer_norm(c),
+                ln_2: layer_norm(values, c),
                 mlp: Mlp {
-                    c_fc: init.linear(c, 4 * c, INIT_STD),
-                    c_proj: init.linear(4 * c, c, residual_std),
+                    c_fc: linear(values, c, 4 * c, INIT_STD),
+                    c_proj: linear(values, 4 * c, c, residual_std),
                 },
                 resid_dropout: DropoutConfig::new(self.dropout).init(),
             })
@@ -62,7 +76,7 @@ impl Gpt2Config {
             wte,
             wpe,
             h,
-            ln_f: init.layer_norm(c),
+            ln_f: layer_norm(values, c),
             embd_dropout: DropoutConfig::new(self.dropout).init(),
             config: self.clone(),
             precision: Precision::F32,
@@ -71,44 +85,87 @@ impl Gpt2Config {
     }
 }
 
-struct Initializer<B: Backend> {
-    seed: u64,
-    stream: u64,
-    device: B::Device,
+fn linear<B: Backend>(values: &mut impl InitialValues<B>, input: usize, output: usize, std: f32) -> Linear<B> {
+    Linear {
+        weight: values.normal([input, output], input, std),
+        bias: values.constant(output, 0.0),
+    }
 }
 
-impl<B: Backend> Initializer<B> {
-    fn normal(&mut self, count: usize, std: f32) -> Vec<f32> {
+fn layer_norm<B: Backend>(values: &mut impl InitialValues<B>, width: usize) -> LayerNorm<B> {
+    LayerNorm {
+        weight: values.constant(width, 1.0),
+        bias: values.constant(width, 0.0),
+    }
+}
+
+/// What parameters begin with.
+trait InitialValues<B: Backend> {
+    /// A matrix whose first `rows` are drawn; the others are 0.
+    fn normal(&mut self, shape: [usize; 2], rows: usize, std: f32) -> Param<Tensor<B, 2>>;
+
+    /// A row of one value.
+    fn constant(&mut self, width: usize, value: f32) -> Param<Tensor<B, 1>>;
+}
+
+/// Draws from one stream a matrix.
+struct Draws<'a, B: Backend> {
+    seed: u64,
+    stream: u64,
+    device: &'a B::Device,
+}
+
+impl<B: Backend> InitialValues<B> for Draws<'_, B> {
+    fn normal(&mut self, [height, width]: [usize; 2], rows: usize, std: f32) -> Param<Tensor<B, 2>> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(self.stream);
         self.stream += 1;
         let normal = Normal::new(0.0, std).expect("a positive, finite deviation");
-        normal.sample_iter(&mut rng).take(count).collect()
+        let mut values: Vec<f32> = normal.sample_iter(&mut rng).take(rows * width).collect();
+        values.resize(height * width, 0.0);
+        parameter(values, [height, width], self.device)
     }
 
-    /// `rows` drawn and the rest, up to `padded_rows`, zero.
-    fn embedding(
-        &mut self,
-        rows: usize,
-        padded_rows: usize,
-        width: usize,
-    ) -> burn::module::Param<burn::tensor::Tensor<B, 2>> {
-        let mut values = self.normal(rows * width, INIT_STD);
-        values.resize(padded_rows * width, 0.0);
-        parameter(values, [padded_rows, width], &self.device)
+    fn constant(&mut self, width: usize, value: f32) -> Param<Tensor<B, 1>> {
+        parameter(vec![value; width], [width], self.device)
+    }
+}
+
+struct Zeros<'a, B: Backend>(&'a B::Device);
+
+impl<B: Backend> InitialValues<B> for Zeros<'_, B> {
+    fn normal(&mut self, shape: [usize; 2], _rows: usize, _std: f32) -> Param<Tensor<B, 2>> {
+        zeros(shape, self.0)
     }
 
-    fn linear(&mut self, input: usize, output: usize, std: f32) -> Linear<B> {
-        Linear {
-            weight: parameter(self.normal(input * output, std), [input, output], &self.device),
-            bias: parameter(vec![0.0; output], [output], &self.device),
-        }
+    fn constant(&mut self, width: usize, _value: f32) -> Param<Tensor<B, 1>> {
+        zeros([width], self.0)
     }
+}
 
-    fn layer_norm(&self, width: usize) -> LayerNorm<B> {
-        LayerNorm {
-            weight: parameter(vec![1.0; width], [width], &self.device),
-            bias: parameter(vec![0.0; width], [width], &self.device),
-        }
+fn zeros<B: Backend, const D: usize>(shape: [usize; D], device: &B::Device) -> Param<Tensor<B, D>> {
+    Param::uninitialized(
+        ParamId::new(),
+        move |device, require_grad| Tensor::zeros(shape, device).set_require_grad(require_grad),
+        device.clone(),
+        true,
+        shape.into(),
+    )
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use burn_ndarray::{NdArray, NdArrayDevice};
+
+    #[test]
+    fn zeros_are_made_when_they_are_read() {
+        let model: Gpt2<NdArray> = Gpt2Config::preset("d3").unwrap().zeros(&NdArrayDevice::Cpu).unwrap();
+        let c_fc = &model.h[2].mlp.c_fc;
+        assert!(!model.wte.weight.is_initialized() && !c_fc.weight.is_initialized() && !c_fc.bias.is_initialized());
+        assert_eq!(model.wte.weight.lazy_shape().as_slice(), [50_304, 96]);
+        let values: Vec<f32> = c_fc.weight.val().into_data().into_vec().unwrap();
+        assert_eq!(values, vec![0.0; 96 * 4 * 96]);
+        assert!(c_fc.weight.is_initialized() && !model.wte.weight.is_initialized());
     }
 }

@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::nn::Dropout;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, FloatDType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 /// A table of vectors: token or position embedding.
 #[derive(Module, Debug)]
@@ -67,44 +67,8 @@ fn primitives<B: Backend, const D: usize>(weight: Tensor<B, D>, bias: Tensor<B, 
     [weight.into_primitive().tensor(), bias.into_primitive().tensor()]
 }
 
-/// `x` in the type of the products, as Burn's own take it.
-pub(crate) fn round<B: Backend, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {
-    match precision {
-        Precision::F32 | Precision::Tf32 => x,
-        Precision::Bf16 if x.dtype() == DType::BF16 => x,
-        Precision::Bf16 => x.cast(FloatDType::BF16),
-    }
-}
-
-/// `x` in the type of `other`.
-pub(crate) fn round_like<B: Backend, const D: usize, const E: usize>(
-    x: Tensor<B, D>,
-    other: &Tensor<B, E>,
-) -> Tensor<B, D> {
-    if other.dtype() == DType::BF16 {
-        round(x, Precision::Bf16)
-    } else {
-        x
-    }
-}
-
-/// `[B, T, C]` → `[B·T, C]`.
-pub(crate) fn rows<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
-    let [batch, seq, width] = x.dims();
-    x.reshape([batch * seq, width])
-}
-
-/// `x` in `f32`, the type of the residual stream.
-pub(crate) fn widen<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    if x.dtype() == DType::BF16 {
-        x.cast(FloatDType::F32)
-    } else {
-        x
-    }
-}
-
 /// Whether `dropout` does anything to `x`.
-pub(crate) fn acts<B: Backend, const D: usize>(dropout: &Dropout, x: &Tensor<B, D>) -> bool {
+pub(crate) fn is_active<B: Backend, const D: usize>(dropout: &Dropout, x: &Tensor<B, D>) -> bool {
     dropout.prob > 0.0 && B::ad_enabled(&x.device())
 }
 

@@ -4,6 +4,8 @@
 //! form of GELU, a classifier tied to the token embedding. This crate trains nothing and reads no files outside
 //! [`weights`].
 
+#![warn(missing_docs, clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg(feature = "blis")]
 use blis_src as _; // Links the library that ndarray calls.
 

@@ -3,8 +3,9 @@
 use crate::block::Block;
 use crate::config::Gpt2Config;
 use crate::kv_cache::KvCache;
-use crate::layers::{Embedding, LayerNorm, round, rows, widen};
-use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss, embed, logits};
+use crate::layers::{Embedding, LayerNorm};
+use crate::ops::convert::{round, rows, widen};
+use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss, embed, logits, token_losses};
 use crate::precision::Precision;
 use crate::recompute::Recompute;
 use burn::module::Module;
@@ -31,7 +32,7 @@ pub struct Gpt2<B: Backend> {
     /// The type of the matrix products.
     #[module(skip)]
     pub precision: Precision,
-    /// What the backward pass computes anew.
+    /// What the backward pass recomputes.
     #[module(skip)]
     pub recompute: Recompute,
 }
@@ -44,7 +45,7 @@ impl<B: Backend> Gpt2<B> {
         self
     }
 
-    /// The same model, computing in its backward pass anew what `recompute` says.
+    /// The same model, recomputing in its backward pass what `recompute` says.
     #[must_use]
     pub fn with_recompute(mut self, recompute: Recompute) -> Self {
         self.recompute = recompute;
@@ -64,7 +65,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
         self.hidden_in(self.precision, tokens, cache)
     }
 
-    /// [`Self::hidden`] in the type of the products of `precision`.
+    /// [`Self::hidden`] with the products of `precision`, and in their type.
     fn hidden_in(
         &self,
         precision: Precision,
@@ -85,7 +86,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
         let mut x = rows(self.embd_dropout.forward(x));
         for (i, block) in self.h.iter().enumerate() {
             let cache = cache.as_mut().map(|cache| &mut cache.layers[i]);
-            x = block.forward(x, seq, self.precision, self.recompute, cache);
+            x = block.forward(x, seq, precision, self.recompute, cache);
         }
         self.ln_f.forward(x, precision).reshape(shape)
     }
@@ -121,16 +122,32 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// # Shapes
     /// `inputs` and `targets` are `[B, T]`; the result `[1]`.
     pub fn loss(&self, inputs: Tensor<B, 2, Int>, targets: Tensor<B, 2, Int>) -> Tensor<B, 1> {
-        let hidden = self.hidden(inputs, None);
-        let [batch, seq, _] = hidden.dims();
-        classifier_loss(
-            rows(hidden),
-            self.wte.weight.val(),
-            targets.reshape([batch * seq]),
-            ClassifierShape {
-                vocab_size: self.config.vocab_size,
-                precision: self.precision,
-            },
-        )
+        let targets = flat(targets);
+        let hidden = rows(self.hidden(inputs, None));
+        classifier_loss(hidden, self.wte.weight.val(), targets, self.classifier_shape())
     }
+
+    /// Cross-entropy of each of `targets` in nats, in `f32`. Their mean is [`Gpt2::loss`]. No gradient comes from it.
+    ///
+    /// # Shapes
+    /// `inputs`, `targets` and the result are `[B, T]`.
+    pub fn token_losses(&self, inputs: Tensor<B, 2, Int>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+        let shape = targets.dims();
+        let targets = flat(targets);
+        let hidden = rows(self.hidden(inputs, None));
+        token_losses(hidden, self.wte.weight.val(), targets, self.classifier_shape()).reshape(shape)
+    }
+
+    fn classifier_shape(&self) -> ClassifierShape {
+        ClassifierShape {
+            vocab_size: self.config.vocab_size,
+            precision: self.precision,
+        }
+    }
+}
+
+/// `[B, T]` → `[B·T]`.
+fn flat<B: Backend>(tokens: Tensor<B, 2, Int>) -> Tensor<B, 1, Int> {
+    let [batch, seq] = tokens.dims();
+    tokens.reshape([batch * seq])
 }

@@ -32,21 +32,28 @@ impl Sampling {
         top_p: 1.0,
     };
 
-    /// Draws a token. Logits that are not finite are never drawn.
+    /// Draws a token. A logit of −∞ masks its token, which is never drawn.
     ///
     /// # Panics
-    /// If `logits` is empty.
+    /// If a logit is NaN or +∞, or none is finite: nothing can be drawn from them.
     pub fn draw(&self, logits: &[f32], rng: &mut impl Rng) -> usize {
+        assert!(
+            logits.iter().all(|&logit| logit < f32::INFINITY),
+            "a logit is NaN or +∞"
+        );
+        let is_masked = |logit: f32| logit == f32::NEG_INFINITY;
         let mut ranked: Vec<(usize, f32)> = logits
             .iter()
             .copied()
             .enumerate()
-            .filter(|(_, logit)| logit.is_finite())
+            .filter(|&(_, logit)| !is_masked(logit))
             .collect();
+        assert!(!ranked.is_empty(), "every token is masked");
         // Ties go to the lower token, so that a draw does not depend on the sort.
         let by_rank = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if self.temperature <= 0.0 || ranked.is_empty() {
-            return ranked.into_iter().min_by(by_rank).map_or(0, |(token, _)| token);
+        if self.temperature <= 0.0 {
+            let best = ranked.into_iter().min_by(by_rank);
+            return best.expect("a token that is not masked").0;
         }
         if self.top_k > 0 && self.top_k < ranked.len() {
             ranked.select_nth_unstable_by(self.top_k - 1, by_rank);
@@ -106,7 +113,18 @@ mod tests {
     fn greedy_takes_the_first_of_the_largest() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         assert_eq!(Sampling::GREEDY.draw(&[1.0, 3.0, 3.0], &mut rng), 1);
-        assert_eq!(Sampling::GREEDY.draw(&[f32::NAN, -3.0], &mut rng), 1);
+        assert_eq!(Sampling::GREEDY.draw(&[f32::NEG_INFINITY, -3.0], &mut rng), 1);
+    }
+
+    #[test]
+    fn nothing_is_drawn_from_logits_that_are_not_finite() {
+        for logits in [&[f32::NAN, 1.0][..], &[f32::INFINITY, 1.0], &[f32::NEG_INFINITY], &[]] {
+            for sampling in [Sampling::GREEDY, Sampling::default()] {
+                let mut rng = ChaCha8Rng::seed_from_u64(1);
+                let drawn = std::panic::catch_unwind(move || sampling.draw(logits, &mut rng));
+                assert!(drawn.is_err(), "{logits:?}");
+            }
+        }
     }
 
     #[test]

@@ -60,6 +60,21 @@ impl EvaluationSet {
             bits_per_byte: self.bytes_per_token.map(|bytes| loss / LN_2 / bytes),
         }
     }
+
+    /// The loss of each target token of a batch, for each batch.
+    ///
+    /// # Shapes
+    /// Each item is `[B, T]`.
+    pub fn token_losses<'a, B: Gpt2Backend>(
+        &'a self,
+        model: &'a Gpt2<B>,
+        device: &'a B::Device,
+    ) -> impl Iterator<Item = Tensor<B, 2>> + 'a {
+        self.batches.iter().map(|batch| {
+            let MicroBatch { inputs, targets, .. } = MicroBatch::new(batch.clone(), device);
+            model.token_losses(inputs, targets)
+        })
+    }
 }
 
 /// Mean length in bytes of the text of `tokens`; none if there is no text. The end of a document has no bytes of its own.

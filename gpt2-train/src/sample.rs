@@ -21,10 +21,10 @@ pub fn sample<B: Gpt2Backend>(model: &Gpt2<B>, plan: &RunPlan, step: u64) -> Res
     if prompt.is_empty() {
         prompt.push(i32::from(END_OF_TEXT));
     }
-    let written: Vec<u16> = Generator::new(model, &prompt, Sampling::default(), plan.seed ^ step)
+    let written = Generator::new(model, &prompt, Sampling::default(), plan.seed ^ step)
         .take(plan.intervals.sample_tokens)
-        .map(|token| token as u16)
-        .take_while(|&token| token != END_OF_TEXT)
-        .collect();
+        .map(|token| token.map(|token| token as u16))
+        .take_while(|token| !matches!(token, Ok(END_OF_TEXT)))
+        .collect::<Result<Vec<u16>, _>>()?;
     Ok(format!("{}{}", plan.intervals.sample_prompt, tokenizer.decode(&written)))
 }

@@ -10,7 +10,7 @@ use gpt2_backend::{Chosen, InferenceJob, dispatch_inference};
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2, weights};
+use gpt2_model::{Generator, Gpt2, Gpt2Config, weights};
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_backend::HostFacts;
 use gpt2_train::run_dir::RunPaths;
@@ -71,7 +71,7 @@ impl InferenceJob for SampleJob<'_> {
 
 /// Prints the prompt and what the model makes of it, until `<|endoftext|>` or `--max-tokens`.
 fn sample<B: Gpt2Backend>(args: &SampleArgs, model: &Gpt2<B>) -> Result<(), CliError> {
-    let vocabulary = Vocabulary::of(model.config.vocab_size);
+    let vocabulary = Vocabulary::of(&model.config);
     let prompt = vocabulary.encode(&args.prompt)?;
     let block_size = model.config.block_size;
     if prompt.len() > block_size {
@@ -86,11 +86,19 @@ fn sample<B: Gpt2Backend>(args: &SampleArgs, model: &Gpt2<B>) -> Result<(), CliE
         top_p: args.top_p,
     };
 
+    if let Some(remark) = vocabulary.remark() {
+        note(&remark);
+    }
+
     let started = Instant::now();
     let mut writer = Writer::new(vocabulary);
-    writer.start(&args.prompt)?;
     let mut tokens = 0_u64;
     for token in Generator::new(model, &prompt, sampling, args.seed).take(args.max_tokens) {
+        let token = token?;
+        // Not before the model has given a token: nothing is printed where it cannot.
+        if tokens == 0 {
+            writer.start(&args.prompt)?;
+        }
         tokens += 1;
         if vocabulary.ends_text(token) {
             break;
@@ -109,23 +117,42 @@ fn sample<B: Gpt2Backend>(args: &SampleArgs, model: &Gpt2<B>) -> Result<(), CliE
 /// What tokens mean. Only GPT-2's vocabulary is known; a model with another speaks in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Vocabulary {
-    Gpt2,
-    Numbers { vocab_size: usize },
+    /// GPT-2's tokens, and after them perhaps others, which are numbers.
+    Gpt2 {
+        vocab_size: usize,
+    },
+    Numbers {
+        vocab_size: usize,
+    },
 }
 
 impl Vocabulary {
-    fn of(vocab_size: usize) -> Self {
-        if vocab_size == VOCAB_SIZE {
-            Self::Gpt2
+    fn of(config: &Gpt2Config) -> Self {
+        let vocab_size = config.vocab_size;
+        if config.has_gpt2_vocabulary() {
+            Self::Gpt2 { vocab_size }
         } else {
             Self::Numbers { vocab_size }
+        }
+    }
+
+    /// What to tell a user who might expect text.
+    fn remark(self) -> Option<String> {
+        match self {
+            Self::Gpt2 { vocab_size: VOCAB_SIZE } => None,
+            Self::Gpt2 { vocab_size } => Some(format!(
+                "the model has {vocab_size} tokens: the first {VOCAB_SIZE} are printed as GPT-2's text, the others as numbers"
+            )),
+            Self::Numbers { vocab_size } => Some(format!(
+                "the model has {vocab_size} tokens, not GPT-2's {VOCAB_SIZE}: printing token numbers"
+            )),
         }
     }
 
     /// The prompt's tokens, at least one.
     fn encode(self, prompt: &str) -> Result<Vec<i32>, CliError> {
         let mut tokens: Vec<i32> = match self {
-            Self::Gpt2 => Tokenizer::gpt2()
+            Self::Gpt2 { .. } => Tokenizer::gpt2()
                 .encode_with_special(prompt)
                 .into_iter()
                 .map(i32::from)
@@ -137,8 +164,8 @@ impl Vocabulary {
         };
         if tokens.is_empty() {
             tokens.push(match self {
-                Self::Gpt2 => i32::from(END_OF_TEXT),
-                // As in GPT-2, and as this program's own config.json files say.
+                Self::Gpt2 { .. } => i32::from(END_OF_TEXT),
+                // As this program's own config.json files say.
                 Self::Numbers { vocab_size } => vocab_size as i32 - 1,
             });
         }
@@ -146,7 +173,7 @@ impl Vocabulary {
     }
 
     fn ends_text(self, token: i32) -> bool {
-        self == Self::Gpt2 && token == i32::from(END_OF_TEXT)
+        matches!(self, Self::Gpt2 { .. }) && token == i32::from(END_OF_TEXT)
     }
 }
 
@@ -159,13 +186,8 @@ enum Writer {
 impl Writer {
     fn new(vocabulary: Vocabulary) -> Self {
         match vocabulary {
-            Vocabulary::Gpt2 => Self::Text(StreamDecoder::new()),
-            Vocabulary::Numbers { vocab_size } => {
-                note(&format!(
-                    "the model has {vocab_size} tokens, not GPT-2's {VOCAB_SIZE}: printing token numbers"
-                ));
-                Self::Numbers
-            }
+            Vocabulary::Gpt2 { .. } => Self::Text(StreamDecoder::new()),
+            Vocabulary::Numbers { .. } => Self::Numbers,
         }
     }
 
@@ -178,10 +200,18 @@ impl Writer {
     }
 
     fn push(&mut self, token: i32) -> Result<(), CliError> {
+        print(self.text(token))
+    }
+
+    /// What is complete with this token.
+    fn text(&mut self, token: i32) -> String {
         match self {
-            // Below the vocabulary's size, which fits 16 bits.
-            Self::Text(decoder) => print(decoder.push(token as u16)),
-            Self::Numbers => print(format!("{token} ")),
+            Self::Text(decoder) => match u16::try_from(token) {
+                Ok(token) if usize::from(token) < VOCAB_SIZE => decoder.push(token),
+                // Past GPT-2's tokens. A character that is unfinished stays so.
+                _ => std::mem::take(decoder).finish() + &format!("<|{token}|>"),
+            },
+            Self::Numbers => format!("{token} "),
         }
     }
 
@@ -239,20 +269,27 @@ fn check(args: &SampleArgs) -> Result<(), CliError> {
 mod tests {
     use super::*;
 
+    fn of(vocab_size: usize) -> Vocabulary {
+        Vocabulary::of(&Gpt2Config {
+            vocab_size,
+            ..Gpt2Config::preset("gpt2").unwrap()
+        })
+    }
+
     #[test]
     fn an_empty_prompt_is_the_start_of_a_document() {
-        assert_eq!(Vocabulary::of(VOCAB_SIZE).encode("").unwrap(), [50_256]);
-        assert_eq!(Vocabulary::of(96).encode("").unwrap(), [95]);
+        assert_eq!(of(VOCAB_SIZE).encode("").unwrap(), [50_256]);
+        assert_eq!(of(50_304).encode("").unwrap(), [50_256]);
+        assert_eq!(of(96).encode("").unwrap(), [95]);
     }
 
     #[test]
     fn a_prompt_is_text_or_numbers() {
-        assert_eq!(
-            Vocabulary::of(VOCAB_SIZE).encode("Hello<|endoftext|>").unwrap(),
-            [15_496, 50_256]
-        );
-        assert_eq!(Vocabulary::of(96).encode("1 2 95").unwrap(), [1, 2, 95]);
-        let message = Vocabulary::of(96).encode("1 96").unwrap_err().to_string();
+        for vocab_size in [VOCAB_SIZE, 50_260, 50_304] {
+            assert_eq!(of(vocab_size).encode("Hello<|endoftext|>").unwrap(), [15_496, 50_256]);
+        }
+        assert_eq!(of(96).encode("1 2 95").unwrap(), [1, 2, 95]);
+        let message = of(96).encode("1 96").unwrap_err().to_string();
         assert_eq!(
             message,
             "\"96\" is not a token (word 2): expected a whole number from 0 to 95"
@@ -261,7 +298,20 @@ mod tests {
 
     #[test]
     fn text_ends_only_where_the_token_is_known() {
-        assert!(Vocabulary::Gpt2.ends_text(50_256));
-        assert!(!Vocabulary::of(96).ends_text(95));
+        assert!(of(VOCAB_SIZE).ends_text(50_256));
+        assert!(of(50_304).ends_text(50_256) && !of(50_304).ends_text(50_303));
+        assert!(!of(96).ends_text(95));
+    }
+
+    #[test]
+    fn tokens_past_gpt2s_are_numbers_within_the_text() {
+        let mut writer = Writer::new(of(50_304));
+        // The first half of an emoji's bytes, cut short by a token that is no text.
+        let text: String = [15_496, 50_257, 995, 8_582, 70_000, 0]
+            .map(|token| writer.text(token))
+            .concat();
+        assert_eq!(text, "Hello<|50257|> world\u{FFFD}<|70000|>!");
+        assert_eq!(of(VOCAB_SIZE).remark(), None);
+        assert!(of(50_304).remark().unwrap().contains("50304 tokens: the first 50257"));
     }
 }

@@ -1,6 +1,9 @@
 //! `gpt2 sample`, on a run that was trained for it and on weights with a vocabulary of their own.
 
 use crate::support::{gpt2, prepared, train};
+use burn_flex::{Flex, FlexDevice};
+use gpt2_model::Gpt2Config;
+use gpt2_model::weights::{read_tensors, save_hf, write_tensors};
 use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
@@ -78,6 +81,54 @@ fn another_vocabulary_is_printed_in_numbers() {
     assert!(tokens.iter().all(|&token| token < 512), "{text}");
 }
 
+/// A small model with random weights.
+fn save(vocab_size: usize, dir: &Path) {
+    let config = Gpt2Config {
+        vocab_size,
+        block_size: 16,
+        n_layer: 1,
+        n_head: 1,
+        n_embd: 8,
+        dropout: 0.0,
+    };
+    save_hf(&config.init::<Flex>(1, &FlexDevice).unwrap(), dir).unwrap();
+}
+
+#[test]
+fn padded_and_added_tokens_leave_the_text_gpt2s() {
+    for vocab_size in [50_304, 50_260] {
+        let dir = tempdir().unwrap();
+        save(vocab_size, dir.path());
+        let flags = ["sample", "--backend", "flex", "--init", ".", "--prompt", "Hello", "--max-tokens", "20"];
+        let outcome = gpt2(dir.path(), &flags);
+        let remark = format!("the model has {vocab_size} tokens: the first 50257 are printed as GPT-2's text");
+        assert!(outcome.stderr.contains(&remark), "{outcome:#?}");
+        let text = outcome.succeeded();
+        assert!(text.starts_with("Hello") && text.ends_with('\n'), "{text:?}");
+    }
+}
+
+#[test]
+fn a_model_whose_logits_are_not_finite_is_refused() {
+    let dir = tempdir().unwrap();
+    save(50_257, dir.path());
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = read_tensors(&path).unwrap();
+    for tensor in &mut tensors {
+        if tensor.name.ends_with("mlp.c_fc.weight") {
+            tensor.values[3] = f32::NAN;
+        }
+    }
+    write_tensors(&path, &tensors).unwrap();
+    for temperature in ["0", "0.8"] {
+        let flags = ["sample", "--backend", "flex", "--init", ".", "--prompt", "x", "--temperature", temperature];
+        let outcome = gpt2(dir.path(), &flags);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:#?}");
+        let expected = "error: the model's logits are not finite at token 1: ";
+        assert!(outcome.stderr.contains(expected), "{outcome:#?}");
+    }
+}
+
 #[test]
 fn a_prompt_longer_than_the_block_is_cut_and_said() {
     let prompt = "7 ".repeat(65);
@@ -121,4 +172,9 @@ fn weights_that_are_not_there_are_refused() {
     let outcome = gpt2(dir.path(), &["sample", "--backend", "flex", "--init", "empty"]);
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     assert!(outcome.stderr.contains("error: empty/config.json: "), "{outcome:#?}");
+    let outcome = gpt2(dir.path(), &["sample", "--backend", "flex", "--init", "openai-community/gpt2"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    let expected = "error: openai-community/gpt2: no such directory; it looks like a model on the Hugging Face hub, ";
+    let fix = "`hf download openai-community/gpt2 config.json model.safetensors --local-dir gpt2`";
+    assert!(outcome.stderr.contains(expected) && outcome.stderr.contains(fix), "{outcome:#?}");
 }

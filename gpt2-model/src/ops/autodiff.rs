@@ -1,7 +1,8 @@
 //! Derivatives of the operations, for any backend that has them.
 
+use super::backend::Gpt2Backend;
 use super::block::{self, Activations};
-use super::{Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, Gpt2Backend, Normalised};
+use super::types::{Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, Normalised};
 use crate::precision::Precision;
 use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -324,6 +325,15 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
                 prepared.finish(B::classifier_loss(hidden.primitive, wte.primitive, targets, shape))
             }
         }
+    }
+
+    fn token_losses(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::token_losses(hidden.primitive, wte.primitive, targets, shape))
     }
 
     fn classifier_gradients(

@@ -1,11 +1,13 @@
 //! A transformer block as one operation, so that what its backward pass keeps is decided in one place.
 
-use super::{Attended, BlockShape, BlockWeights, Gpt2Backend, Normalised};
+use super::backend::Gpt2Backend;
+use super::convert::{self, primitive, tensor};
+use super::types::{Attended, BlockShape, BlockWeights, Normalised};
 use crate::recompute::Recompute;
 use burn::tensor::TensorMetadata;
 use burn::tensor::ops::FloatTensor;
 
-/// What a block's backward pass reads beside the block's input. What is absent is computed anew.
+/// What a block's backward pass reads besides the block's input. What is absent is recomputed.
 #[derive(Debug, Clone)]
 pub(super) struct Activations<T> {
     /// What the two LayerNorms gave, `[N, C]`, with their statistics.
@@ -136,6 +138,5 @@ fn normalise<B: Gpt2Backend>(
 
 /// `[B, T, C]` → `[B·T, C]`.
 fn rows<B: Gpt2Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    let [batch, seq, width] = x.shape().dims();
-    B::float_reshape(x, [batch * seq, width].into())
+    primitive(convert::rows(tensor::<B, 3>(x)))
 }

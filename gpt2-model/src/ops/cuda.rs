@@ -2,9 +2,11 @@
 //!
 //! Which shapes they take is in [`capabilities`](crate::capabilities). Other shapes take the reference.
 
-use super::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, Gpt2Backend,
-    LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
+use super::backend::Gpt2Backend;
+use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
+use super::types::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, LayerNormGradients,
+    Normalised,
 };
 use crate::capabilities::{BackendKind, CUDA_HEAD_SIZE, CUDA_LOGITS_BYTES};
 use crate::precision::Precision;
@@ -46,6 +48,25 @@ impl Gpt2Backend for Cuda {
         }
         let wte = operand(wte, &hidden);
         kernels::classifier::loss(
+            &contiguous(hidden),
+            &wte,
+            &contiguous(targets),
+            shape.vocab_size,
+            CUDA_LOGITS_BYTES,
+        )
+    }
+
+    fn token_losses(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> FloatTensor<Self> {
+        if !Self::supports_matmul(&hidden, &wte) {
+            return classifier::token_losses::<Self>(hidden, wte, targets, shape);
+        }
+        let wte = operand(wte, &hidden);
+        kernels::classifier::token_losses(
             &contiguous(hidden),
             &wte,
             &contiguous(targets),
@@ -112,7 +133,7 @@ impl Gpt2Backend for Cuda {
 
     fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         if !in_fours(&tensor) {
-            return super::scaled::<Self>(tensor, factor);
+            return scale::value::<Self>(tensor, factor);
         }
         let tensor = owned(tensor);
         kernels::scale::in_place(&tensor, &contiguous(factor));

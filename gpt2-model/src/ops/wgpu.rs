@@ -2,9 +2,11 @@
 //!
 //! Other types, and attention heads that the kernels do not take, go through the reference.
 
-use super::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, Gpt2Backend,
-    LayerNormGradients, Normalised, affine, attention, classifier, embedding, feed_forward, gelu, layer_norm,
+use super::backend::Gpt2Backend;
+use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
+use super::types::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, LayerNormGradients,
+    Normalised,
 };
 use crate::capabilities::{BackendKind, WGPU_LANES, WGPU_LOGITS, WGPU_WIDEST_HEAD};
 use crate::precision::Precision;
@@ -46,6 +48,24 @@ impl Gpt2Backend for Wgpu {
             return classifier::loss::<Self>(hidden, wte, targets, shape);
         }
         kernels::classifier::loss(
+            &contiguous(hidden),
+            &contiguous(wte),
+            &contiguous(targets),
+            shape.vocab_size,
+            WGPU_LOGITS,
+        )
+    }
+
+    fn token_losses(
+        hidden: FloatTensor<Self>,
+        wte: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        shape: ClassifierShape,
+    ) -> FloatTensor<Self> {
+        if shape.precision != Precision::F32 || !Self::supports_matmul(&hidden, &wte) {
+            return classifier::token_losses::<Self>(hidden, wte, targets, shape);
+        }
+        kernels::classifier::token_losses(
             &contiguous(hidden),
             &contiguous(wte),
             &contiguous(targets),
@@ -107,7 +127,7 @@ impl Gpt2Backend for Wgpu {
 
     fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         if !is_f32(&tensor) {
-            return super::scaled::<Self>(tensor, factor);
+            return scale::value::<Self>(tensor, factor);
         }
         let tensor = owned(tensor);
         kernels::scale::in_place(&tensor, &contiguous(factor));

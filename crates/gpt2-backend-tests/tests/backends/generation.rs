@@ -19,11 +19,11 @@ where
     let model = model::<B::InnerBackend>(device);
     let prompt = golden.integers("greedy.prompt");
 
-    let greedy: Vec<i32> = Generator::new(&model, &prompt, Sampling::GREEDY, 0).take(32).collect();
+    let greedy: Vec<i32> = generate(&model, &prompt, 32);
     assert_eq!(greedy, golden.integers("greedy.tokens"));
 
     // Past the block of 64 the window slides, as it does without a cache.
-    let long: Vec<i32> = Generator::new(&model, &prompt, Sampling::GREEDY, 0).take(70).collect();
+    let long: Vec<i32> = generate(&model, &prompt, 70);
     let mut tokens = prompt;
     for &token in &long {
         assert_eq!(
@@ -61,6 +61,13 @@ fn check_growing_cache<B: Gpt2Backend>(device: &B::Device, tolerance: f64) {
         let error = relative_error(&found, &floats(expected.clone().narrow(1, end - 1, 1)));
         assert!(error <= tolerance, "after {end} tokens: relative error {error:e}");
     }
+}
+
+fn generate<B: Gpt2Backend>(model: &Gpt2<B>, prompt: &[i32], count: usize) -> Vec<i32> {
+    Generator::new(model, prompt, Sampling::GREEDY, 0)
+        .take(count)
+        .collect::<Result<_, _>>()
+        .unwrap()
 }
 
 fn next_without_cache<B: Gpt2Backend>(model: &Gpt2<B>, tokens: &[i32], device: &B::Device) -> i32 {

@@ -6,7 +6,8 @@ use super::attention::{
 };
 use super::element::Element;
 use super::math::vectorised;
-use super::tiles::{Aligned, BAND, DEPTH, Operand, Role, multiply};
+use super::tile::{BAND, DEPTH};
+use super::tiles::{Aligned, Operand, Role, multiply};
 use half::bf16;
 use ndarray::{Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, s};
 use std::ops::Range;

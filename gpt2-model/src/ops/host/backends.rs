@@ -1,9 +1,11 @@
 //! The backends whose tensors are in the host's memory.
 
-use super::HostTensor;
-use crate::ops::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, Gpt2Backend, LayerNormGradients, Normalised,
-    affine, attention, classifier, embedding, gelu, host, layer_norm, scaled,
+use super::tensor::HostTensor;
+use crate::ops::backend::Gpt2Backend;
+use crate::ops::host;
+use crate::ops::reference::{affine, attention, classifier, embedding, gelu, layer_norm, scale};
+use crate::ops::types::{
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, LayerNormGradients, Normalised,
 };
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, IntTensor};
@@ -44,6 +46,16 @@ macro_rules! host_operations {
                 .unwrap_or_else(|| classifier::loss::<Self>(hidden, wte, targets, shape))
         }
 
+        fn token_losses(
+            hidden: FloatTensor<Self>,
+            wte: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            shape: ClassifierShape,
+        ) -> FloatTensor<Self> {
+            host::token_losses(&hidden, &wte, &targets, shape.vocab_size)
+                .unwrap_or_else(|| classifier::token_losses::<Self>(hidden, wte, targets, shape))
+        }
+
         fn classifier_gradients(
             hidden: FloatTensor<Self>,
             wte: FloatTensor<Self>,
@@ -60,7 +72,7 @@ macro_rules! host_operations {
             if host::is_one(&factor) {
                 tensor
             } else {
-                scaled::<Self>(tensor, factor)
+                scale::value::<Self>(tensor, factor)
             }
         }
 

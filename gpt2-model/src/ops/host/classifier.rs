@@ -9,7 +9,7 @@
 use super::element::Element;
 use super::math::{exp, vectorised};
 use super::memory::as_uninit;
-use super::product::{Start, product_into};
+use super::product::{Start, Written, product_into};
 use super::reduce::{map_sum, max};
 use super::tiles::{self, Operand, Role};
 use crate::capabilities::CPU_LOGITS_ROWS;
@@ -25,8 +25,35 @@ use std::sync::{Mutex, PoisonError};
 /// products with numbers that `f32` cannot hold in full precision take a hundred times as long.
 const NEGLIGIBLE: f32 = 1e-30;
 
-/// The buffer of logits, kept from step to step.
-static BUFFER: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+/// Buffers of logits that are kept from step to step. A loss takes one, or makes one where others use all of them, so that
+/// two models in a process never wait for each other.
+static SPARE_BUFFERS: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+
+/// Memory for the logits of a chunk, whatever they are; given back for the next loss when it is dropped.
+struct Buffer(Vec<f32>);
+
+impl Buffer {
+    fn take() -> Self {
+        let spare = SPARE_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self(spare.unwrap_or_default())
+    }
+
+    /// Of the given shape. What it holds is not of interest.
+    fn matrix(&mut self, shape: (usize, usize)) -> ArrayViewMut2<'_, f32> {
+        let length = shape.0 * shape.1;
+        if self.0.len() < length {
+            self.0.resize(length, 0.0);
+        }
+        ArrayViewMut2::from_shape(shape, &mut self.0[..length]).expect("as many elements as the shape has")
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut spare = SPARE_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.push(std::mem::take(&mut self.0));
+    }
+}
 
 /// The products that a classifier is made of.
 pub(super) trait Products {
@@ -143,44 +170,56 @@ pub(super) struct Classifier<P> {
 
 impl<P: Products> Classifier<P> {
     pub(super) fn loss(&self, vocab_size: usize) -> f64 {
-        let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = self.buffer(&mut kept);
+        let mut buffer = Buffer::take();
+        let mut logits = buffer.matrix(self.logits_shape());
         self.chunks()
-            .map(|rows| self.chunk_loss(rows, vocab_size, None, &mut buffer))
+            .map(|rows| sum(&self.chunk_losses(rows, vocab_size, None, &mut logits)))
             .sum::<f64>()
             / self.targets.len() as f64
+    }
+
+    /// The loss of each row.
+    pub(super) fn token_losses(&self, vocab_size: usize) -> Vec<f32> {
+        let mut buffer = Buffer::take();
+        let mut logits = buffer.matrix(self.logits_shape());
+        self.chunks()
+            .flat_map(|rows| self.chunk_losses(rows, vocab_size, None, &mut logits))
+            .map(|loss| loss as f32)
+            .collect()
     }
 
     /// The loss, and its derivatives by the hidden states and the embedding.
     pub(super) fn gradients(&self, vocab_size: usize) -> (f64, Array2<P::Hidden>, Array2<f32>) {
         let rows = self.targets.len();
         assert!(rows > 0, "a mean of nothing");
-        let mut kept = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = self.buffer(&mut kept);
+        let mut buffer = Buffer::take();
+        let mut logits = buffer.matrix(self.logits_shape());
         let shape = self.products.shape();
         let mut by_hidden = Array2::uninit((rows, shape.1));
         let mut by_wte = Array2::uninit(shape);
         let mut total = 0.0;
         for chunk in self.chunks() {
             let (start, end) = (chunk.start, chunk.end);
-            total += self.chunk_loss(chunk.clone(), vocab_size, Some(1.0 / rows as f32), &mut buffer);
-            let by_logits = buffer.slice(s![..end - start, ..]);
+            total += sum(&self.chunk_losses(chunk.clone(), vocab_size, Some(1.0 / rows as f32), &mut logits));
+            let by_logits = logits.slice(s![..end - start, ..]);
             self.products
                 .by_hidden(by_logits, by_hidden.slice_mut(s![start..end, ..]));
-            let sum = if start == 0 { Start::Nothing } else { Start::Result };
-            self.products.by_wte(by_logits, chunk, sum, by_wte.view_mut());
+            let added_to = if start == 0 {
+                Start::Nothing
+            } else {
+                // SAFETY: the first chunk wrote all of `by_wte`.
+                Start::Result(unsafe { Written::promise() })
+            };
+            self.products.by_wte(by_logits, chunk, added_to, by_wte.view_mut());
         }
         // SAFETY: there is a first chunk, which wrote all of `by_wte`, and the chunks together all rows of `by_hidden`.
         let (by_hidden, by_wte) = unsafe { (by_hidden.assume_init(), by_wte.assume_init()) };
         (total / rows as f64, by_hidden, by_wte)
     }
 
-    fn buffer<'b>(&self, kept: &'b mut Vec<f32>) -> ArrayViewMut2<'b, f32> {
-        let shape = (CPU_LOGITS_ROWS.min(self.targets.len()), self.products.shape().0);
-        if kept.len() < shape.0 * shape.1 {
-            kept.resize(shape.0 * shape.1, 0.0);
-        }
-        ArrayViewMut2::from_shape(shape, &mut kept[..shape.0 * shape.1]).expect("as many elements as the shape has")
+    /// Of the largest chunk.
+    fn logits_shape(&self) -> (usize, usize) {
+        (CPU_LOGITS_ROWS.min(self.targets.len()), self.products.shape().0)
     }
 
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
@@ -190,18 +229,20 @@ impl<P: Products> Classifier<P> {
             .map(move |start| start..rows.min(start + CPU_LOGITS_ROWS))
     }
 
-    /// Sum of the losses of `rows`; leaves their logits in `buffer`, or with `scale` the derivative by the logits.
-    fn chunk_loss(
+    /// The losses of `rows`; leaves their logits in `buffer`, or with `scale` the derivative by the logits.
+    fn chunk_losses(
         &self,
         rows: Range<usize>,
         vocab_size: usize,
         scale: Option<f32>,
         buffer: &mut ArrayViewMut2<f32>,
-    ) -> f64 {
+    ) -> Vec<f64> {
         let mut logits = buffer.slice_mut(s![..rows.len(), ..]);
-        self.products.logits(rows.clone(), as_uninit(logits.view_mut()));
+        // SAFETY: each element is written.
+        self.products
+            .logits(rows.clone(), unsafe { as_uninit(logits.view_mut()) });
         let width = logits.ncols();
-        let losses: Vec<f64> = logits
+        logits
             .as_slice_mut()
             .expect("the buffer is in standard layout")
             .par_chunks_exact_mut(width)
@@ -212,10 +253,13 @@ impl<P: Products> Classifier<P> {
                     || row_loss(row, target, vocab_size, scale),
                 )
             })
-            .collect();
-        // Summed in order, not by rayon: the loss must not depend on the number of threads.
-        losses.iter().sum()
+            .collect()
     }
+}
+
+/// Summed in order, not by rayon: the loss must not depend on the number of threads.
+fn sum(losses: &[f64]) -> f64 {
+    losses.iter().sum()
 }
 
 /// Cross-entropy of one row of logits in nats; with `scale`, the row becomes `(softmax − one-hot)·scale`.

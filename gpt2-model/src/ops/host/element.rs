@@ -5,7 +5,7 @@
     reason = "only what is inlined is compiled for the processor's vectors"
 )]
 
-use super::HostTensor;
+use super::tensor::HostTensor;
 use half::bf16;
 use ndarray::ArrayViewD;
 

@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::math::{map, tanh, zip};
-use crate::ops::gelu::{CUBIC, SCALE};
+use crate::ops::reference::gelu::{CUBIC, SCALE};
 
 const SCALE_F32: f32 = SCALE as f32;
 const CUBIC_F32: f32 = CUBIC as f32;

@@ -9,8 +9,8 @@ use super::element::Element;
 use super::math::vectorised;
 use super::memory::{written, written_with};
 use super::reduce::{dot, sum};
-use crate::ops::LayerNormGradients;
-use crate::ops::layer_norm::EPS;
+use crate::ops::reference::layer_norm::EPS;
+use crate::ops::types::LayerNormGradients;
 
 /// Rows that one task takes. Sums over all rows are made of this many at a time, so that they do not depend on the number
 /// of threads.

@@ -40,9 +40,12 @@ pub(super) fn written_with<E: Send, T: Send>(
 }
 
 /// The matrix as memory that may be written to once more.
-pub(super) fn as_uninit(mut matrix: ArrayViewMut2<'_, f32>) -> ArrayViewMut2<'_, MaybeUninit<f32>> {
+///
+/// # Safety
+/// Nothing but `f32`s may be written to it.
+pub(super) unsafe fn as_uninit(mut matrix: ArrayViewMut2<'_, f32>) -> ArrayViewMut2<'_, MaybeUninit<f32>> {
     let raw: RawArrayViewMut<MaybeUninit<f32>, _> = matrix.raw_view_mut().cast();
-    // SAFETY: of one layout; the borrow goes on; what is written here are `f32` again (see `product_into`).
+    // SAFETY: of one layout; the borrow goes on; the caller guarantees that the elements stay numbers.
     unsafe { raw.deref_into_view_mut() }
 }
 
@@ -52,6 +55,6 @@ pub(super) fn as_uninit(mut matrix: ArrayViewMut2<'_, f32>) -> ArrayViewMut2<'_,
 /// Every element must have been written.
 pub(super) unsafe fn initialised(mut matrix: ArrayViewMut2<'_, MaybeUninit<f32>>) -> ArrayViewMut2<'_, f32> {
     let raw: RawArrayViewMut<f32, _> = matrix.raw_view_mut().cast();
-    // SAFETY: of one layout; written, by the caller's word; the memory is borrowed for `'a`.
+    // SAFETY: of one layout; written, as the caller guarantees; the borrow goes on.
     unsafe { raw.deref_into_view_mut() }
 }

@@ -13,7 +13,11 @@ mod memory;
 mod product;
 mod reduce;
 mod tensor;
+mod tile;
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "no_tile_unit.rs")]
+mod tile_unit;
 mod tiles;
+mod views;
 
 pub use self::tensor::HostTensor;
 
@@ -21,9 +25,9 @@ use self::classifier::{Blas, Classifier, Products, Tiles};
 use self::element::Element;
 use self::product::{Start, product};
 use self::reduce::sum_rows;
-use self::tensor::{heads, like, matrix, of_matrix, of_row, operand, scalar, values};
 use self::tiles::Role;
-use super::{AffineGradients, Attended, LayerNormGradients};
+use self::views::{heads, like, matrix, of_matrix, of_row, operand, scalar, values};
+use super::types::{AffineGradients, Attended, LayerNormGradients};
 use crate::precision::Precision;
 use half::bf16;
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4};
@@ -31,12 +35,12 @@ use ndarray::{Array3, Array4, ArrayView3, ArrayView4};
 /// Whether the processor multiplies `bf16` numbers faster than `f32`, which takes the tile unit (AMX) of Intel's server
 /// processors. Without it products of `bf16` are the reference's, and slow.
 pub fn multiplies_bf16() -> bool {
-    tiles::available()
+    tile_unit::available()
 }
 
 /// Whether `x` is to be multiplied on the tile unit.
 fn on_tiles<T: HostTensor>(x: &T) -> bool {
-    x.halves().is_some() && tiles::available()
+    x.halves().is_some() && tile_unit::available()
 }
 
 /// Whether products of `x` are computed here.
@@ -59,6 +63,20 @@ fn classifier_loss<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: 
         Classifier { products, targets }.loss(vocab_size)
     };
     Some(scalar(loss))
+}
+
+/// The loss of each row.
+fn token_losses<T: HostTensor>(hidden: &T, wte: &T, targets: &T, vocab_size: usize) -> Option<T> {
+    let (wte, targets) = (matrix(wte)?, targets.indices()?);
+    let losses = if on_tiles(hidden) {
+        let products = Tiles::new(matrix(hidden)?, wte);
+        Classifier { products, targets }.token_losses(vocab_size)
+    } else {
+        let hidden = matrix(hidden)?;
+        let products = Blas { hidden, wte };
+        Classifier { products, targets }.token_losses(vocab_size)
+    };
+    Some(of_row(losses))
 }
 
 /// Loss, and its derivatives by the hidden states and the embedding.

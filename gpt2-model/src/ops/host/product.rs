@@ -22,12 +22,24 @@ const INNER_PARTS: usize = 8;
 pub(super) enum Start<'a> {
     /// Nothing; what the result held is not read.
     Nothing,
-    /// What the result holds, which must have been written.
-    Result,
+    /// What the result holds.
+    Result(Written),
     /// A row for every row of the result.
     Row(&'a [f32]),
     /// A matrix of the result's shape, whose rows each lie in one piece, and a row for every row of it.
     Onto(ArrayView2<'a, f32>, &'a [f32]),
+}
+
+/// That the result of a product holds numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written(());
+
+impl Written {
+    /// # Safety
+    /// Every element of the result that this goes with must have been written.
+    pub(super) unsafe fn promise() -> Self {
+        Self(())
+    }
 }
 
 impl Start<'_> {
@@ -122,7 +134,7 @@ pub(super) fn product_into(
 fn multiply(a: ArrayView2<f32>, b: ArrayView2<f32>, start: Start, mut out: ArrayViewMut2<MaybeUninit<f32>>) {
     let beta = match start {
         Start::Nothing => 0.0,
-        Start::Result => 1.0,
+        Start::Result(_) => 1.0,
         Start::Row(_) | Start::Onto(..) => {
             begin(start, out.view_mut());
             1.0
@@ -187,7 +199,7 @@ fn sgemm(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewM
     if beta == 0.0 {
         out.fill(MaybeUninit::new(0.0));
     }
-    // SAFETY: written just now, or by the caller's word.
+    // SAFETY: written just now, or before, as `multiply` sees to.
     let mut out = unsafe { initialised(out.view_mut()) };
     ndarray::linalg::general_mat_mul(1.0, &a, &b, beta, &mut out);
 }
@@ -196,7 +208,7 @@ fn sgemm(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewM
 pub(super) fn begin<'a>(start: Start, mut out: ArrayViewMut2<'a, MaybeUninit<f32>>) -> ArrayViewMut2<'a, f32> {
     match start {
         Start::Nothing => out.fill(MaybeUninit::new(0.0)),
-        Start::Result => {}
+        Start::Result(_) => {}
         Start::Row(row) => {
             for mut line in out.outer_iter_mut() {
                 for (out, &value) in line.iter_mut().zip(row) {
@@ -212,6 +224,6 @@ pub(super) fn begin<'a>(start: Start, mut out: ArrayViewMut2<'a, MaybeUninit<f32
             }
         }
     }
-    // SAFETY: every element was written here, or before by the meaning of `Start::Result`.
+    // SAFETY: every element was written here, or before, as `Written` promises.
     unsafe { initialised(out) }
 }

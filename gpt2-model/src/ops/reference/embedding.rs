@@ -1,11 +1,11 @@
 //! The reference embedding of tokens and positions, and its derivatives.
 
-use super::{primitive, tensor};
+use crate::ops::convert::{primitive, tensor};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
 use burn::tensor::{Tensor, TensorMetadata};
 
-pub(super) fn value<B: Backend>(
+pub(in crate::ops) fn value<B: Backend>(
     wte: FloatTensor<B>,
     wpe: FloatTensor<B>,
     tokens: IntTensor<B>,
@@ -17,7 +17,7 @@ pub(super) fn value<B: Backend>(
     primitive(tokens + positions.unsqueeze())
 }
 
-pub(super) fn by_tokens<B: Backend>(
+pub(in crate::ops) fn by_tokens<B: Backend>(
     wte: FloatTensor<B>,
     tokens: IntTensor<B>,
     upstream: FloatTensor<B>,
@@ -30,7 +30,11 @@ pub(super) fn by_tokens<B: Backend>(
     }
 }
 
-pub(super) fn by_positions<B: Backend>(wpe: &FloatTensor<B>, upstream: FloatTensor<B>, past: usize) -> FloatTensor<B> {
+pub(in crate::ops) fn by_positions<B: Backend>(
+    wpe: &FloatTensor<B>,
+    upstream: FloatTensor<B>,
+    past: usize,
+) -> FloatTensor<B> {
     let [rows, width] = wpe.shape().dims();
     let used = tensor::<B, 3>(upstream).sum_dim(0).squeeze_dim::<2>(0);
     let seq = used.dims()[0];

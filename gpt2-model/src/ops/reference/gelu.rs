@@ -5,18 +5,18 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
 /// √(2/π)
-pub(super) const SCALE: f64 = 0.797_884_560_802_865_4;
+pub(in crate::ops) const SCALE: f64 = 0.797_884_560_802_865_4;
 /// Of the cube.
-pub(super) const CUBIC: f64 = 0.044_715;
+pub(in crate::ops) const CUBIC: f64 = 0.044_715;
 
-pub(super) fn value<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(in crate::ops) fn value<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let tanh = tanh_part::<B>(&x);
     let weight = B::float_add_scalar(tanh, 1.0.into());
     B::float_mul_scalar(B::float_mul(x, weight), 0.5.into())
 }
 
 /// With `t` the tanh and `u` its argument: `0.5·(1 + t) + 0.5·x·(1 − t²)·u'`.
-pub(super) fn derivative<B: Backend>(x: FloatTensor<B>, upstream: FloatTensor<B>) -> FloatTensor<B> {
+pub(in crate::ops) fn derivative<B: Backend>(x: FloatTensor<B>, upstream: FloatTensor<B>) -> FloatTensor<B> {
     let tanh = tanh_part::<B>(&x);
     let square = B::float_mul(x.clone(), x.clone());
     let slope = B::float_add_scalar(B::float_mul_scalar(square, (3.0 * CUBIC * SCALE).into()), SCALE.into());

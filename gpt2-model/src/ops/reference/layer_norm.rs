@@ -1,16 +1,16 @@
 //! The reference LayerNorm (Ba, Kiros & Hinton 2016) and its derivatives.
 
-use super::{LayerNormGradients, Normalised, primitive, tensor};
-use crate::layers::{round, widen};
+use crate::ops::convert::{primitive, round, tensor, widen};
+use crate::ops::types::{LayerNormGradients, Normalised};
 use crate::precision::Precision;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
 /// LayerNorm's epsilon in every published GPT-2.
-pub(super) const EPS: f64 = 1e-5;
+pub(in crate::ops) const EPS: f64 = 1e-5;
 
-pub(super) fn value<B: Backend>(
+pub(in crate::ops) fn value<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
@@ -25,7 +25,7 @@ pub(super) fn value<B: Backend>(
 }
 
 /// With `n` the normalised rows and `g` the upstream times the gain: `(g − mean g − n·mean(g·n)) / deviation`.
-pub(super) fn derivatives<B: Backend>(
+pub(in crate::ops) fn derivatives<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     upstream: FloatTensor<B>,

@@ -1,18 +1,18 @@
 //! The reference classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
 
-use super::{ClassifierGradients, ClassifierShape, primitive};
 use crate::capabilities::WGPU_LOGITS;
-use crate::layers::{round, widen};
+use crate::ops::convert::{primitive, round, tensor, widen};
+use crate::ops::types::{ClassifierGradients, ClassifierShape};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 
-pub(super) fn logits<B: Backend>(hidden: FloatTensor<B>, wte: FloatTensor<B>) -> FloatTensor<B> {
+pub(in crate::ops) fn logits<B: Backend>(hidden: FloatTensor<B>, wte: FloatTensor<B>) -> FloatTensor<B> {
     // The small operand is the one that is transposed: some backends copy what is.
     B::float_transpose(B::float_matmul(wte, B::float_transpose(hidden)))
 }
 
-pub(super) fn loss<B: Backend>(
+pub(in crate::ops) fn loss<B: Backend>(
     hidden: FloatTensor<B>,
     wte: FloatTensor<B>,
     targets: IntTensor<B>,
@@ -21,13 +21,24 @@ pub(super) fn loss<B: Backend>(
     let inputs = Inputs::<B>::new(hidden, wte, targets, shape);
     let total = inputs
         .chunks()
-        .map(|chunk| inputs.softmax(&chunk).loss)
+        .map(|chunk| inputs.softmax(&chunk).losses.sum())
         .reduce(|sum, loss| sum + loss)
         .expect("at least one row");
-    (total / inputs.rows as f64).into_primitive().tensor()
+    primitive(total / inputs.rows as f64)
 }
 
-pub(super) fn gradients<B: Backend>(
+pub(in crate::ops) fn token_losses<B: Backend>(
+    hidden: FloatTensor<B>,
+    wte: FloatTensor<B>,
+    targets: IntTensor<B>,
+    shape: ClassifierShape,
+) -> FloatTensor<B> {
+    let inputs = Inputs::<B>::new(hidden, wte, targets, shape);
+    let losses: Vec<_> = inputs.chunks().map(|chunk| inputs.softmax(&chunk).losses).collect();
+    primitive(Tensor::cat(losses, 0).squeeze_dim::<1>(1))
+}
+
+pub(in crate::ops) fn gradients<B: Backend>(
     hidden: FloatTensor<B>,
     wte: FloatTensor<B>,
     targets: IntTensor<B>,
@@ -39,6 +50,7 @@ pub(super) fn gradients<B: Backend>(
     let mut d_hidden = Vec::new();
     for chunk in inputs.chunks() {
         let softmax = inputs.softmax(&chunk);
+        let loss = softmax.losses.sum();
         // d loss / d logits = (softmax − one-hot) / N
         let scale = 1.0 / inputs.rows as f64;
         let minus_one = Tensor::full([chunk.len, 1], -scale, &inputs.device);
@@ -51,16 +63,16 @@ pub(super) fn gradients<B: Backend>(
             None => by_wte,
         });
         total = Some(match total {
-            Some(sum) => sum + softmax.loss,
-            None => softmax.loss,
+            Some(sum) => sum + loss,
+            None => loss,
         });
     }
     let (total, d_wte) = total.zip(d_wte).expect("at least one row");
     let d_hidden = Tensor::cat(d_hidden, 0);
     ClassifierGradients {
-        loss: (total / inputs.rows as f64).into_primitive().tensor(),
+        loss: primitive(total / inputs.rows as f64),
         hidden: primitive(if inputs.narrow { d_hidden } else { widen(d_hidden) }),
-        wte: d_wte.into_primitive().tensor(),
+        wte: primitive(d_wte),
     }
 }
 
@@ -86,14 +98,14 @@ struct Chunk<B: Backend> {
 struct Softmax<B: Backend> {
     /// `[n, Vp]`.
     probabilities: Tensor<B, 2>,
-    /// Sum over the chunk, `[1]`.
-    loss: Tensor<B, 1>,
+    /// `[n, 1]`.
+    losses: Tensor<B, 2>,
 }
 
 impl<B: Backend> Inputs<B> {
     fn new(hidden: FloatTensor<B>, wte: FloatTensor<B>, targets: IntTensor<B>, shape: ClassifierShape) -> Self {
-        let hidden = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(hidden));
-        let wte = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(wte));
+        let hidden = tensor::<B, 2>(hidden);
+        let wte = tensor::<B, 2>(wte);
         let device = wte.device();
         let ([rows, _], [padded, _]) = (hidden.dims(), wte.dims());
         let padding = (padded > shape.vocab_size).then(|| {
@@ -134,7 +146,7 @@ impl<B: Backend> Inputs<B> {
         let exponentials = shifted.exp();
         let sum = exponentials.clone().sum_dim(1); // [n, 1]
         Softmax {
-            loss: (sum.clone().log() - picked).sum(),
+            losses: sum.clone().log() - picked,
             probabilities: exponentials / sum,
         }
     }

@@ -1,25 +1,29 @@
-//! The reference causal attention and its derivative, which computes the attention weights anew instead of keeping them.
+//! The reference causal attention and its derivative, which recomputes the attention weights instead of keeping them.
 
-use super::Attended;
-use crate::layers::{round_like, widen};
+use crate::ops::convert::{join_heads, primitive, round_like, split_heads, tensor, widen};
+use crate::ops::types::Attended;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Bool, Tensor, TensorPrimitive};
+use burn::tensor::{Bool, Tensor};
 
-pub(super) fn value<B: Backend>(qkv: FloatTensor<B>, n_head: usize) -> Attended<FloatTensor<B>> {
+pub(in crate::ops) fn value<B: Backend>(qkv: FloatTensor<B>, n_head: usize) -> Attended<FloatTensor<B>> {
     let heads = Heads::<B>::new(qkv, n_head);
     let (weights, log_sum) = heads.weights();
     let mixed = round_like(weights, &heads.value).matmul(heads.value);
     Attended {
-        out: join(mixed).into_primitive().tensor(),
-        log_sum: log_sum.into_primitive().tensor(),
+        out: primitive(join_heads(mixed)),
+        log_sum: primitive(log_sum),
     }
 }
 
-pub(super) fn derivative<B: Backend>(qkv: FloatTensor<B>, upstream: FloatTensor<B>, n_head: usize) -> FloatTensor<B> {
+pub(in crate::ops) fn derivative<B: Backend>(
+    qkv: FloatTensor<B>,
+    upstream: FloatTensor<B>,
+    n_head: usize,
+) -> FloatTensor<B> {
     let heads = Heads::<B>::new(qkv, n_head);
     let (weights, _) = heads.weights();
-    let upstream = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(upstream));
+    let upstream = tensor::<B, 3>(upstream);
     let [batch, seq, width] = upstream.dims();
     let upstream = upstream.reshape([batch, seq, n_head, width / n_head]).swap_dims(1, 2); // [B, H, T, D]
     let by_value = round_like(weights.clone(), &upstream)
@@ -30,8 +34,8 @@ pub(super) fn derivative<B: Backend>(qkv: FloatTensor<B>, upstream: FloatTensor<
     let by_scores = round_like(weights * (by_weights - mean) * heads.scale, &heads.query);
     let by_query = by_scores.clone().matmul(heads.key);
     let by_key = by_scores.swap_dims(2, 3).matmul(heads.query);
-    let joined = [by_query, by_key, by_value].map(join).to_vec();
-    Tensor::cat(joined, 2).into_primitive().tensor()
+    let joined = [by_query, by_key, by_value].map(join_heads).to_vec();
+    primitive(Tensor::cat(joined, 2))
 }
 
 /// Query, key and value of each head, `[B, H, T, D]`.
@@ -45,15 +49,12 @@ struct Heads<B: Backend> {
 
 impl<B: Backend> Heads<B> {
     fn new(qkv: FloatTensor<B>, n_head: usize) -> Self {
-        let qkv = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(qkv));
-        let [batch, seq, width] = qkv.dims();
-        let head_dim = width / (3 * n_head);
-        let split = qkv.reshape([batch, seq, 3 * n_head, head_dim]).swap_dims(1, 2); // [B, 3H, T, D]
-        let part = |i: usize| split.clone().narrow(1, i * n_head, n_head);
+        let [query, key, value] = split_heads(tensor(qkv), n_head);
+        let [_, _, _, head_dim] = query.dims();
         Self {
-            query: part(0),
-            key: part(1),
-            value: part(2),
+            query,
+            key,
+            value,
             scale: 1.0 / (head_dim as f64).sqrt(),
         }
     }
@@ -70,10 +71,4 @@ impl<B: Backend> Heads<B> {
         let log_sum = (sum.clone().log() + max).squeeze_dim(3);
         (exponentials / sum, log_sum)
     }
-}
-
-/// `[B, H, T, D]` → `[B, T, C]`.
-fn join<B: Backend>(heads: Tensor<B, 4>) -> Tensor<B, 3> {
-    let [batch, n_head, seq, head_dim] = heads.dims();
-    heads.swap_dims(1, 2).reshape([batch, seq, n_head * head_dim])
 }

@@ -1,10 +1,11 @@
 //! The reference derivatives of the feed-forward half of a block: two affine maps with a GELU between them, each in its
 //! backend's own way.
 
-use super::{FeedForwardGradients, Gpt2Backend};
+use crate::ops::backend::Gpt2Backend;
+use crate::ops::types::FeedForwardGradients;
 use burn::tensor::ops::FloatTensor;
 
-pub(super) fn derivatives<B: Gpt2Backend>(
+pub(in crate::ops) fn derivatives<B: Gpt2Backend>(
     x: FloatTensor<B>,
     [w_in, w_out]: [FloatTensor<B>; 2],
     inner: FloatTensor<B>,

@@ -1,17 +1,18 @@
 //! The reference affine map and its derivatives.
 
-use super::{AffineGradients, Gpt2Backend, primitive, tensor};
-use crate::layers::{round_like, widen};
+use crate::ops::backend::Gpt2Backend;
+use crate::ops::convert::{primitive, round_like, tensor, widen};
+use crate::ops::types::AffineGradients;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
-pub(super) fn value<B: Backend>(x: FloatTensor<B>, w: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+pub(in crate::ops) fn value<B: Backend>(x: FloatTensor<B>, w: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
     let x = tensor::<B, 2>(x);
     let (w, bias) = (round_like(tensor(w), &x), round_like(tensor::<B, 1>(bias), &x));
     primitive(x.matmul(w) + bias.unsqueeze())
 }
 
-pub(super) fn onto<B: Gpt2Backend>(
+pub(in crate::ops) fn onto<B: Gpt2Backend>(
     residual: FloatTensor<B>,
     x: FloatTensor<B>,
     w: FloatTensor<B>,
@@ -20,7 +21,7 @@ pub(super) fn onto<B: Gpt2Backend>(
     primitive(tensor::<B, 2>(residual) + widen(tensor(B::affine(x, w, bias))))
 }
 
-pub(super) fn with_gelu<B: Gpt2Backend>(
+pub(in crate::ops) fn with_gelu<B: Gpt2Backend>(
     x: FloatTensor<B>,
     w: FloatTensor<B>,
     bias: FloatTensor<B>,
@@ -29,7 +30,7 @@ pub(super) fn with_gelu<B: Gpt2Backend>(
     [inner.clone(), B::tanh_gelu(inner)]
 }
 
-pub(super) fn derivatives<B: Backend>(
+pub(in crate::ops) fn derivatives<B: Backend>(
     x: FloatTensor<B>,
     w: FloatTensor<B>,
     upstream: FloatTensor<B>,

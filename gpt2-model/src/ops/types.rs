@@ -1,0 +1,139 @@
+//! What the operations are told and what they give.
+
+use crate::precision::Precision;
+use crate::recompute::Recompute;
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
+
+/// What the classifier needs to know besides its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassifierShape {
+    /// Tokens; rows of the embedding past it take no part.
+    pub vocab_size: usize,
+    /// The type of the products.
+    pub precision: Precision,
+}
+
+/// The classifier's loss and its derivatives.
+#[derive(Debug, Clone)]
+pub struct ClassifierGradients<B: Backend> {
+    /// Mean cross-entropy in nats, `[1]`.
+    pub loss: FloatTensor<B>,
+    /// Of the loss by the hidden states, `[N, C]`, in their type.
+    pub hidden: FloatTensor<B>,
+    /// Of the loss by the embedding, `[Vp, C]`, `f32`.
+    pub wte: FloatTensor<B>,
+}
+
+/// The derivatives of [`Gpt2Backend::affine`].
+#[derive(Debug, Clone, Copy)]
+pub struct AffineGradients<T> {
+    /// By the input, `[N, in]`.
+    pub x: T,
+    /// By the weights, `[in, out]`, in `f32`.
+    pub w: T,
+    /// By the bias, `[out]`, in `f32`.
+    pub bias: T,
+}
+
+/// What LayerNorm gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Normalised<T> {
+    /// The normalised rows, scaled and shifted, `[N, C]`.
+    pub out: T,
+    /// Each row's mean and the reciprocal of its deviation, `[N]` each, for a derivative that does not recompute them.
+    pub statistics: Option<[T; 2]>,
+}
+
+/// The derivatives of [`Gpt2Backend::normalise_rows`].
+#[derive(Debug, Clone, Copy)]
+pub struct LayerNormGradients<T> {
+    /// By the input, `[N, C]`.
+    pub x: T,
+    /// By the gain, `[C]`.
+    pub weight: T,
+    /// By the offset, `[C]`.
+    pub bias: T,
+}
+
+/// What attention gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Attended<T> {
+    /// The mixed values, `[B, T, C]`.
+    pub out: T,
+    /// For each row of scores the logarithm of the sum of their exponentials, `[B, H, T]`, `f32`: the derivative
+    /// recomputes the attention weights from it.
+    pub log_sum: T,
+}
+
+/// The derivatives of a block's feed-forward half by its parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedForwardGradients<T> {
+    /// `[C, 4C]`.
+    pub w_in: T,
+    /// `[4C]`.
+    pub bias_in: T,
+    /// `[4C, C]`.
+    pub w_out: T,
+    /// `[C]`.
+    pub bias_out: T,
+}
+
+/// The parameters of a block, or their derivatives: of LayerNorms gain and offset, `[C]`, of products weights and bias.
+#[derive(Debug, Clone)]
+pub struct BlockWeights<T> {
+    /// Before the attention.
+    pub ln_1: [T; 2],
+    /// Query, key and value, `[C, 3C]`.
+    pub qkv: [T; 2],
+    /// After the attention, `[C, C]`.
+    pub attention_out: [T; 2],
+    /// Before the feed-forward half.
+    pub ln_2: [T; 2],
+    /// `[C, 4C]`.
+    pub feed_in: [T; 2],
+    /// `[4C, C]`.
+    pub feed_out: [T; 2],
+}
+
+impl<T> BlockWeights<T> {
+    /// `change` of each.
+    pub(super) fn map<U>(self, change: impl Fn(T) -> U) -> BlockWeights<U> {
+        BlockWeights {
+            ln_1: self.ln_1.map(&change),
+            qkv: self.qkv.map(&change),
+            attention_out: self.attention_out.map(&change),
+            ln_2: self.ln_2.map(&change),
+            feed_in: self.feed_in.map(&change),
+            feed_out: self.feed_out.map(&change),
+        }
+    }
+
+    /// All twelve, in the order of the fields.
+    pub(super) fn into_iter(self) -> impl Iterator<Item = T> {
+        let Self {
+            ln_1,
+            qkv,
+            attention_out,
+            ln_2,
+            feed_in,
+            feed_out,
+        } = self;
+        [ln_1, qkv, attention_out, ln_2, feed_in, feed_out]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// What a block needs to know besides its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockShape {
+    /// T, the tokens of a sequence.
+    pub seq: usize,
+    /// Attention heads.
+    pub n_head: usize,
+    /// The type of the products.
+    pub precision: Precision,
+    /// What is not kept for the backward pass.
+    pub recompute: Recompute,
+}
