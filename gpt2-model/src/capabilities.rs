@@ -270,8 +270,8 @@ mod tests {
 
     fn config(n_embd: usize, n_head: usize, dropout: f64) -> Gpt2Config {
         Gpt2Config {
-            n_embd,
             n_head,
+            n_embd,
             dropout,
             ..Gpt2Config::preset("d4").unwrap()
         }

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_backend::{BackendKind, Chosen, TrainingJob};
 use gpt2_model::Precision;
+use gpt2_model::capabilities::Implementation;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_train::config::RunConfig;
@@ -82,7 +83,7 @@ impl TrainingJob for Agreement {
                     B::supports_layer_norm(&stream, precision),
                     B::supports_attention(&qkv, n_head),
                 ];
-                let planned = [&can.matmul, &can.layer_norm, &can.attention].map(|operation| operation.is_kernel());
+                let planned = [&can.matmul, &can.layer_norm, &can.attention].map(Implementation::is_kernel);
                 assert_eq!(dispatched, planned, "{} {shape:?} {precision}", self.0.backend);
                 assert_eq!(can.describe_references().is_some(), dispatched.contains(&false));
 
