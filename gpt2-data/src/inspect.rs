@@ -135,7 +135,7 @@ impl fmt::Display for Damage {
             } => {
                 write!(f, "split {split} has {found} {what}, but {expected} in the manifest")
             }
-            Self::Unfinished => f.write_str("the preparation was interrupted: run it again with --resume"),
+            Self::Unfinished => f.write_str("the preparation was interrupted and can be resumed"),
             Self::Leftover { file } => write!(f, "{file} is half a file, left by an interrupted run"),
         }
     }

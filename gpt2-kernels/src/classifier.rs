@@ -34,13 +34,7 @@ pub fn loss(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize, 
 }
 
 /// The cross-entropy of each row in nats, `[N]` in `f32`, of which [`loss`] is the mean.
-pub fn token_losses(
-    hidden: &Tensor,
-    wte: &Tensor,
-    targets: &Tensor,
-    vocab_size: usize,
-    logits_bytes: usize,
-) -> Tensor {
+pub fn token_losses(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize, logits_bytes: usize) -> Tensor {
     let classifier = Classifier::new(hidden, wte, targets, vocab_size, logits_bytes);
     classifier.fill_losses(wte);
     classifier.losses

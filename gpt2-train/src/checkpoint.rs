@@ -3,6 +3,7 @@
 //! ```text
 //! checkpoints/step-00000300/
 //!   config.json, model.safetensors   the weights, as transformers opens them
+//!   tokenizer.json and the like      the tokenizer, likewise
 //!   optimizer.safetensors            AdamW's moments
 //!   state.json                       step, tokens, losses: what else the run goes on from
 //!   manifest.json                    size and SHA-256 of each of the others
@@ -13,13 +14,13 @@
 use crate::error::TrainError;
 use crate::optimizer::AdamW;
 use burn::tensor::backend::AutodiffBackend;
-use gpt2_data::DataIdentity;
 use gpt2_base::fs::{NewDirectory, remove_leftovers, sha256_file};
+use gpt2_data::{DataIdentity, Tokenizer, VOCAB_SIZE};
 use gpt2_model::{Gpt2, weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::{fs, io};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 const PREFIX: &str = "step-";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -51,7 +52,9 @@ pub struct RunState {
 impl RunState {
     /// Takes the loss of these weights for the best, if it is.
     pub(crate) fn note_best(&mut self) {
-        let Self { step, val_loss, best, .. } = *self;
+        let Self {
+            step, val_loss, best, ..
+        } = *self;
         if let Some(val_loss) = val_loss
             && best.is_none_or(|best| val_loss < best.val_loss)
         {
@@ -232,6 +235,10 @@ fn write_files<B: AutodiffBackend>(
     state: &RunState,
 ) -> Result<(), TrainError> {
     weights::save_hf(model, dir)?;
+    // With another vocabulary the tokens are not GPT-2's text.
+    if model.config.vocab_size == VOCAB_SIZE {
+        Tokenizer::gpt2().write_hf_files(dir, model.config.block_size)?;
+    }
     weights::write_tensors(&dir.join(OPTIMIZER_FILE), &optimizer.export(model))?;
     write_json(&dir.join(STATE_FILE), state)?;
     let mut files = BTreeMap::new();

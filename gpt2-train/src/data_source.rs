@@ -3,7 +3,7 @@
 use crate::error::TrainError;
 use crate::plan::DataSummary;
 use gpt2_data::demo::{self, DemoOptions};
-use gpt2_data::{DataIdentity, Manifest, ShardWriter, SplitMix64, Split, TokenStream, VOCAB_SIZE};
+use gpt2_data::{DataIdentity, Manifest, ShardWriter, Split, SplitMix64, TokenStream, VOCAB_SIZE};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

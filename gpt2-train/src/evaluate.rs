@@ -96,7 +96,11 @@ mod tests {
 
     #[test]
     fn the_end_of_a_document_has_no_bytes() {
-        let tokens: Vec<i32> = Tokenizer::gpt2().encode("Once upon a time").into_iter().map(i32::from).collect();
+        let tokens: Vec<i32> = Tokenizer::gpt2()
+            .encode("Once upon a time")
+            .into_iter()
+            .map(i32::from)
+            .collect();
         assert_eq!(tokens.len(), 4);
         assert_eq!(bytes_per_token(tokens.iter()), Some(4.0));
         let mut ended = tokens;

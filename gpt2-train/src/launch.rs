@@ -1,13 +1,13 @@
 //! Launching a run: from settings to its outcome, any number of times in a process. The command, benchmarks and tests all
 //! start here.
 
+use crate::announcement::KernelAnnouncement;
 use crate::checkpoint::{Checkpoint, Checkpoints, RunState};
 use crate::config::RunConfig;
 use crate::data_source::{Data, DataSource, Streams};
 use crate::error::TrainError;
 use crate::evaluate::EvaluationSet;
 use crate::learner::{DashboardSetup, LearnerStepper, with_dashboard};
-use crate::announcement::KernelAnnouncement;
 use crate::observer::{Lines, Observer, Silent};
 use crate::optimizer::AdamW;
 use crate::plan::{DataSummary, Environment, RunPlan};
@@ -180,7 +180,13 @@ impl Launch {
     /// Whatever stops a run. The newest checkpoint is then the way back.
     pub fn run(self, surroundings: Surroundings) -> Result<Finished, TrainError> {
         let Self {
-            decided: Decided { plan, chosen, data, pool },
+            decided:
+                Decided {
+                    plan,
+                    chosen,
+                    data,
+                    pool,
+                },
             resume,
             began,
             ..
@@ -326,7 +332,12 @@ impl TrainingJob for Session<'_> {
         };
         let loader = Loader::start(self.data.training, &loader, state.step)?;
         let validation = match self.data.validation {
-            Some(stream) => EvaluationSet::new(stream, plan.batch.micro_batch, plan.batch.seq, plan.intervals.eval_batches)?,
+            Some(stream) => EvaluationSet::new(
+                stream,
+                plan.batch.micro_batch,
+                plan.batch.seq,
+                plan.intervals.eval_batches,
+            )?,
             None => EvaluationSet::default(),
         };
         // Nothing can go wrong with the start any more: from here on this is a run.
@@ -400,7 +411,9 @@ where
         Some(dir) => weights::load_hf_as::<B>(&plan.model, dir, device)?,
         None => plan.model.init(plan.seed, device)?,
     };
-    let model = model.with_precision(plan.machine.precision).with_recompute(plan.machine.recompute);
+    let model = model
+        .with_precision(plan.machine.precision)
+        .with_recompute(plan.machine.recompute);
     let state = match resume {
         Some(checkpoint) => {
             if checkpoint.state.step > 0 {

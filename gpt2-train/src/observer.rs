@@ -178,7 +178,11 @@ mod tests {
         let mut lines = Lines::new(&mut out, 10);
         lines.step(&report(0, Some(10.8), None));
         for step in 1..=12 {
-            lines.step(&report(step, (step == 11).then_some(3.0), (step >= 5).then_some("Once\nupon")));
+            lines.step(&report(
+                step,
+                (step == 11).then_some(3.0),
+                (step >= 5).then_some("Once\nupon"),
+            ));
         }
         let text = String::from_utf8(out).unwrap();
         let heads: Vec<_> = text.lines().map(|line| line.split(" | ").next().unwrap()).collect();

@@ -26,5 +26,9 @@ pub fn sample<B: Gpt2Backend>(model: &Gpt2<B>, plan: &RunPlan, step: u64) -> Res
         .map(|token| token.map(|token| token as u16))
         .take_while(|token| !matches!(token, Ok(END_OF_TEXT)))
         .collect::<Result<Vec<u16>, _>>()?;
-    Ok(format!("{}{}", plan.intervals.sample_prompt, tokenizer.decode(&written)))
+    Ok(format!(
+        "{}{}",
+        plan.intervals.sample_prompt,
+        tokenizer.decode(&written)
+    ))
 }

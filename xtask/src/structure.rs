@@ -46,7 +46,7 @@ fn sources(dir: &Path) -> Vec<(PathBuf, String)> {
 /// The lines of code of a file: without comments, and without the tests at its end.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
-        .take_while(|line| line.trim() != "#[cfg(test)]")
+        .take_while(|line| !(line.starts_with("#[cfg(") && line.contains("test")))
         .filter(|line| !line.trim_start().starts_with("//"))
 }
 
@@ -157,7 +157,12 @@ fn imports(modules: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<Stri
             let inside = |outer: &str, inner: &str| outer.is_empty() || inner.starts_with(&format!("{outer}::"));
             target == module || inside(target, module) || inside(module, target)
         };
-        imports.insert(module.clone(), targets.filter(|target| !nested(target)).collect());
+        // The trait's default methods are the references, and some of those are made of other methods of the trait.
+        let default_method = |target: &String| {
+            module == "ops::backend" && (target == "ops::block" || target.starts_with("ops::reference"))
+        };
+        let targets = targets.filter(|target| !nested(target) && !default_method(target));
+        imports.insert(module.clone(), targets.collect());
     }
     imports
 }
@@ -288,10 +293,14 @@ fn backends_are_named_in_one_crate() {
 #[test]
 fn libraries_know_no_flags() {
     let found = places_of(&["`--", "\"--", " --"], &["gpt2-cli/src", "xtask"]);
-    // What a library may say in full is a command.
+    // Commands of other programs.
     let found: Vec<_> = found
         .into_iter()
-        .filter(|line| !line.contains("cargo build "))
+        .filter(|line| {
+            !["cargo build ", "--gpu-architecture", "`hf download"]
+                .iter()
+                .any(|known| line.contains(known))
+        })
         .collect();
     assert!(found.is_empty(), "{found:#?}");
 }

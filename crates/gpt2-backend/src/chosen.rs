@@ -2,11 +2,12 @@
 
 use crate::choice::BackendChoice;
 use crate::cpu;
-use crate::device::{DeviceInfo, DeviceKind, devices};
-use crate::dispatch::{BackendVisitor, visit};
+use crate::device::{DeviceInfo, DeviceKind};
+use crate::devices::devices;
 use crate::error::{BackendError, Unavailable, reasons};
 use crate::peak::{Arithmetic, peak_flops};
 use crate::probe::DeviceProbe;
+use crate::visit::{BackendVisitor, visit};
 use burn::tensor::DType;
 use gpt2_model::Precision;
 use gpt2_model::capabilities::BackendKind;
@@ -91,7 +92,7 @@ impl Chosen {
             (Precision::Tf32, _) | (Precision::Bf16, BackendKind::Ndarray) => false,
             #[cfg(feature = "flex")]
             (Precision::Bf16, BackendKind::Flex) => gpt2_model::ops::cpu_multiplies_bf16(),
-            (Precision::Bf16, _) => visit(self, StoresBf16)?,
+            (Precision::Bf16, _) => visit(self.backend, self.device.index, StoresBf16)?,
         };
         if is_supported {
             return Ok(());

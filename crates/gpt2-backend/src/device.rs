@@ -1,9 +1,5 @@
 //! The devices of each backend.
 
-use crate::cpu;
-use crate::error::Unavailable;
-use gpt2_model::capabilities::BackendKind;
-
 /// A device that a backend could use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -26,20 +22,4 @@ pub enum DeviceKind {
     Gpu,
     /// A software adapter: a driver that computes a GPU's work on the CPU.
     SoftwareGpu,
-}
-
-/// The devices of a backend, at least one.
-///
-/// # Errors
-/// Why there is none.
-pub fn devices(backend: BackendKind) -> Result<Vec<DeviceInfo>, Unavailable> {
-    match backend {
-        BackendKind::Ndarray if cfg!(feature = "ndarray") => Ok(cpu::devices()),
-        BackendKind::Flex if cfg!(feature = "flex") => Ok(cpu::devices()),
-        #[cfg(feature = "wgpu")]
-        BackendKind::Wgpu => crate::wgpu::devices(),
-        #[cfg(feature = "cuda")]
-        BackendKind::Cuda => crate::cuda::devices(),
-        _ => Err(Unavailable::NotBuilt),
-    }
 }

@@ -28,18 +28,21 @@ mod cubecl_strings;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod devices;
 mod dispatch;
 mod error;
 mod host;
 mod peak;
 mod probe;
+mod visit;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
 pub use choice::BackendChoice;
 pub use chosen::Chosen;
 pub use cubecl_strings::{is_device_thread, is_out_of_memory};
-pub use device::{DeviceInfo, DeviceKind, devices};
+pub use device::{DeviceInfo, DeviceKind};
+pub use devices::devices;
 pub use dispatch::{InferenceJob, TrainingJob, dispatch, dispatch_inference};
 pub use error::{BackendError, Unavailable};
 pub use gpt2_model::capabilities::BackendKind;

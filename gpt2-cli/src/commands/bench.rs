@@ -239,11 +239,7 @@ impl StepTiming {
         let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.batch.seq) as f64;
         let largest = |memory: fn(&StepRecord) -> Option<u64>| outcome.steps.iter().filter_map(memory).max();
         Self {
-            peer: format!(
-                "gpt2 {} burn {}",
-                env!("CARGO_PKG_VERSION"),
-                version::BURN
-            ),
+            peer: format!("gpt2 {} burn {}", env!("CARGO_PKG_VERSION"), version::BURN),
             backend: chosen.backend.to_string(),
             device: chosen.device.name.clone(),
             model: plan.preset.clone(),

@@ -32,7 +32,10 @@ pub(crate) fn print(finished: &Finished) -> Result<(), CliError> {
     if let Some(loss) = last.and_then(|record| record.loss) {
         row("train loss", format!("{loss:.4}"));
     }
-    let evaluated = records.iter().rev().find_map(|record| Some((record.step, record.val_loss?)));
+    let evaluated = records
+        .iter()
+        .rev()
+        .find_map(|record| Some((record.step, record.val_loss?)));
     if let Some((step, loss)) = evaluated {
         let floor = data
             .floor

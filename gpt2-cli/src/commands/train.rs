@@ -35,7 +35,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     let view = if args.quiet {
         View::silent()
     } else if args.plain || !std::io::stdout().is_terminal() {
-        View::Observer(Box::new(Lines::new(std::io::stdout(), launch.plan().intervals.log_every)))
+        View::Observer(Box::new(Lines::new(
+            std::io::stdout(),
+            launch.plan().intervals.log_every,
+        )))
     } else {
         View::Dashboard
     };

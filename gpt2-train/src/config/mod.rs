@@ -299,7 +299,9 @@ mod tests {
         let mut compared = Vec::new();
         for argument in command.get_arguments() {
             let (key, help) = (argument.get_long().unwrap(), argument.get_help().unwrap().to_string());
-            let Some((_, default)) = help.split_once("[default: ") else { continue };
+            let Some((_, default)) = help.split_once("[default: ") else {
+                continue;
+            };
             let default = default.trim_end_matches("].").trim_end_matches(']');
             let same = match &taken[key] {
                 serde_json::Value::String(word) => default == word,

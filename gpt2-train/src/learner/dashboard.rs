@@ -292,6 +292,9 @@ mod tests {
         };
         assert_eq!(windows.count(), 3);
         assert_eq!([1, 10, 11, 25].map(|step| windows.of_step(step)), [1, 1, 2, 3]);
-        assert_eq!([10, 15, 20, 25].map(|step| windows.ends_at(step)), [true, false, true, true]);
+        assert_eq!(
+            [10, 15, 20, 25].map(|step| windows.ends_at(step)),
+            [true, false, true, true]
+        );
     }
 }

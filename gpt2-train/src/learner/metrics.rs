@@ -142,7 +142,8 @@ impl TextMetric {
     /// The latest sample.
     pub(super) const SAMPLE: Self = Self::new("Sample", |report| report.sample.as_deref().map(str::to_owned));
     /// In place of the number, where the device's peak rate is not known.
-    pub(super) const MFU_UNKNOWN: Self = Self::new("MFU", |_| Some("unknown (no peak rate for this device)".to_owned()));
+    pub(super) const MFU_UNKNOWN: Self =
+        Self::new("MFU", |_| Some("unknown (no peak rate for this device)".to_owned()));
 }
 
 impl Metric for TextMetric {

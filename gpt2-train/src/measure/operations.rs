@@ -1,11 +1,11 @@
 //! A training step operation by operation: each is timed by itself on the shapes that the step has, beside what the device
 //! reaches at most.
 
-use gpt2_base::stats::median;
 use crate::optimizer::AdamWConfig;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Distribution, FloatDType, Int, Tensor};
+use gpt2_base::stats::median;
 use gpt2_model::ops::training::{AdamWInput, TrainingBackend};
 use gpt2_model::ops::{Attended, ClassifierShape};
 use gpt2_model::{Gpt2Config, Precision, cost};

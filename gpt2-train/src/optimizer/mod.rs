@@ -109,13 +109,7 @@ impl<B: AutodiffBackend> AdamW<B> {
     ///
     /// # Errors
     /// [`TrainError::Model`] if a moment is missing or has another shape than its parameter.
-    pub fn import(
-        &self,
-        model: &Gpt2<B>,
-        step: u64,
-        tensors: Vec<NamedTensor>,
-        path: &Path,
-    ) -> Result<(), TrainError> {
+    pub fn import(&self, model: &Gpt2<B>, step: u64, tensors: Vec<NamedTensor>, path: &Path) -> Result<(), TrainError> {
         let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path);
         visit_parameters(model, &mut importer);
         let moments = importer.finish()?;
@@ -186,12 +180,7 @@ where
         })
     }
 
-    fn step_multi(
-        &mut self,
-        lr: LearningRate,
-        model: M,
-        mut grads: MultiGradientsParams,
-    ) -> M {
+    fn step_multi(&mut self, lr: LearningRate, model: M, mut grads: MultiGradientsParams) -> M {
         let mut sums = GradientsParams::new();
         model.visit(&mut SumDevices {
             from: &mut grads,

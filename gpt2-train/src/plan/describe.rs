@@ -32,7 +32,11 @@ impl RunPlan {
     fn machine_line(&self) -> String {
         let machine = format!(
             "{} device {}, {}, recomputing {}, {} threads",
-            self.machine.backend, self.machine.device, self.machine.precision, self.machine.recompute, self.machine.threads
+            self.machine.backend,
+            self.machine.device,
+            self.machine.precision,
+            self.machine.recompute,
+            self.machine.threads
         );
         match self.without_kernels() {
             Some(how) => format!("{machine}; {how}"),
@@ -130,7 +134,11 @@ impl RunPlan {
     }
 
     fn schedule_line(&self) -> String {
-        let start = format!("{} steps of warm-up to {}, then", self.schedule.warmup, rate(self.schedule.lr));
+        let start = format!(
+            "{} steps of warm-up to {}, then",
+            self.schedule.warmup,
+            rate(self.schedule.lr)
+        );
         match self.schedule.kind {
             ScheduleKind::Constant => format!("{start} constant"),
             ScheduleKind::Cosine | ScheduleKind::Linear => {

@@ -144,7 +144,10 @@ impl RunPlan {
 
     /// The step after which the limits in steps and tokens end the run; the limit in time may end it before.
     pub fn last_step(&self) -> u64 {
-        let of_tokens = self.limits.max_tokens.map(|tokens| tokens.div_ceil(self.tokens_per_step()));
+        let of_tokens = self
+            .limits
+            .max_tokens
+            .map(|tokens| tokens.div_ceil(self.tokens_per_step()));
         of_tokens.map_or(self.limits.steps, |limit| limit.min(self.limits.steps))
     }
 

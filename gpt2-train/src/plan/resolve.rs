@@ -236,15 +236,36 @@ mod tests {
             (plan.preset.as_str(), plan.model.n_layer, plan.model.n_embd),
             ("d3", 3, 96)
         );
-        assert_eq!((plan.batch.micro_batch, plan.batch.seq, plan.batch.grad_accum, plan.limits.steps), (4, 128, 1, 480));
-        assert_eq!((plan.schedule.lr, plan.schedule.warmup, plan.schedule.decay_steps), (5e-3, 96, 480));
         assert_eq!(
-            (plan.intervals.eval_every, plan.intervals.sample_every, plan.intervals.checkpoint_every),
+            (
+                plan.batch.micro_batch,
+                plan.batch.seq,
+                plan.batch.grad_accum,
+                plan.limits.steps
+            ),
+            (4, 128, 1, 480)
+        );
+        assert_eq!(
+            (plan.schedule.lr, plan.schedule.warmup, plan.schedule.decay_steps),
+            (5e-3, 96, 480)
+        );
+        assert_eq!(
+            (
+                plan.intervals.eval_every,
+                plan.intervals.sample_every,
+                plan.intervals.checkpoint_every
+            ),
             (96, 96, 240)
         );
         assert_eq!((plan.machine.backend, plan.machine.threads), (BackendKind::Ndarray, 2));
         assert_eq!(
-            (plan.optimizer.weight_decay, plan.optimizer.beta1, plan.optimizer.beta2, plan.optimizer.eps, plan.grad_clip),
+            (
+                plan.optimizer.weight_decay,
+                plan.optimizer.beta1,
+                plan.optimizer.beta2,
+                plan.optimizer.eps,
+                plan.grad_clip
+            ),
             (0.1, 0.9, 0.95, 1e-8, 1.0)
         );
         assert_eq!(plan.intervals.sample_prompt, "Once");
@@ -266,7 +287,10 @@ mod tests {
         let plan = with(1.0, None).unwrap();
         assert_eq!((plan.schedule.decay_steps, plan.to_config().epochs), (1954, None));
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(matches!(with(bad, None), Err(TrainError::InvalidValue { key: "epochs", .. })));
+            assert!(matches!(
+                with(bad, None),
+                Err(TrainError::InvalidValue { key: "epochs", .. })
+            ));
         }
         assert!(matches!(with(1.0, Some(5)), Err(TrainError::Conflict { .. })));
     }

@@ -65,7 +65,13 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
 
     let seq_fits = (1..=model.block_size).contains(&plan.batch.seq);
     let expected = format!("1 to `block-size` ({})", model.block_size);
-    judge(seq_fits, "seq", plan.batch.seq, expected, "shorten it or raise `block-size`")?;
+    judge(
+        seq_fits,
+        "seq",
+        plan.batch.seq,
+        expected,
+        "shorten it or raise `block-size`",
+    )?;
 
     for (key, value) in [
         ("threads", plan.machine.threads),

@@ -1,7 +1,7 @@
 //! Step records summed up by passes over the training data.
 
-use gpt2_base::stats::Summary;
 use crate::step_log::StepRecord;
+use gpt2_base::stats::Summary;
 use serde::{Deserialize, Serialize};
 
 /// The first steps of a run pay for compiled kernels, tuned kernels and cold caches; no speed is computed from them.

@@ -4,10 +4,10 @@
 
 use super::epochs::{Epoch, steady_steps, tokens_per_sec};
 use super::scheduler::Scheduler;
+use crate::plan::{DataSummary, RunPlan};
+use crate::step_log::StepRecord;
 use gpt2_backend::HostFacts;
 use gpt2_base::stats;
-use crate::step_log::StepRecord;
-use crate::plan::{DataSummary, RunPlan};
 use gpt2_model::cost;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -218,7 +218,11 @@ where
             Some(StopReason::Finished)
         } else if let Some(who) = self.setup.stop.requested_by() {
             Some(StopReason::Requested(who))
-        } else if plan.limits.max_minutes.is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit) {
+        } else if plan
+            .limits
+            .max_minutes
+            .is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit)
+        {
             Some(StopReason::TimeLimit)
         } else {
             None
@@ -240,7 +244,11 @@ where
     /// Whether `step` must be over before the next one is queued.
     fn must_finish_before_next(&self, step: u64) -> bool {
         let plan = &self.setup.plan;
-        let intervals = [plan.intervals.eval_every, plan.intervals.sample_every, plan.intervals.checkpoint_every];
+        let intervals = [
+            plan.intervals.eval_every,
+            plan.intervals.sample_every,
+            plan.intervals.checkpoint_every,
+        ];
         !Inner::<B>::PIPELINES_STEPS || intervals.into_iter().any(|every| self.is_due(every, step))
     }
 

@@ -70,13 +70,26 @@ fn the_demo_file_is_what_no_file_at_all_means() {
 fn the_124m_recipe_is_the_published_one() {
     let plan = plan("gpt2-124m-fineweb.toml", 9_900_000_000).unwrap();
     assert_eq!(plan.tokens_per_step(), 524_288);
-    assert_eq!((plan.batch.micro_batch * plan.batch.grad_accum, plan.batch.seq), (512, 1024));
     assert_eq!(
-        (plan.schedule.lr, plan.schedule.min_lr, plan.schedule.warmup, plan.last_step()),
+        (plan.batch.micro_batch * plan.batch.grad_accum, plan.batch.seq),
+        (512, 1024)
+    );
+    assert_eq!(
+        (
+            plan.schedule.lr,
+            plan.schedule.min_lr,
+            plan.schedule.warmup,
+            plan.last_step()
+        ),
         (6e-4, 0.0, 700, 18_865)
     );
     assert_eq!(
-        (plan.optimizer.weight_decay, plan.optimizer.beta1, plan.optimizer.beta2, plan.grad_clip),
+        (
+            plan.optimizer.weight_decay,
+            plan.optimizer.beta1,
+            plan.optimizer.beta2,
+            plan.grad_clip
+        ),
         (0.1, 0.9, 0.95, 1.0)
     );
 }

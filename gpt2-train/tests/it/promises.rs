@@ -30,7 +30,11 @@ fn resuming_equals_never_stopping() {
         let resumed = Remains::of(&run);
         // The last step of a session is evaluated and sampled whatever the intervals: what the whole run has, this has.
         for (step, (found, expected)) in resumed.losses.iter().zip(&expected.losses).enumerate() {
-            assert_eq!((found[0], found[2], found[3]), (expected[0], expected[2], expected[3]), "step {step}");
+            assert_eq!(
+                (found[0], found[2], found[3]),
+                (expected[0], expected[2], expected[3]),
+                "step {step}"
+            );
             assert!(expected[1].is_none() || found[1] == expected[1], "step {step}");
         }
         assert_eq!(resumed.losses.len(), expected.losses.len());
@@ -113,10 +117,7 @@ fn a_run_that_was_stopped_between_evaluations_has_no_loss_of_its_weights() {
     let workshop = Workshop::new();
     let stop = StopRequest::default();
     stop.stop("a test");
-    let surroundings = Surroundings {
-        stop,
-        ..unwatched()
-    };
+    let surroundings = Surroundings { stop, ..unwatched() };
     let finished = Launch::new(workshop.config("a")).unwrap().run(surroundings).unwrap();
     assert_eq!(finished.outcome.reason, StopReason::Requested("a test".into()));
     let state = &finished.outcome.state;
@@ -202,7 +203,10 @@ fn a_loss_that_is_not_finite_leaves_the_weights() {
     assert_eq!(checkpoints(&workshop.run("bad")), [1]);
     let [good, bad] = ["good", "bad"].map(|name| newest_checkpoint(&workshop.run(name)));
     for file in ["model.safetensors", "optimizer.safetensors"] {
-        assert!(fs::read(good.join(file)).unwrap() == fs::read(bad.join(file)).unwrap(), "{file}");
+        assert!(
+            fs::read(good.join(file)).unwrap() == fs::read(bad.join(file)).unwrap(),
+            "{file}"
+        );
     }
     let logged: Vec<_> = records(&workshop.run("bad")).iter().map(|record| record.step).collect();
     assert_eq!(logged, [0, 1], "a step that is not finite was not taken");
@@ -213,21 +217,32 @@ fn a_changed_bit_in_a_checkpoint_is_found() {
     let workshop = Workshop::new();
     workshop.train(&workshop.config("a")).unwrap();
     let newest = newest_checkpoint(&workshop.run("a"));
-    for file in ["model.safetensors", "optimizer.safetensors", "state.json", "config.json"] {
+    for file in [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "config.json",
+    ] {
         let path = newest.join(file);
         let whole = fs::read(&path).unwrap();
         let mut damaged = whole.clone();
         damaged[whole.len() / 2] ^= 1;
         fs::write(&path, &damaged).unwrap();
         let error = Checkpoint::open(&newest).unwrap_err();
-        assert!(matches!(&error, TrainError::CheckpointDamaged { path: found, .. } if *found == path), "{error}");
+        assert!(
+            matches!(&error, TrainError::CheckpointDamaged { path: found, .. } if *found == path),
+            "{error}"
+        );
         fs::remove_file(&path).unwrap();
         let error = Checkpoint::open(&newest).unwrap_err();
         assert!(
             matches!(&error, TrainError::CheckpointIncomplete { missing, .. } if missing == file),
             "{error}"
         );
-        let (before, damaged) = Checkpoints::open(workshop.run("a").checkpoints()).unwrap().newest().unwrap();
+        let (before, damaged) = Checkpoints::open(workshop.run("a").checkpoints())
+            .unwrap()
+            .newest()
+            .unwrap();
         assert_eq!((before.state.step, damaged.len()), (3, 1));
         fs::write(&path, &whole).unwrap();
     }
@@ -249,7 +264,10 @@ fn a_run_knows_its_data() {
     fs::rename(workshop.data(), &moved).unwrap();
     workshop.resume(&until(4, moved.clone())).unwrap();
     let error = workshop.resume(&until(5, workshop.data())).unwrap_err();
-    assert!(matches!(error, TrainError::Data(DataError::MissingDataDirectory { .. })), "{error}");
+    assert!(
+        matches!(error, TrainError::Data(DataError::MissingDataDirectory { .. })),
+        "{error}"
+    );
 
     // Other tokens at the same place.
     fs::remove_dir_all(&moved).unwrap();

@@ -2,10 +2,10 @@
 
 use gpt2_train::config::RunConfig;
 use gpt2_train::hardware::HostFacts;
-use gpt2_train::step_log::{StepLog, StepRecord, read_records};
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::report::{Phases, RunOutcome, Scheduler, TrainingMetrics, write_report};
 use gpt2_train::run_dir::{RunDir, RunPaths};
+use gpt2_train::step_log::{StepLog, StepRecord, read_records};
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
 

@@ -17,7 +17,9 @@ use std::thread;
 fn log(run: &RunPaths) -> Vec<String> {
     let text = fs::read_to_string(run.log()).unwrap();
     let steady = |line: &str| {
-        let parts = line.split(" | ").filter(|part| !part.ends_with("tok/s") && !part.ends_with("ms"));
+        let parts = line
+            .split(" | ")
+            .filter(|part| !part.ends_with("tok/s") && !part.ends_with("ms"));
         let parts = parts.filter(|part| !part.starts_with("peak") && !part.starts_with("ETA"));
         parts.collect::<Vec<_>>().join(" | ")
     };
@@ -49,7 +51,11 @@ fn two_runs_at_once_equal_each_alone() {
         let (together, alone) = (workshop.run(name), workshop.run(&format!("{name}-alone")));
         assert!(Remains::of(&together) == Remains::of(&alone), "{name}");
         assert_eq!(log(&together), log(&alone));
-        assert_eq!(log(&together).iter().filter(|line| line.starts_with("step")).count(), 7, "{name}");
+        assert_eq!(
+            log(&together).iter().filter(|line| line.starts_with("step")).count(),
+            7,
+            "{name}"
+        );
     }
     assert_ne!(log(&workshop.run("one")), log(&workshop.run("two")));
 
@@ -59,10 +65,22 @@ fn two_runs_at_once_equal_each_alone() {
         let run = workshop.run(name);
         let model = weights::load_hf::<NdArray>(&newest_checkpoint(&run), &device).unwrap();
         let stream = Arc::new(TokenStream::open(workshop.data(), Split::Val).unwrap());
-        let set = EvaluationSet::new(stream, plan.batch.micro_batch, plan.batch.seq, plan.intervals.eval_batches).unwrap();
-        let [.., last] = Remains::of(&run).losses[..] else { panic!("no steps") };
+        let set = EvaluationSet::new(
+            stream,
+            plan.batch.micro_batch,
+            plan.batch.seq,
+            plan.intervals.eval_batches,
+        )
+        .unwrap();
+        let [.., last] = Remains::of(&run).losses[..] else {
+            panic!("no steps")
+        };
         assert_eq!(Some(set.evaluate(&model, &device).loss.to_bits()), last[1], "{name}");
         let text = sample(&model, plan, 6).unwrap();
-        assert_eq!(format!("{text}\n"), fs::read_to_string(run.sample(6)).unwrap(), "{name}");
+        assert_eq!(
+            format!("{text}\n"),
+            fs::read_to_string(run.sample(6)).unwrap(),
+            "{name}"
+        );
     }
 }

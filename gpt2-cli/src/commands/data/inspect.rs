@@ -2,8 +2,8 @@
 
 use crate::error::CliError;
 use crate::printer::{print, table};
-use gpt2_data::{Inspection, inspect};
 use gpt2_base::units::grouped;
+use gpt2_data::{Inspection, inspect};
 use std::fmt::Write;
 use std::path::Path;
 
