@@ -1,25 +1,23 @@
 //! What is said on standard error when a command fails: the error, its causes, a hint; and what is said of a panic.
 
+use crate::command_line::Typed;
 use crate::error::{CliError, INTERNAL, USERS};
-use crate::printer::quoted;
+use crate::hints;
 use anstyle::{AnsiColor, Style};
-use gpt2_data::DataError;
-use gpt2_train::TrainError;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{self, PanicHookInfo};
-use std::path::Path;
 use std::{process, thread};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const CAUSE: Style = Style::new().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Prints an error with its causes and, where one fits, the command that mends it.
+/// Prints an error with its causes and, where there is one, the command that fixes it.
 pub(crate) fn report(error: &CliError) {
     if !matches!(error, CliError::ReaderGone) {
-        say(&render(error, hint(error).as_deref()));
+        say(&render(error, hints::hint(error, &Typed::here()).as_deref()));
     }
 }
 
@@ -27,6 +25,11 @@ pub(crate) fn report(error: &CliError) {
 pub(crate) fn warn(message: &str) {
     let style = AnsiColor::Yellow.on_default().bold();
     say(&format!("{style}warning:{style:#} {message}\n"));
+}
+
+/// Prints what to do about a line before it.
+pub(crate) fn advise(message: &str) {
+    say(&format!("{HINT}hint:{HINT:#} {message}\n"));
 }
 
 /// Prints a line that is not part of the output, such as which device was taken.
@@ -82,7 +85,7 @@ fn describe_panic(message: &str, info: &PanicHookInfo<'_>) -> String {
     )
 }
 
-/// Prints to standard error; if that is gone there is nobody left to tell.
+/// Prints to standard error; if that is gone there is no one left to tell.
 fn say(text: &str) {
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
@@ -107,47 +110,6 @@ fn render(error: &dyn Error, hint: Option<&str>) -> String {
     text
 }
 
-/// What mends an error, where a command does and the message does not say it in full.
-fn hint(error: &CliError) -> Option<String> {
-    match error {
-        CliError::Usage { hint, .. } => Some(hint.clone()),
-        CliError::BackendUnavailable { .. } | CliError::NoSuchDevice { .. } => {
-            Some("`gpt2 devices` lists what there is".to_owned())
-        }
-        CliError::Data(error) | CliError::Train(TrainError::Data(error)) => data_hint(error),
-        CliError::Train(TrainError::RunDirTaken { path }) => {
-            Some(format!("gpt2 train --run {} --resume", quoted(path)))
-        }
-        CliError::Train(TrainError::NoRun { path, .. }) => Some(format!("gpt2 train --run {}", quoted(path))),
-        _ => None,
-    }
-}
-
-fn data_hint(error: &DataError) -> Option<String> {
-    let prepare = |dir: &Path| {
-        format!(
-            "gpt2 data prepare --input book.txt --out {} --val-fraction 0.1",
-            quoted(dir)
-        )
-    };
-    match error {
-        DataError::NothingPrepared { path }
-        | DataError::NoShards { path, .. }
-        | DataError::MissingDataDirectory { path } => Some(prepare(path)),
-        DataError::EmptyShard { path }
-        | DataError::OddSize { path, .. }
-        | DataError::ShardSize { path, .. }
-        | DataError::WrongMagic { path, .. }
-        | DataError::TokenOutOfRange { path, .. }
-        | DataError::NotATokenFile { path, .. }
-        | DataError::ShardMissing { path } => {
-            let dir = path.parent()?;
-            Some(format!("`gpt2 data inspect {}` lists all that is wrong", quoted(dir)))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,19 +131,6 @@ mod tests {
         assert_eq!(
             text,
             "error: outer\ncaused by: middle: the disk is on fire\nhint: water\n"
-        );
-    }
-
-    #[test]
-    fn a_hint_is_a_command_to_paste() {
-        let path = "my runs/a".into();
-        let error = CliError::Train(TrainError::RunDirTaken { path });
-        assert_eq!(hint(&error).as_deref(), Some("gpt2 train --run 'my runs/a' --resume"));
-        let path = "data/a/x_train_0.bin".into();
-        let error = CliError::Train(TrainError::Data(DataError::EmptyShard { path }));
-        assert_eq!(
-            hint(&error).as_deref(),
-            Some("`gpt2 data inspect data/a` lists all that is wrong")
         );
     }
 }

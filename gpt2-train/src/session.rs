@@ -9,7 +9,7 @@ use crate::metrics::{NumberMetric, TextMetric};
 use crate::metrics_log::MetricsLog;
 use crate::optimizer::{AdamW, AdamWConfig, TrainingBackend};
 use crate::plan::RunPlan;
-use crate::renderer::{Announced, PlainRenderer, QuietRenderer, dashboard};
+use crate::renderer::{Announced, Dashboard, PlainRenderer, QuietRenderer};
 use crate::run_dir::RunPaths;
 use crate::strategy::{Components, Ending, StepLoop, window_of, window_steps};
 use crate::task::TrainingTask;
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How a session is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Display {
-    /// Burn's dashboard, which takes over the terminal.
+    /// Burn's dashboard, which takes over the terminal; lines where it cannot.
     Dashboard,
     /// Lines on standard output.
     Plain,
@@ -129,7 +129,8 @@ where
         let compiled = move || probe.compiled_kernels();
         let result = match self.display {
             Display::Dashboard => {
-                supervised.renderer(Announced::new(compiled, move || dashboard(self.interrupter, window)))
+                let start = move || Dashboard::start(self.interrupter, window, plan.log_every);
+                supervised.renderer(Announced::new(compiled, start))
             }
             Display::Plain => supervised.renderer(Announced::new(compiled, move || PlainRenderer::new(plan.log_every))),
             Display::Quiet => supervised.renderer(QuietRenderer),

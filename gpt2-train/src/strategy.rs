@@ -363,12 +363,10 @@ where
                 value,
                 step,
                 position: self.state.next_sequence,
-                hint: format!(
-                    "the weights of step {} are saved; try a lower `--lr` (it is {}) or a longer `--warmup` (it is {})",
-                    step - 1,
-                    self.fixed.plan.lr,
-                    self.fixed.plan.warmup
-                ),
+                lr: self.fixed.plan.lr,
+                warmup: self.fixed.plan.warmup,
+                run: self.fixed.paths.root().to_owned(),
+                loaded: self.fixed.loaded_weights(step),
             }),
             None => Ok(()),
         }
@@ -513,6 +511,15 @@ where
 }
 
 impl<B: AutodiffBackend> StepLoop<B> {
+    /// The weights that `step` was computed from, if they were loaded.
+    fn loaded_weights(&self, step: u64) -> Option<std::path::PathBuf> {
+        match self.start.step {
+            0 if step == 1 => self.plan.init.clone(),
+            started if step == started + 1 => Some(self.checkpoints.path(started)),
+            _ => None,
+        }
+    }
+
     /// The training batches never run out by themselves.
     fn out_of_data(&self) -> TrainError {
         match self.data_error.take() {

@@ -185,7 +185,7 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
         Streams::open(&dir, false)?
     };
     let interrupter = Interrupter::new();
-    signals::stop_on_signals(&interrupter)?;
+    let _registered = signals::stop_on_signals(&interrupter);
     let directory = RunDir::create(run)?;
     let job = TrainJob {
         plan: plan.clone(),

@@ -1,14 +1,17 @@
 //! What a training run leaves behind: the report's files, and the summary that is printed last.
 
 use crate::backend::Chosen;
+use crate::command_line::new_run;
+use crate::diagnostics::{advise, warn};
 use crate::error::CliError;
+use crate::hints::slower;
 use crate::printer::{print as print_text, quoted};
 use gpt2_train::config::BackendChoice;
 use gpt2_train::hardware::{HostFacts, commit};
 use gpt2_train::measure::stats;
 use gpt2_train::metrics::clock;
 use gpt2_train::metrics_log::{StepRecord, read_records};
-use gpt2_train::plan::{DataSummary, RunPlan};
+use gpt2_train::plan::{DataSummary, RunPlan, divergence};
 use gpt2_train::quantity::{bytes, grouped};
 use gpt2_train::report::{RunOutcome, Scheduler, TrainingMetrics, recorded_variables, steady_steps, write_report};
 use gpt2_train::run_dir::RunPaths;
@@ -39,7 +42,9 @@ pub(crate) fn report(
         started,
         completed: (ending.reason == StopReason::Finished).then(SystemTime::now),
         git_commit: commit(Path::new(".")),
-        command_line: std::env::args().collect(),
+        command_line: std::env::args_os()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
         env: recorded_variables(std::env::vars()),
         host: HostFacts::detect(),
         gpu_name: on_gpu.then(|| chosen.device.name.clone()),
@@ -109,7 +114,17 @@ pub(crate) fn print(paths: &RunPaths, plan: &RunPlan, data: &DataSummary, ending
         &plan.sample_prompt
     };
     lines.push(format!(
-        "Sample from it: gpt2 sample --run {run} --prompt \"{prompt}\"\n"
+        "Sample from it: gpt2 sample --run {run} --prompt {}\n",
+        quoted(Path::new(prompt))
     ));
     print_text(lines.join("\n").as_bytes())
+}
+
+/// Says so if the run ended with a model that is worse than an untrained one.
+pub(crate) fn warn_of_divergence(paths: &RunPaths, plan: &RunPlan, steps: &[StepRecord]) {
+    if let Some(warning) = divergence(steps, plan.model.vocab_size) {
+        warn(&warning.to_string());
+        let flags = slower(plan.lr, plan.min_lr);
+        advise(&new_run(paths.root(), None, &flags));
+    }
 }

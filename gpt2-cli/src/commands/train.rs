@@ -2,11 +2,12 @@
 
 use crate::backend::{Chosen, Job, dispatch};
 use crate::cli::TrainArgs;
+use crate::command_line::new_run;
 use crate::commands::summary;
-use crate::diagnostics::{note, warn};
+use crate::diagnostics::{advise, note, warn};
 use crate::error::CliError;
 use crate::printer::print;
-use crate::{signals, threads};
+use crate::{init, signals, threads};
 use burn::tensor::DType;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::Interrupter;
@@ -18,10 +19,10 @@ use gpt2_train::checkpoint::{Checkpoint, Checkpoints};
 use gpt2_train::config::{BackendChoice, RunConfig};
 use gpt2_train::hardware::HostFacts;
 use gpt2_train::optimizer::TrainingBackend;
-use gpt2_train::plan::{DataSummary, Environment, RunPlan};
+use gpt2_train::plan::{DataSummary, Environment, ResumeRemark, RunPlan};
+use gpt2_train::renderer::Terminal;
 use gpt2_train::run_dir::{RunDir, RunPaths};
 use gpt2_train::{Display, Ending, Session, TrainError};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -45,6 +46,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     )?;
     let data = settings.data()?;
     let plan = settings.plan(&chosen, data.summary())?;
+    for warning in plan.warnings(data.summary()) {
+        warn(&warning.to_string());
+    }
     if args.dry_run {
         return print(plan.to_toml(data.summary())?.as_bytes());
     }
@@ -52,7 +56,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         plan.check_memory(available)?;
     }
 
-    let directory = if args.resume {
+    let mut directory = if args.resume {
         RunDir::resume(&settings.run)?
     } else {
         RunDir::create(&settings.run)?
@@ -62,12 +66,17 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     } else {
         None
     };
+    if let (Some((saved, _)), Some(checkpoint)) = (&settings.saved, &resume)
+        && let Some(remark) = plan.resume_remark(saved, checkpoint.state.step)
+    {
+        tell(&remark, &plan, directory.root(), checkpoint.path());
+    }
     let data = data.into_streams(&directory, &plan)?;
     plan.save(&directory.plan(), &data.summary)?;
 
     let display = if args.quiet {
         Display::Quiet
-    } else if args.plain || !std::io::stdout().is_terminal() {
+    } else if args.plain || !Terminal::detect().takes_dashboard() {
         Display::Plain
     } else {
         Display::Dashboard
@@ -83,7 +92,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         note(&format!("run directory {}", directory.root().display()));
     }
     let interrupter = Interrupter::new();
-    signals::stop_on_signals(&interrupter)?;
+    let registered = signals::stop_on_signals(&interrupter);
     let peak_flops = chosen.peak_flops(plan.precision);
     let setup_sec = began.1.elapsed().as_secs_f64();
     let summary = data.summary.clone();
@@ -97,12 +106,38 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         save: true,
     };
     let mut ending = dispatch(&chosen, job)?;
+    drop(registered);
+    directory.keep();
     ending.phases.setup_sec += setup_sec;
     summary::report(&directory, &plan, &summary, &chosen, peak_flops, &ending, began.0)?;
     if display != Display::Quiet {
         summary::print(&directory, &plan, &summary, &ending)?;
     }
+    summary::warn_of_divergence(&directory, &plan, &ending.steps);
     Ok(())
+}
+
+/// Says what going on with a run comes to where that may not be what was meant, and how to train on with a new schedule.
+fn tell(remark: &ResumeRemark, plan: &RunPlan, run: &Path, checkpoint: &Path) {
+    let steps = match remark {
+        ResumeRemark::Finished { step, .. } => {
+            note(&remark.to_string());
+            *step
+        }
+        ResumeRemark::PastDecay { first, last, .. } => {
+            warn(&remark.to_string());
+            last + 1 - first
+        }
+    };
+    let limit = if plan.max_tokens.is_some() {
+        ("--max-tokens", (steps * plan.tokens_per_step()).to_string())
+    } else {
+        ("--steps", steps.to_string())
+    };
+    advise(&format!(
+        "a new run from here has a schedule of its own: {}",
+        new_run(run, Some(checkpoint), &[limit])
+    ));
 }
 
 /// What was asked for, before anything is decided.
@@ -135,6 +170,7 @@ impl Settings {
         if args.resume {
             let path = RunPaths::existing(&run)?.plan();
             let past = RunConfig::from_toml_file(&path)?;
+            past.check_resume(&config, &path)?;
             // A backend that was found by itself may be another one now; one that is asked for stays.
             config = past.clone().overlay(config);
             saved = Some((past, path));
@@ -164,6 +200,11 @@ impl Settings {
 
     fn plan(&self, chosen: &Chosen, data: &DataSummary) -> Result<RunPlan, CliError> {
         let cores = HostFacts::detect().cores;
+        if self.saved.is_none()
+            && let Some(init) = &self.config.init
+        {
+            init::check(init)?;
+        }
         let init_model = self.config.init.as_deref().map(weights::load_config).transpose()?;
         let environment = Environment {
             data: data.clone(),

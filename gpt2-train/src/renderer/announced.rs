@@ -1,5 +1,6 @@
 //! What is said until a run has its first figures: a GPU that has not seen the kernels needs seconds to compile them.
 
+use super::terminal::takes_escape_codes;
 use burn::train::LearnerSummary;
 use burn::train::metric::MetricDefinition;
 use burn::train::renderer::{
@@ -61,7 +62,8 @@ impl Announcement {
     fn start(compiled: impl Fn() -> usize + Send + 'static) -> Self {
         let (end, ended) = mpsc::channel::<()>();
         let print = move || {
-            let (mut line, terminal) = (Line::default(), std::io::stderr().is_terminal());
+            let terminal = std::io::stderr().is_terminal() && takes_escape_codes(std::env::var_os("TERM").as_deref());
+            let mut line = Line::default();
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 print(&line.next(compiled(), terminal));
             }

@@ -4,8 +4,10 @@ mod announced;
 mod dashboard;
 mod plain;
 mod quiet;
+mod terminal;
 
 pub(crate) use announced::Announced;
-pub use dashboard::{dashboard, restore_terminal};
+pub use dashboard::{Dashboard, dashboard_is_shown, restore_terminal};
 pub use plain::PlainRenderer;
 pub use quiet::QuietRenderer;
+pub use terminal::Terminal;

@@ -40,14 +40,22 @@ impl PlainRenderer {
         }
     }
 
-    fn update(&mut self, state: MetricState) {
+    /// Takes in the step's line or the newest sample, and returns whether that is a new one.
+    pub(super) fn take_in(&mut self, state: &MetricState) -> bool {
         let (MetricState::Generic(entry) | MetricState::Numeric(entry, _)) = state;
-        let text = entry.serialized_entry.formatted;
+        let text = &entry.serialized_entry.formatted;
         if self.step_metric.as_ref() == Some(&entry.metric_id) {
-            self.line = text;
-        } else if self.sample_metric.as_ref() == Some(&entry.metric_id) && text != self.sample {
-            print(&format!("sample: {}", text.replace('\n', "\n        ")));
-            self.sample = text;
+            self.line.clone_from(text);
+        } else if self.sample_metric.as_ref() == Some(&entry.metric_id) && *text != self.sample {
+            self.sample.clone_from(text);
+            return true;
+        }
+        false
+    }
+
+    fn update(&mut self, state: &MetricState) {
+        if self.take_in(state) {
+            print(&format!("sample: {}", self.sample.replace('\n', "\n        ")));
         }
     }
 }
@@ -60,11 +68,11 @@ fn print(line: &str) {
 
 impl MetricsRendererTraining for PlainRenderer {
     fn update_train(&mut self, state: MetricState) {
-        self.update(state);
+        self.update(&state);
     }
 
     fn update_valid(&mut self, state: MetricState) {
-        self.update(state);
+        self.update(&state);
     }
 
     fn render_train(&mut self, item: TrainingProgress, _: Vec<ProgressType>) {
