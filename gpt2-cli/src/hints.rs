@@ -82,7 +82,9 @@ fn has_checkpoints(run: &Path) -> bool {
 
 /// The run that a file belongs to.
 fn run_of(path: &Path) -> Option<PathBuf> {
-    let run = path.ancestors().find(|dir| RunPaths::new(*dir).plan().is_file())?;
+    // A `plan.toml` where the program runs is a run file rather than a run.
+    let mut dirs = path.ancestors().filter(|dir| !dir.as_os_str().is_empty());
+    let run = dirs.find(|dir| RunPaths::new(*dir).plan().is_file())?;
     Some(run.to_path_buf())
 }
 
@@ -242,7 +244,7 @@ fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
             ..
         } if typed.command() == "train" => Some(typed.clone().with("--eval-every", "0").line()),
         DataError::NothingPrepared { path } | DataError::NoShards { path, .. } if holds_text(path) => {
-            let mut out = path.clone().into_os_string();
+            let mut out = path.components().as_path().as_os_str().to_owned(); // without a slash at its end
             out.push("-tokens");
             Some(prepare_then(path, Path::new(&out), typed))
         }

@@ -1,16 +1,12 @@
 //! `gpt2 train` under a terminal, without one, and with signals.
 
 use crate::support::{prepared, write_tiny};
-use rustix::process::{Pid, Signal, ioctl_tiocsctty, kill_process, setsid};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::ptr::null_mut;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,6 +25,22 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "waited for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The two ends of a new terminal: ours and the program's.
+fn open_terminal() -> (File, OwnedFd) {
+    let size = libc::winsize {
+        ws_row: 40,
+        ws_col: 120,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let (mut ours, mut theirs) = (-1, -1);
+    // SAFETY: the pointers are to values that live through the call; it takes no name and no modes.
+    let opened = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, null_mut(), null_mut(), &raw const size) };
+    assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+    // SAFETY: both were just opened for us alone.
+    unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
 }
 
 /// How the command is started on the terminal.
@@ -56,23 +68,7 @@ impl Session {
         let dir = tempdir().unwrap();
         prepared(dir.path());
         write_tiny(dir.path());
-        let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&main).unwrap();
-        unlockpt(&main).unwrap();
-        let size = Winsize {
-            ws_row: 40,
-            ws_col: 120,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&main, size).unwrap();
-        let name = ptsname(&main, Vec::new()).unwrap();
-        let open = || {
-            let mut options = OpenOptions::new();
-            // O_NOCTTY: the terminal becomes a process's own only where it asks for it.
-            options.read(true).write(true).custom_flags(0o400);
-            options.open(Path::new(name.to_str().unwrap())).unwrap()
-        };
+        let (keyboard, terminal) = open_terminal();
         let gpt2 = env!("CARGO_BIN_EXE_gpt2");
         let mut command = if start == Start::Background {
             let mut shell = Command::new("sh");
@@ -91,23 +87,21 @@ impl Session {
         command.stdin(if start == Start::NoControllingTerminal {
             Stdio::null()
         } else {
-            open().into()
+            terminal.try_clone().unwrap().into()
         });
-        command.stdout(open()).stderr(open());
-        // SAFETY: both are system calls that may be made between fork and exec.
+        command.stdout(terminal.try_clone().unwrap()).stderr(terminal);
+        // SAFETY: both are system calls that may be made between fork and exec, and standard input is open.
         unsafe {
             command.pre_exec(move || {
-                setsid()?;
-                if start != Start::NoControllingTerminal {
-                    ioctl_tiocsctty(rustix::stdio::stdin())?;
+                let has_own = start != Start::NoControllingTerminal;
+                if libc::setsid() < 0 || (has_own && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0) {
+                    return Err(io::Error::last_os_error());
                 }
                 Ok(())
             });
         }
         let child = command.spawn().unwrap();
         drop(command); // closes the terminal on this side
-        let main: OwnedFd = main;
-        let keyboard = File::from(main);
         let shown = Arc::new(Mutex::new(Vec::new()));
         let (mut screen, kept) = (keyboard.try_clone().unwrap(), Arc::clone(&shown));
         let reader = std::thread::spawn(move || {
@@ -209,16 +203,20 @@ fn a_signal_that_was_ignored_stays_ignored() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let pid = Pid::from_child(&child);
+    let pid = i32::try_from(child.id()).unwrap();
+    let send = |signal| {
+        // SAFETY: the child has not been waited for, so that the number is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    };
     let metrics = dir.path().join("run/metrics.jsonl");
     let steps = || fs::read(&metrics).map_or(0, |bytes| bytes.len());
     wait_until("the first step", || steps() > 0);
-    for signal in [Signal::HUP, Signal::INT] {
-        kill_process(pid, signal).unwrap();
+    for signal in [libc::SIGHUP, libc::SIGINT] {
+        send(signal);
         let before = steps();
         wait_until("another step", || steps() > before);
     }
-    kill_process(pid, Signal::TERM).unwrap();
+    send(libc::SIGTERM);
     let output = child.wait_with_output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
