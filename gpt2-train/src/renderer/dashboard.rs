@@ -86,7 +86,8 @@ fn set_keys() -> io::Result<()> {
     modes.special_codes[SpecialCodeIndex::VQUIT] = b'q';
     // Stopped by Ctrl-Z, the dashboard would leave its screen to the shell.
     modes.special_codes[SpecialCodeIndex::VSUSP] = NO_KEY;
-    Ok(tcsetattr(&stdin, OptionalActions::Now, &modes)?)
+    // What was typed before there was a dashboard was not meant for it.
+    Ok(tcsetattr(&stdin, OptionalActions::Flush, &modes)?)
 }
 
 #[cfg(not(unix))]
