@@ -126,10 +126,13 @@ fn what_resuming_comes_to_is_said() {
     follow(dir.path(), &format!("{command} --steps 2")).succeeded();
 
     let refused = resume("--lr 1e-5");
-    refused.refused("a/plan.toml: cannot resume with other settings: `lr` was 0.005, now 1e-5;");
+    refused.refused("a/plan.toml: cannot resume with other settings: `lr` was 0.005, now 0.00001;");
     assert!(!refused.stderr.contains("min-lr` was"), "{refused:#?}");
     let hint = refused.hint().to_owned();
-    assert_eq!(hint, format!("{command} --lr 1e-5 --min-lr 1e-6").replace("a-2", "a-3"));
+    assert_eq!(
+        hint,
+        format!("{command} --lr 0.00001 --min-lr 1e-6").replace("a-2", "a-3")
+    );
     follow(dir.path(), &hint).succeeded();
 
     let longer = resume("--steps 4");

@@ -207,7 +207,7 @@ mod tests {
             ..RunConfig::default()
         };
         let error = saved.check_resume(&flags, Path::new("a/plan.toml")).unwrap_err();
-        let expected = "a/plan.toml: cannot resume with other settings: `lr` was 0.005, now 1e-5;";
+        let expected = "a/plan.toml: cannot resume with other settings: `lr` was 0.005, now 0.00001;";
         assert!(error.to_string().starts_with(expected), "{error}");
     }
 
