@@ -1,10 +1,11 @@
 //! The command line: what can be typed, with its help. What the values must be is judged where they are used.
 
+use crate::command_line::Typed;
 use crate::error::CliError;
 use crate::printer;
 use crate::version::VERSION;
-use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use gpt2_model::{Precision, Recompute};
 use gpt2_train::config::{BackendChoice, RunConfig, precision_parser, recompute_parser};
 use std::num::NonZeroUsize;
@@ -334,27 +335,90 @@ impl Cli {
                 printer::print_styled(&error.render().ansi().to_string())?;
                 Ok(None)
             }
-            _ => Err(usage(&error.render().to_string())),
+            kind => {
+                let typed = Typed::here();
+                let unknown = kind == ErrorKind::UnknownArgument;
+                let meant = unknown.then(|| meant(&error, typed.command())).flatten();
+                Err(usage(&error.render().to_string(), meant))
+            }
         }
     }
 }
 
+/// What other programs call flags of ours, so that a slip of the tongue is led to what was meant.
+const OTHER_NAMES: [(&str, &str); 21] = [
+    ("max-iters", "--steps"),
+    ("max-steps", "--steps"),
+    ("num-steps", "--steps"),
+    ("iters", "--steps"),
+    ("learning-rate", "--lr"),
+    ("batch-size", "--batch"),
+    ("per-device-train-batch-size", "--batch"),
+    ("total-batch-size", "--global-batch"),
+    ("gradient-accumulation-steps", "--grad-accum"),
+    ("sequence-length", "--seq"),
+    ("warmup-iters", "--warmup"),
+    ("warmup-steps", "--warmup"),
+    ("lr-decay-iters", "--decay-steps"),
+    ("eval-interval", "--eval-every"),
+    ("eval-iters", "--eval-batches"),
+    ("log-interval", "--log-every"),
+    ("save-steps", "--checkpoint-every"),
+    ("out-dir", "--run"),
+    ("output-dir", "--run"),
+    ("dtype", "--precision"),
+    ("max-new-tokens", "--max-tokens"),
+];
+
+/// The flag of `command` that another program calls `flag`.
+fn other_name(flag: &str, command: Option<&clap::Command>) -> Option<&'static str> {
+    let name = flag.trim_start_matches('-').replace('_', "-");
+    let &(_, ours) = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == name)?;
+    let has = |arg: &clap::Arg| arg.get_long() == ours.strip_prefix("--");
+    command?.get_arguments().any(has).then_some(ours)
+}
+
+/// What to type in place of a flag that does not exist, if another program has it.
+fn meant(error: &clap::Error, command: &str) -> Option<String> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let cli = Cli::command();
+    let ours = other_name(flag, cli.find_subcommand(command))?;
+    Some(format!("a similar argument exists: '{ours}'"))
+}
+
 /// clap's message as one line, and its tip. The usage that it appends is left to `--help`.
-fn usage(rendered: &str) -> CliError {
+fn usage(rendered: &str, meant: Option<String>) -> CliError {
     let one_line = |paragraph: &str| paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     let mut paragraphs = rendered.split("\n\n").map(one_line);
     let message = paragraphs.next().unwrap_or_default();
     let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
     CliError::Usage {
         message: message.trim_start_matches("error: ").to_owned(),
-        hint: tip.unwrap_or_else(|| "--help lists what there is".to_owned()),
+        hint: meant.or(tip).unwrap_or_else(|| "--help lists what there is".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+
+    #[test]
+    fn names_of_other_programs_lead_to_flags_that_exist() {
+        let cli = Cli::command();
+        for (theirs, ours) in OTHER_NAMES {
+            let command = if theirs == "max-new-tokens" { "sample" } else { "train" };
+            let command = cli.find_subcommand(command);
+            assert_eq!(other_name(theirs, command), Some(ours));
+            let long = format!("--{theirs}");
+            let taken = |arg: &clap::Arg| arg.get_long() == long.strip_prefix("--");
+            assert!(
+                !command.unwrap().get_arguments().any(taken),
+                "{theirs} is a flag of ours"
+            );
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {
@@ -363,7 +427,10 @@ mod tests {
 
     fn message_and_hint(line: &str) -> (String, String) {
         let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
-        match usage(&error.render().to_string()) {
+        match usage(
+            &error.render().to_string(),
+            meant(&error, line.split(' ').nth(1).unwrap()),
+        ) {
             CliError::Usage { message, hint } => (message, hint),
             other => panic!("{other}"),
         }
@@ -380,6 +447,9 @@ mod tests {
         let (message, hint) = message_and_hint("gpt2 sample --run a --prompts b");
         assert_eq!(message, "unexpected argument '--prompts' found");
         assert_eq!(hint, "a similar argument exists: '--prompt'");
+        let (message, hint) = message_and_hint("gpt2 train --max_iters 100");
+        assert_eq!(message, "unexpected argument '--max_iters' found");
+        assert_eq!(hint, "a similar argument exists: '--steps'");
         let (message, hint) = message_and_hint("gpt2 sample");
         assert_eq!(hint, "--help lists what there is");
         assert_eq!(

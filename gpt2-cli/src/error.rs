@@ -46,6 +46,18 @@ pub(crate) enum CliError {
         /// What it must be.
         expected: String,
     },
+    /// There are no weights where they were looked for.
+    #[error("--init {} {found}; expected {expected}", path.display())]
+    NoWeights {
+        /// The path as given.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+        /// What should be.
+        expected: &'static str,
+        /// What to do.
+        hint: String,
+    },
     /// A word that should be a token.
     #[error("{word:?} is not a token (word {position}): expected a whole number from 0 to {largest}")]
     BadToken {
@@ -82,7 +94,7 @@ pub(crate) enum CliError {
     #[error("cannot handle signals: {source}")]
     Signals {
         /// The system's reason.
-        source: ctrlc::Error,
+        source: io::Error,
     },
 
     // Input and output

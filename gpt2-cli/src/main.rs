@@ -9,12 +9,15 @@
 
 mod allocator;
 mod cli;
+mod command_line;
 mod commands;
 mod diagnostics;
 #[cfg(test)]
 mod documentation;
 mod environment;
 mod error;
+mod hints;
+mod init;
 mod printer;
 mod signals;
 mod threads;
@@ -40,10 +43,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), CliError> {
+    signals::install()?;
     let Some(cli) = Cli::read()? else { return Ok(()) };
     match cli.command {
         Command::Train(args) => commands::train::run(&args),
-        Command::Sample(args) => commands::sample::run(&args),
+        Command::Sample(args) => {
+            args.weights.init.as_deref().map_or(Ok(()), init::check)?;
+            commands::sample::run(&args)
+        }
         Command::Bench(command) => commands::bench::run(&command),
         Command::Devices => commands::devices::run(),
         Command::Data(command) => commands::data::run(&command),

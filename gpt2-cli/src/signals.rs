@@ -1,28 +1,182 @@
-//! SIGINT and SIGTERM: the first saves and leaves, the second leaves at once.
+//! Signals: the first one saves the runs of this process and ends them, the second ends the process at once.
 
 use crate::diagnostics::note;
 use crate::error::CliError;
 use gpt2_train::restore_terminal;
 use gpt2_train::stop::StopRequest;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The exit code of a program that a signal ended (128 + SIGINT).
-const INTERRUPTED: i32 = 130;
+/// The runs that a signal stops.
+static RUNS: Mutex<Vec<Run>> = Mutex::new(Vec::new());
 
-/// Asks a run to stop on a signal.
+struct Run {
+    stop: StopRequest,
+    number: u64,
+    is_stopping: bool,
+}
+
+fn runs() -> MutexGuard<'static, Vec<Run>> {
+    RUNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sets the handlers, once for the process. While no run is registered a signal does what it does by default.
+///
+/// A signal that is ignored when the process starts stays ignored: `nohup` says so of SIGHUP, and a shell without job
+/// control of a background job's SIGINT.
 ///
 /// # Errors
-/// [`CliError::Signals`] if the handler cannot be set.
-pub(crate) fn stop_on_signals(stop: &StopRequest) -> Result<(), CliError> {
-    let stop = stop.clone();
-    let stopping = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if stopping.swap(true, Ordering::Relaxed) {
+/// [`CliError::Signals`] if they cannot be set.
+pub(crate) fn install() -> Result<(), CliError> {
+    platform::install().map_err(|source| CliError::Signals { source })
+}
+
+/// Stops `stop`'s run on a signal, for as long as what is returned lives.
+pub(crate) fn stop_on_signals(stop: &StopRequest) -> StoppedBySignals {
+    let mut runs = runs();
+    let number = runs.last().map_or(0, |run| run.number + 1);
+    runs.push(Run {
+        stop: stop.clone(),
+        number,
+        is_stopping: false,
+    });
+    StoppedBySignals(number)
+}
+
+/// A run that a signal stops, until this is dropped.
+#[derive(Debug)]
+#[must_use = "a signal stops the run only while this lives"]
+pub(crate) struct StoppedBySignals(u64);
+
+impl Drop for StoppedBySignals {
+    fn drop(&mut self) {
+        runs().retain(|run| run.number != self.0);
+    }
+}
+
+/// What to do on a signal.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// There is nothing to save.
+    Default,
+    /// The runs save and stop.
+    Stop,
+    /// They were stopping already.
+    Exit,
+}
+
+/// Stops every registered run, whose record will say `by`.
+fn stop_runs(by: &str) -> Answer {
+    let mut runs = runs();
+    if runs.is_empty() {
+        return Answer::Default;
+    }
+    if runs.iter().any(|run| run.is_stopping) {
+        return Answer::Exit;
+    }
+    for run in runs.iter_mut() {
+        run.is_stopping = true;
+        run.stop.stop(by);
+    }
+    Answer::Stop
+}
+
+fn heed(by: &str, code: i32, default: impl FnOnce()) {
+    match stop_runs(by) {
+        Answer::Default => {
             restore_terminal();
-            std::process::exit(INTERRUPTED);
+            default();
         }
-        stop.stop("a signal");
-        note("stopping after this step; a second signal leaves at once");
-    })
-    .map_err(|source| CliError::Signals { source })
+        Answer::Stop => note("stopping after this step; a second signal leaves at once"),
+        Answer::Exit => {
+            restore_terminal();
+            std::process::exit(code);
+        }
+    }
+}
+
+#[cfg(unix)]
+mod platform {
+    use gpt2_train::dashboard_is_shown;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    use signal_hook::iterator::Signals;
+    use signal_hook::low_level::emulate_default_handler;
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::ptr;
+
+    /// The exit code of a program that signal `n` ended is this and `n`, by the custom of shells.
+    const ENDED_BY_SIGNAL: i32 = 128;
+
+    pub(super) fn install() -> io::Result<()> {
+        let heeded = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
+            .into_iter()
+            .filter(|&signal| !is_ignored(signal));
+        let mut signals = Signals::new(heeded)?;
+        let wait = move || {
+            for signal in signals.forever() {
+                super::heed(name(signal), ENDED_BY_SIGNAL + signal, || {
+                    // It knows all four.
+                    let _ = emulate_default_handler(signal);
+                });
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(wait)?;
+        Ok(())
+    }
+
+    /// What the user is told about who stopped the run.
+    fn name(signal: i32) -> &'static str {
+        match signal {
+            SIGINT => "SIGINT",
+            SIGTERM => "SIGTERM",
+            SIGHUP => "SIGHUP",
+            // How the dashboard's key comes.
+            _ if dashboard_is_shown() => "the key q",
+            _ => "SIGQUIT",
+        }
+    }
+
+    fn is_ignored(signal: i32) -> bool {
+        let mut action = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: without a new action the call only writes the present one, which is read only if it succeeded.
+        unsafe {
+            libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init().sa_sigaction == libc::SIG_IGN
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod platform {
+    use std::io;
+
+    /// The exit code of a program that Ctrl-C ended, as on Unix.
+    const INTERRUPTED: i32 = 130;
+
+    pub(super) fn install() -> io::Result<()> {
+        ctrlc::set_handler(|| super::heed("Ctrl-C", INTERRUPTED, || std::process::exit(INTERRUPTED)))
+            .map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // One test: the runs are the process's.
+    #[test]
+    fn the_first_signal_stops_every_run_and_the_second_the_process() {
+        assert_eq!(stop_runs("SIGINT"), Answer::Default);
+        let (first, second) = (StopRequest::default(), StopRequest::default());
+        let ended = stop_on_signals(&first);
+        let registered = stop_on_signals(&second);
+        drop(ended);
+        assert_eq!(stop_runs("SIGINT"), Answer::Stop);
+        assert_eq!(first.requested_by(), None);
+        assert_eq!(second.requested_by().as_deref(), Some("SIGINT"));
+        assert_eq!(stop_runs("SIGTERM"), Answer::Exit);
+        drop(registered);
+        let _next = stop_on_signals(&first);
+        assert_eq!(stop_runs("SIGTERM"), Answer::Stop);
+    }
 }

@@ -74,7 +74,7 @@ impl Gpt2Config {
             .ok_or_else(|| ModelError::UnknownPreset {
                 name: name.to_owned(),
                 expected: Self::PRESETS.to_vec(),
-                nearest: nearest(name, Self::PRESETS),
+                nearest: other_name(name).or_else(|| nearest(name, Self::PRESETS)),
             })
     }
 
@@ -142,6 +142,17 @@ impl Gpt2Config {
     }
 }
 
+/// The preset that papers and model cards call `name`: GPT-2's sizes by their parameters.
+fn other_name(name: &str) -> Option<&'static str> {
+    match name.to_ascii_lowercase().trim_start_matches("gpt2-") {
+        "small" | "117m" | "124m" | "base" => Some("gpt2"),
+        "345m" | "355m" => Some("gpt2-medium"),
+        "762m" | "774m" => Some("gpt2-large"),
+        "1542m" | "1558m" | "1.5b" => Some("gpt2-xl"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +195,10 @@ mod tests {
     fn an_unknown_preset_names_the_nearest() {
         let message = Gpt2Config::preset("gpt2-medum").unwrap_err().to_string();
         assert!(message.contains("did you mean `gpt2-medium`?"), "{message}");
+        for (name, preset) in [("gpt2-small", "gpt2"), ("124M", "gpt2"), ("gpt2-1.5b", "gpt2-xl")] {
+            let message = Gpt2Config::preset(name).unwrap_err().to_string();
+            assert!(message.ends_with(&format!("did you mean `{preset}`?")), "{message}");
+        }
         let message = Gpt2Config::preset("llama").unwrap_err().to_string();
         assert!(
             message.contains("expected one of d3, d4, d6, gpt2,") && !message.contains("did you mean"),

@@ -80,14 +80,14 @@ pub enum TrainError {
     },
     /// A run is resumed with settings that would make it another run.
     #[error(
-        "{path}: cannot resume with other settings: {differences}; drop these flags, or start a new run with another `--run`",
-        path = path.display(), differences = differences.join(", ")
+        "{path}: cannot resume with other settings: {differences}; leave them out, or start a new run",
+        path = path.display(), differences = listed(differences)
     )]
     ResumeMismatch {
         /// The plan of the run that is being resumed.
         path: PathBuf,
-        /// One entry a key: saved value and wanted value.
-        differences: Vec<String>,
+        /// One entry a key.
+        differences: Vec<Difference>,
     },
     /// The data is not what the run was trained on.
     #[error(
@@ -133,7 +133,7 @@ pub enum TrainError {
         source: io::Error,
     },
     /// The disk is full.
-    #[error("cannot {action} {path}: the disk is full; free some space or lower `keep`, then continue with `--resume`", path = path.display())]
+    #[error("cannot {action} {path}: the disk is full; free some space or lower `keep`, then resume", path = path.display())]
     DiskFull {
         /// What was tried.
         action: &'static str,
@@ -144,7 +144,7 @@ pub enum TrainError {
         source: io::Error,
     },
     /// The run directory cannot be created or written.
-    #[error("run directory {path} is not writable: {source}; choose another with `--run`", path = path.display())]
+    #[error("run directory {path} is not writable: {source}; choose another", path = path.display())]
     RunDirUnwritable {
         /// The directory.
         path: PathBuf,
@@ -153,14 +153,14 @@ pub enum TrainError {
         source: io::Error,
     },
     /// The run directory holds a run already.
-    #[error("run directory {path} already holds a run; continue it with `--resume`, or choose another with `--run`", path = path.display())]
+    #[error("run directory {path} already holds a run; resume it, or choose another", path = path.display())]
     RunDirTaken {
         /// The directory.
         path: PathBuf,
     },
     /// Another process trains in this run directory.
     #[error(
-        "run directory {path} is in use{by}; wait for that run to end, or choose another with `--run`",
+        "run directory {path} is in use{by}; wait for that run to end, or choose another",
         path = path.display(), by = pid.map(|pid| format!(" by process {pid}")).unwrap_or_default()
     )]
     RunDirInUse {
@@ -170,7 +170,7 @@ pub enum TrainError {
         pid: Option<u32>,
     },
     /// A directory holds no run.
-    #[error("{path} holds no run: {missing} is missing; expected the `--run` directory of `gpt2 train`", path = path.display())]
+    #[error("{path} holds no run: {missing} is missing", path = path.display())]
     NoRun {
         /// The directory.
         path: PathBuf,
@@ -207,14 +207,18 @@ pub enum TrainError {
         missing: String,
     },
     /// There is no whole checkpoint to go on from.
-    #[error("no whole checkpoint in {path}; start again without `--resume` and with another `--run`", path = path.display())]
+    #[error("no whole checkpoint in {path}", path = path.display())]
     NoCheckpoint {
         /// The directory of checkpoints.
         path: PathBuf,
     },
     /// The loss or the gradient is not a finite number. The weights are those of the step before.
     #[error(
-        "{what} is {value} at step {step} (batch at position {position} of the data), expected a finite number; {hint}"
+        "{what} is {value} at step {step} (batch at position {position} of the data), expected a finite number; {blame}",
+        blame = loaded.as_ref().map_or_else(
+            || format!("`lr` is {lr} and `warmup` {warmup}"),
+            |weights| format!("no update came before it to the weights in {}", weights.display()),
+        )
     )]
     NonFinite {
         /// Which quantity.
@@ -225,16 +229,22 @@ pub enum TrainError {
         step: u64,
         /// The batch's first window in the order of the data.
         position: u64,
-        /// What to try.
-        hint: String,
+        /// The highest learning rate of the run.
+        lr: f64,
+        /// Its steps of warm-up.
+        warmup: u64,
+        /// The run's directory.
+        run: PathBuf,
+        /// Where the weights came from, if they were loaded and no update came before this step.
+        loaded: Option<PathBuf>,
     },
     /// The model and its batch do not fit into memory.
     #[error(
         "batch {batch} of {seq} tokens does not fit into memory{sizes}; {mend}",
         sizes = needed_and_available(*needed_bytes, *available_bytes),
         mend = largest_batch.map_or_else(
-            || "not even one sequence fits: choose a smaller `--model` or `--seq`".to_owned(),
-            |largest| format!("the largest that fits is `--batch {largest}` (raise `--grad-accum` to keep the global batch)"),
+            || "not even one sequence fits: choose a smaller `model` or `seq`".to_owned(),
+            |largest| format!("the largest that fits is `batch` {largest} (raise `grad-accum` to keep the global batch)"),
         )
     )]
     OutOfMemory {
@@ -258,6 +268,22 @@ fn described(data: &DataIdentity) -> String {
         grouped(data.val_tokens),
         &data.sha256[..8.min(data.sha256.len())]
     )
+}
+
+/// A setting that is not what it was when the run was saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: String,
+    /// Its value then.
+    pub saved: String,
+    /// Its value now.
+    pub wanted: String,
+}
+
+fn listed(differences: &[Difference]) -> String {
+    let one = |Difference { key, saved, wanted }: &Difference| format!("`{key}` was {saved}, now {wanted}");
+    differences.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// What was found not to be finite.
@@ -328,7 +354,7 @@ mod tests {
         assert!(matches!(weights.into(), TrainError::DiskFull { .. }));
         assert_eq!(
             full.to_string(),
-            "cannot write a/metrics.jsonl: the disk is full; free some space or lower `keep`, then continue with `--resume`"
+            "cannot write a/metrics.jsonl: the disk is full; free some space or lower `keep`, then resume"
         );
         let other = TrainError::io("read", "a", io::ErrorKind::NotFound.into());
         assert_eq!(other.to_string(), "cannot read a: entity not found");
@@ -346,27 +372,36 @@ mod tests {
         assert_eq!(
             error(Some(48)).to_string(),
             "batch 64 of 1024 tokens does not fit into memory (96.0 GiB needed, 80.0 GiB there); \
-             the largest that fits is `--batch 48` (raise `--grad-accum` to keep the global batch)"
+             the largest that fits is `batch` 48 (raise `grad-accum` to keep the global batch)"
         );
         assert!(
             error(None)
                 .to_string()
-                .ends_with("not even one sequence fits: choose a smaller `--model` or `--seq`")
+                .ends_with("not even one sequence fits: choose a smaller `model` or `seq`")
         );
     }
 
     #[test]
     fn a_loss_that_is_not_finite_names_step_and_batch() {
-        let error = TrainError::NonFinite {
+        let error = |loaded: Option<&str>| TrainError::NonFinite {
             what: Quantity::Loss,
             value: f64::NAN,
             step: 17,
             position: 128,
-            hint: "try a lower `--lr`".into(),
+            lr: 6e-4,
+            warmup: 700,
+            run: "runs/a".into(),
+            loaded: loaded.map(PathBuf::from),
         };
         assert_eq!(
-            error.to_string(),
-            "the loss is NaN at step 17 (batch at position 128 of the data), expected a finite number; try a lower `--lr`"
+            error(None).to_string(),
+            "the loss is NaN at step 17 (batch at position 128 of the data), expected a finite number; `lr` is 0.0006 and \
+             `warmup` 700"
+        );
+        let message = error(Some("models/a")).to_string();
+        assert!(
+            message.ends_with("; no update came before it to the weights in models/a"),
+            "{message}"
         );
     }
 
@@ -390,6 +425,6 @@ mod tests {
             "checkpoint c is incomplete: expected it to hold model.bin"
         );
         let none = TrainError::NoCheckpoint { path: "c".into() };
-        assert!(none.to_string().starts_with("no whole checkpoint in c;"));
+        assert!(none.to_string().starts_with("no whole checkpoint in c"));
     }
 }

@@ -10,7 +10,7 @@ use crate::evaluate::EvaluationSet;
 use crate::learner::{DashboardSetup, LearnerStepper, with_dashboard};
 use crate::observer::{Lines, Observer, Silent};
 use crate::optimizer::AdamW;
-use crate::plan::{DataSummary, Environment, RunPlan};
+use crate::plan::{DataSummary, Environment, ResumeRemark, RunPlan};
 use crate::ranks::Alone;
 use crate::report::{Provenance, RunFacts, write_run_report};
 use crate::run_dir::{RunDir, RunPaths};
@@ -25,6 +25,7 @@ use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::{Gpt2, weights};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
@@ -39,6 +40,8 @@ pub struct Launch {
     decided: Decided,
     /// The run directory and the checkpoint to go on from.
     resume: Option<(RunDir, Checkpoint)>,
+    /// What should be said before a run goes on.
+    remark: Option<ResumeRemark>,
     /// Checkpoints that were passed over because they are damaged.
     damaged: Vec<TrainError>,
     began: (SystemTime, Instant),
@@ -55,8 +58,8 @@ struct Decided {
 
 /// How a run is watched.
 pub enum View {
-    /// Burn's dashboard, which takes over the terminal.
-    Dashboard,
+    /// Burn's dashboard, which takes over the terminal; where it cannot, lines to here.
+    Dashboard(Box<dyn Write + Send>),
     /// By anyone.
     Observer(Box<dyn Observer + Send>),
 }
@@ -115,10 +118,11 @@ impl Launch {
             Some(run) => run.clone(),
             None => RunPaths::unused(Path::new(RUNS), &data.name()),
         };
-        RunDir::check_unused(&run)?;
+        RunDir::check_unused(&RunPaths::new(&run))?;
         Ok(Self {
             decided: Decided::new(&config, run, data)?,
             resume: None,
+            remark: None,
             damaged: Vec::new(),
             began,
         })
@@ -137,6 +141,7 @@ impl Launch {
         };
         let directory = RunDir::resume(&run)?;
         let saved = RunConfig::from_toml_file(&directory.plan())?;
+        saved.check_resume(&config, &directory.plan())?;
         let config = saved.clone().overlay(config);
         let data = source(&config);
         let decided = Decided::new(&config, run, data)?;
@@ -146,6 +151,7 @@ impl Launch {
             check_data(&checkpoint, streams)?;
         }
         Ok(Self {
+            remark: decided.plan.resume_remark(&saved, checkpoint.state.step),
             decided,
             resume: Some((directory, checkpoint)),
             damaged,
@@ -166,6 +172,12 @@ impl Launch {
     /// What it will train on.
     pub fn data(&self) -> &DataSummary {
         self.decided.data.summary()
+    }
+
+    /// What should be said before the run goes on, and the checkpoint that it goes on from.
+    pub fn resume_remark(&self) -> Option<(&ResumeRemark, &Path)> {
+        let (_, checkpoint) = self.resume.as_ref()?;
+        Some((self.remark.as_ref()?, checkpoint.path()))
     }
 
     /// Checkpoints that are newer than the one to go on from, and what is wrong with each.
@@ -191,7 +203,7 @@ impl Launch {
             began,
             ..
         } = self;
-        let (directory, resume) = match resume {
+        let (mut directory, resume) = match resume {
             Some((directory, checkpoint)) => (directory, Some(checkpoint)),
             None => (RunDir::create(&plan.run)?, None),
         };
@@ -222,6 +234,7 @@ impl Launch {
         };
         let setup_sec = began.1.elapsed().as_secs_f64();
         let mut outcome = pool.install(|| dispatch(&chosen, job))??;
+        directory.keep();
         outcome.phases.setup_sec += setup_sec;
         if let Some(provenance) = provenance {
             let facts = RunFacts {
@@ -369,7 +382,8 @@ impl TrainingJob for Session<'_> {
         let observed = (self.announcement, lines);
         match self.view {
             View::Observer(mut observer) => step_loop.run(&mut stepper, &mut (observed, observer.as_mut())),
-            View::Dashboard => {
+            View::Dashboard(out) => {
+                let lines = Lines::new(out, plan.intervals.log_every);
                 let setup = DashboardSetup {
                     root: self.paths.root(),
                     plan: &plan,
@@ -380,7 +394,7 @@ impl TrainingJob for Session<'_> {
                 let job = Box::new(move |stepper: &mut LearnerStepper<B>, dashboard: &mut dyn Observer| {
                     step_loop.run(stepper, &mut (observed, dashboard))
                 });
-                with_dashboard(stepper, &setup, &self.stop, job)
+                with_dashboard(stepper, &setup, &self.stop, lines, job)
             }
         }
     }

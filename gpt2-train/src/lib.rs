@@ -23,11 +23,12 @@ pub mod sample;
 pub mod schedule;
 pub mod step_log;
 pub mod stop;
+pub mod terminal;
 
 mod learner;
 mod step_loop;
 
 pub use error::TrainError;
 pub use launch::Launch;
-pub use learner::restore_terminal;
+pub use learner::{dashboard_is_shown, restore_terminal};
 pub use step_loop::{Outcome, StopReason};

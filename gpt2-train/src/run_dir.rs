@@ -3,6 +3,10 @@
 //! What the files hold is the business of those who write them: the plan, the metrics log, the checkpoints, the report.
 
 use crate::error::TrainError;
+use crate::step_log::read_records;
+use gpt2_base::fs::remove_leftovers;
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::ops::Deref;
@@ -97,38 +101,94 @@ impl RunPaths {
         self.root.join("RUN_COMPLETE.txt")
     }
 
+    /// Whether there is training to go on from or to look at: a checkpoint, or the record of a step.
+    ///
+    /// A plan alone is what is left of a process that was killed before its first step.
+    pub fn holds_training(&self) -> bool {
+        let has_checkpoint = fs::read_dir(self.checkpoints()).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .any(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+        });
+        has_checkpoint || self.holds_steps()
+    }
+
+    /// Whether a step is on record. What cannot be read may be one.
+    fn holds_steps(&self) -> bool {
+        self.metrics().exists()
+            && read_records(&self.metrics()).map_or(true, |records| records.iter().any(|record| record.step > 0))
+    }
+
+    /// The process that trains in this directory, if one does; its number is 0 where the system tells nothing of it.
+    pub fn holder(&self) -> Option<u32> {
+        let mut lock = OpenOptions::new().read(true).write(true).open(self.lock()).ok()?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => Some(read_pid(&mut lock).unwrap_or(0)),
+            _ => None,
+        }
+    }
+
     fn lock(&self) -> PathBuf {
         self.root.join("run.lock")
     }
 }
 
+/// The number only improves a message, and some systems let no other process read a locked file.
+fn read_pid(lock: &mut File) -> Option<u32> {
+    let mut holder = String::new();
+    lock.read_to_string(&mut holder).ok()?;
+    holder.trim().parse().ok()
+}
+
 /// A run directory that this process may write to, until it is dropped or the process ends.
+///
+/// A new run leaves nothing behind if no step was taken when this is dropped without [`keep`](Self::keep): the same
+/// command can then be given again.
 #[derive(Debug)]
 pub struct RunDir {
     paths: RunPaths,
     /// The operating system gives the lock back when this is closed, however the process ends.
-    _lock: File,
+    lock: Option<File>,
+    /// What to take away again.
+    made: Made,
+}
+
+/// What of a run directory this process made.
+#[derive(Debug)]
+enum Made {
+    /// Nothing that may be taken away.
+    Nothing,
+    /// The directory.
+    Directory,
+    /// What is in it, but for these names.
+    AllBut(HashSet<OsString>),
 }
 
 impl RunDir {
-    /// Makes the directory of a new run, or takes an existing one that holds no run.
+    /// Makes the directory of a new run, or takes an existing one in which nothing was trained.
     ///
     /// # Errors
-    /// [`TrainError::RunDirUnwritable`], [`TrainError::RunDirInUse`], or [`TrainError::RunDirTaken`] if a plan is there.
+    /// [`TrainError::RunDirUnwritable`], [`TrainError::RunDirInUse`], or [`TrainError::RunDirTaken`] if a run is there.
     pub fn create(root: impl Into<PathBuf>) -> Result<Self, TrainError> {
-        let dir = Self::acquire(RunPaths::new(root))?;
-        Self::check_unused(dir.root())?;
+        let paths = RunPaths::new(root);
+        let made = match fs::read_dir(&paths.root) {
+            Ok(entries) => Made::AllBut(entries.flatten().map(|entry| entry.file_name()).collect()),
+            Err(_) => Made::Directory,
+        };
+        let mut dir = Self::acquire(paths)?;
+        Self::check_unused(&dir)?;
+        dir.made = made;
         Ok(dir)
     }
 
-    /// Checks that `root` holds no run yet.
+    /// Checks that nothing was trained in a directory.
     ///
     /// # Errors
-    /// [`TrainError::RunDirTaken`] if it does.
-    pub fn check_unused(root: &Path) -> Result<(), TrainError> {
-        if RunPaths::new(root).plan().exists() {
+    /// [`TrainError::RunDirTaken`] if something was.
+    pub fn check_unused(paths: &RunPaths) -> Result<(), TrainError> {
+        if paths.plan().exists() && paths.holds_training() {
             return Err(TrainError::RunDirTaken {
-                path: root.to_path_buf(),
+                path: paths.root.clone(),
             });
         }
         Ok(())
@@ -145,7 +205,7 @@ impl RunDir {
     /// The run is about to train: it is not complete any more.
     ///
     /// # Errors
-    /// [`TrainError::Io`] if it cannot be told.
+    /// [`TrainError::Io`] if the file that says so cannot be removed.
     pub fn begin(&self) -> Result<(), TrainError> {
         match fs::remove_file(self.run_complete()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -153,6 +213,11 @@ impl RunDir {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Keeps the directory even though no step may have been taken, as of a run that was stopped before its first.
+    pub fn keep(&mut self) {
+        self.made = Made::Nothing;
     }
 
     fn acquire(paths: RunPaths) -> Result<Self, TrainError> {
@@ -173,12 +238,7 @@ impl RunDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // The number only improves the message, and some systems let nobody read a locked file.
-                let pid = lock
-                    .read_to_string(&mut holder)
-                    .ok()
-                    .and_then(|_| holder.trim().parse().ok());
+                let pid = read_pid(&mut lock);
                 return Err(TrainError::RunDirInUse { path: paths.root, pid });
             }
             Err(TryLockError::Error(source)) => return Err(unwritable(source)),
@@ -187,7 +247,48 @@ impl RunDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(unwritable)?;
-        Ok(Self { paths, _lock: lock })
+        remove_leftovers(&paths.checkpoints()).map_err(unwritable)?;
+        Ok(Self {
+            paths,
+            lock: Some(lock),
+            made: Made::Nothing,
+        })
+    }
+
+    /// Takes away what this process made.
+    fn discard(&mut self) -> io::Result<()> {
+        let kept = match std::mem::replace(&mut self.made, Made::Nothing) {
+            Made::Nothing => return Ok(()),
+            Made::Directory => None,
+            Made::AllBut(names) => Some(names),
+        };
+        if self.holds_steps() {
+            return Ok(());
+        }
+        // Some systems remove no file that is open.
+        self.lock = None;
+        let Some(kept) = kept else {
+            return fs::remove_dir_all(self.root());
+        };
+        for entry in fs::read_dir(self.root())? {
+            let entry = entry?;
+            if kept.contains(&entry.file_name()) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // A directory that stays is only in the way: `create` takes it again.
+        let _ = self.discard();
     }
 }
 
@@ -215,23 +316,78 @@ mod tests {
     fn a_directory_in_use_names_the_process() {
         let dir = tempfile::tempdir().unwrap();
         let first = RunDir::create(dir.path()).unwrap();
+        assert_eq!(first.holder(), Some(std::process::id()));
         let error = RunDir::create(dir.path()).unwrap_err();
         assert!(matches!(error, TrainError::RunDirInUse { pid: Some(pid), .. } if pid == std::process::id()));
         drop(first);
+        assert_eq!(RunPaths::new(dir.path()).holder(), None);
         RunDir::create(dir.path()).unwrap();
     }
 
     #[test]
     fn a_run_is_not_overwritten_but_may_go_on() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(RunPaths::new(dir.path()).plan(), "").unwrap();
+        let paths = RunPaths::new(dir.path());
+        fs::write(paths.plan(), "").unwrap();
+        fs::write(paths.metrics(), "{\"step\":1,\"tokens\":32}\n").unwrap();
         let error = RunDir::create(dir.path()).unwrap_err();
         assert!(matches!(error, TrainError::RunDirTaken { .. }));
-        assert!(error.to_string().contains("continue it with `--resume`"), "{error}");
-        fs::write(RunPaths::new(dir.path()).run_complete(), "").unwrap();
+        fs::write(paths.run_complete(), "").unwrap();
         let run = RunDir::resume(dir.path()).unwrap();
         run.begin().unwrap();
         assert!(!run.run_complete().exists());
+        drop(run);
+        assert!(paths.plan().exists() && paths.metrics().exists());
+    }
+
+    #[test]
+    fn a_start_that_trained_nothing_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let begin = |root: &Path| {
+            let run = RunDir::create(root).unwrap();
+            fs::write(run.plan(), "").unwrap();
+            fs::write(run.metrics(), "{\"step\":0,\"tokens\":0,\"val_loss\":10.8}\n").unwrap();
+            fs::create_dir(run.checkpoints().join("step-00000000")).unwrap();
+            run
+        };
+        let root = dir.path().join("a");
+        drop(begin(&root));
+        assert!(!root.exists());
+
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("notes.txt"), "mine").unwrap();
+        drop(begin(&root));
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+        assert!(root.join("notes.txt").exists());
+
+        let mut kept = begin(&root);
+        kept.keep();
+        drop(kept);
+        assert!(root.join("checkpoints/step-00000000").exists());
+        assert!(matches!(RunDir::create(&root), Err(TrainError::RunDirTaken { .. })));
+    }
+
+    #[test]
+    fn what_was_killed_before_its_first_step_is_begun_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = RunPaths::new(dir.path());
+        fs::write(paths.plan(), "").unwrap();
+        fs::write(paths.metrics(), "{\"step\":0,\"tokens\":0}\n{\"st").unwrap();
+        RunDir::create(dir.path()).unwrap().keep();
+    }
+
+    #[test]
+    fn what_a_killed_save_left_is_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = RunPaths::new(dir.path());
+        for name in [".step-00000002.partial", "step-00000001"] {
+            fs::create_dir_all(paths.checkpoints().join(name)).unwrap();
+        }
+        fs::write(paths.plan(), "").unwrap();
+        RunDir::resume(dir.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(paths.checkpoints()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].file_name(), "step-00000001");
     }
 
     #[test]
@@ -255,7 +411,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         let error = RunDir::create(file.join("run")).unwrap_err();
         assert!(matches!(error, TrainError::RunDirUnwritable { .. }), "{error}");
-        assert!(error.to_string().ends_with("choose another with `--run`"), "{error}");
+        assert!(error.to_string().contains("is not writable: "), "{error}");
     }
 
     #[test]

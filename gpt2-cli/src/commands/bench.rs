@@ -167,7 +167,7 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
         note(&how);
     }
     let stop = StopRequest::default();
-    signals::stop_on_signals(&stop)?;
+    let _stopped_by_signals = signals::stop_on_signals(&stop);
     let finished = launch.run(Surroundings {
         view: View::silent(),
         stop,

@@ -1,7 +1,7 @@
 //! `gpt2 devices`: what a run could compute on here.
 
-use crate::diagnostics::build_command;
 use crate::error::CliError;
+use crate::hints::build_command;
 use crate::printer::print;
 use gpt2_backend::{BackendChoice, BackendKind, Chosen, DeviceInfo, DeviceKind, Unavailable, devices};
 use gpt2_base::units::bytes;

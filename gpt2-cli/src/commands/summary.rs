@@ -1,13 +1,18 @@
 //! What is printed when a training run has ended.
 
+use crate::command_line::new_run;
+use crate::diagnostics::{advise, warn};
 use crate::error::CliError;
+use crate::hints::slower;
 use crate::printer::{print as print_text, quoted};
 use gpt2_base::stats;
 use gpt2_base::units::{bytes, clock, grouped};
 use gpt2_train::StopReason;
 use gpt2_train::launch::Finished;
+use gpt2_train::plan::divergence;
 use gpt2_train::report::steady_steps;
 use gpt2_train::step_log::{StepRecord, read_records};
+use std::path::Path;
 
 /// Prints how the run ended, what it reached and what to do next.
 pub(crate) fn print(finished: &Finished) -> Result<(), CliError> {
@@ -78,7 +83,23 @@ pub(crate) fn print(finished: &Finished) -> Result<(), CliError> {
         &plan.intervals.sample_prompt
     };
     lines.push(format!(
-        "Sample from it: gpt2 sample --run {run} --prompt \"{prompt}\"\n"
+        "Sample from it: gpt2 sample --run {run} --prompt {}\n",
+        quoted(Path::new(prompt))
     ));
     print_text(lines.join("\n").as_bytes())
+}
+
+/// Says so if the run ended with a model that is worse than an untrained one.
+pub(crate) fn warn_of_divergence(finished: &Finished) {
+    let Finished {
+        outcome,
+        plan,
+        directory,
+        ..
+    } = finished;
+    if let Some(warning) = divergence(&outcome.steps, plan.model.vocab_size) {
+        warn(&warning.to_string());
+        let flags = slower(plan.schedule.lr, plan.schedule.min_lr);
+        advise(&new_run(directory.root(), None, &flags));
+    }
 }

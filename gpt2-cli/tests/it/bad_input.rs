@@ -110,7 +110,7 @@ fn missing_data() {
     assert!(
         outcome
             .stderr
-            .contains("hint: `gpt2 train` without `--data` trains on the demo"),
+            .ends_with("hint: `gpt2 data prepare --help` tells how to make data from text\n"),
         "{outcome:#?}"
     );
     fs::create_dir(dir.path().join("data")).unwrap();

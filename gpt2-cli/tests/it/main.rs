@@ -3,7 +3,10 @@
 mod bad_input;
 mod bench;
 mod help;
+mod hints;
 mod prepare_inspect;
 mod sample;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod tokens;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// How the command ended and what it printed.
 #[derive(Debug)]
@@ -25,15 +25,66 @@ impl Outcome {
     /// but hints beside it.
     #[track_caller]
     pub(crate) fn refused(&self, expected: &str) {
-        assert_eq!(self.code, Some(1), "{self:#?}");
-        let errors: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-        assert_eq!(errors.len(), 1, "{self:#?}");
-        assert!(errors[0].contains(expected), "expected {expected:?} in {self:#?}");
+        self.failed(expected);
         let extra = self
             .stderr
             .lines()
             .find(|line| !line.starts_with("error: ") && !line.starts_with("hint: "));
         assert_eq!(extra, None, "{self:#?}");
+    }
+}
+
+/// What a line of standard error that begins with `label` goes on with.
+fn said<'a>(outcome: &'a Outcome, label: &str) -> Vec<&'a str> {
+    outcome
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix(label))
+        .collect()
+}
+
+impl Outcome {
+    /// Asserts that it ended with exit code 1 and one line `error: …` that contains `expected`, whatever it said before.
+    #[track_caller]
+    pub(crate) fn failed(&self, expected: &str) {
+        assert_eq!(self.code, Some(1), "{self:#?}");
+        let errors = said(self, "error: ");
+        assert_eq!(errors.len(), 1, "{self:#?}");
+        assert!(errors[0].contains(expected), "expected {expected:?} in {self:#?}");
+    }
+
+    /// Its hint.
+    #[track_caller]
+    pub(crate) fn hint(&self) -> &str {
+        let hints = said(self, "hint: ");
+        assert_eq!(hints.len(), 1, "{self:#?}");
+        hints[0]
+    }
+
+    /// Its warnings.
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        said(self, "warning: ")
+    }
+}
+
+/// Types `line` in `dir`, as a hint is followed.
+pub(crate) fn follow(dir: &Path, line: &str) -> Outcome {
+    let programs = Path::new(env!("CARGO_BIN_EXE_gpt2")).parent().unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let paths = std::iter::once(programs.to_path_buf()).chain(std::env::split_paths(&path));
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", line])
+        .env("PATH", std::env::join_paths(paths).unwrap())
+        .stdin(Stdio::null());
+    outcome(shell.current_dir(dir).env_remove("RUST_BACKTRACE").output().unwrap())
+}
+
+fn outcome(output: Output) -> Outcome {
+    Outcome {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
@@ -56,16 +107,17 @@ pub(crate) fn gpt2_reading(dir: &Path, args: &[&str], input: &[u8]) -> Outcome {
         .unwrap();
     // A command that reads nothing may have closed its end already.
     let _ = child.stdin.take().unwrap().write_all(input);
-    let output = child.wait_with_output().unwrap();
-    Outcome {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    outcome(child.wait_with_output().unwrap())
 }
 
 /// `gpt2 train` with a model and a run small enough for a test. The settings are a run file, so that `more` wins over them.
 pub(crate) fn train(dir: &Path, more: &[&str]) -> Outcome {
+    write_tiny(dir);
+    gpt2(dir, &[&["train", "--config", "tiny.toml"], more].concat())
+}
+
+/// Writes the settings of a model and a run small enough for a test to `tiny.toml`.
+pub(crate) fn write_tiny(dir: &Path) {
     const TINY: &str = "
         backend = \"flex\"
         threads = 1
@@ -79,7 +131,6 @@ pub(crate) fn train(dir: &Path, more: &[&str]) -> Outcome {
         eval-batches = 1
     ";
     fs::write(dir.join("tiny.toml"), TINY).unwrap();
-    gpt2(dir, &[&["train", "--config", "tiny.toml"], more].concat())
 }
 
 /// A play of 40 speeches with blank lines between them.

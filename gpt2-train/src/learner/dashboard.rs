@@ -2,12 +2,12 @@
 //! the step loop and passes each step's report on.
 
 use super::metrics::{NumberMetric, TextMetric};
-use super::renderer::{DeferredRenderer, dashboard};
+use super::renderer::{self, DeferredRenderer};
 use super::task::{StepOutput, TrainingTask};
 use super::{Components, LearnerStepper};
 use crate::batches::MicroBatch;
 use crate::error::TrainError;
-use crate::observer::{Observer, StepReport};
+use crate::observer::{Lines, Observer, StepReport};
 use crate::plan::RunPlan;
 
 use crate::step_loop::Outcome;
@@ -21,8 +21,10 @@ use burn::train::{
 };
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
+use std::io::Write;
 use std::marker::PhantomData;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 type Processor<B> = SupervisedTrainingEventProcessor<Components<B>>;
@@ -41,6 +43,9 @@ pub(crate) struct DashboardSetup<'a> {
     pub(crate) has_peak: bool,
 }
 
+/// Lines where the dashboard has no terminal.
+pub(crate) type FallbackLines = Lines<Box<dyn Write + Send>>;
+
 /// Calls `job` with an observer that is the dashboard.
 ///
 /// # Errors
@@ -49,6 +54,7 @@ pub(crate) fn with_dashboard<B>(
     stepper: LearnerStepper<B>,
     setup: &DashboardSetup<'_>,
     stop: &StopRequest,
+    lines: FallbackLines,
     job: Job<B>,
 ) -> Result<Outcome, TrainError>
 where
@@ -57,8 +63,11 @@ where
 {
     let windows = Windows::of(setup.plan);
     let outcome = Arc::new(Mutex::new(None));
+    let is_lost = Arc::new(AtomicBool::new(false));
     let strategy = StepLoopStrategy {
         windows,
+        is_lost: Arc::clone(&is_lost),
+        lines: Mutex::new(Some(lines)),
         stop: stop.clone(),
         job: Mutex::new(Some(job)),
         outcome: Arc::clone(&outcome),
@@ -76,7 +85,9 @@ where
     .with_application_logger(None)
     // The run's own record is metrics.jsonl; Burn's store only feeds what is on the screen.
     .with_metric_logger(InMemoryMetricLogger::default())
-    .renderer(DeferredRenderer::new(move || dashboard(interrupter, behind)));
+    .renderer(DeferredRenderer::new(move || {
+        renderer::Dashboard::start(interrupter, behind, is_lost)
+    }));
     let result = with_metrics(supervised, setup).launch(stepper.0);
     drop(result); // gives the terminal back
     take(&outcome).expect("the strategy leaves an outcome unless it panics")
@@ -90,7 +101,9 @@ where
 {
     windows: Windows,
     stop: StopRequest,
-    /// Taken by the only call.
+    is_lost: Arc<AtomicBool>,
+    /// These two are taken by the only call.
+    lines: Mutex<Option<FallbackLines>>,
     job: Mutex<Option<Job<B>>>,
     /// How the loop ended; a strategy has no way to return it.
     outcome: Arc<Mutex<Option<Result<Outcome, TrainError>>>>,
@@ -109,11 +122,14 @@ where
         _: ValidLoader<Components<B>>,
         _starting_epoch: usize,
     ) -> (TrainingTask<B>, Processor<B>) {
-        let job = take(&self.job).expect("a strategy is run once");
+        let once = "a strategy is run once";
+        let (job, lines) = (take(&self.job).expect(once), take(&self.lines).expect(once));
         let mut stepper = LearnerStepper(learner);
         let mut dashboard = Dashboard::<B> {
             windows: self.windows,
             stop: self.stop.clone(),
+            is_lost: Arc::clone(&self.is_lost),
+            lines,
             interrupter: components.interrupter,
             processor: components.event_processor,
         };
@@ -135,6 +151,9 @@ where
 {
     windows: Windows,
     stop: StopRequest,
+    /// Whether the dashboard has no terminal; then there are lines.
+    is_lost: Arc<AtomicBool>,
+    lines: FallbackLines,
     /// The dashboard's own way to ask.
     interrupter: Interrupter,
     processor: Processor<B>,
@@ -146,6 +165,9 @@ where
     B::InnerBackend: TrainingBackend,
 {
     fn step(&mut self, report: &StepReport) {
+        if self.is_lost.load(Ordering::Relaxed) {
+            return self.lines.step(report);
+        }
         let (step, lr) = (report.record.step, report.record.lr);
         let window = self.windows.of_step(step);
         let steps = Progress::new(step as usize, report.steps as usize);

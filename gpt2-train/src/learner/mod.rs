@@ -6,7 +6,7 @@ mod renderer;
 mod schedule;
 mod task;
 
-pub use renderer::restore_terminal;
+pub use renderer::{dashboard_is_shown, restore_terminal};
 
 pub(crate) use dashboard::{DashboardSetup, with_dashboard};
 

@@ -9,8 +9,11 @@ mod environment;
 mod resolve;
 mod resume;
 mod validate;
+mod warnings;
 
 pub use environment::{DataSummary, Environment};
+pub use resume::ResumeRemark;
+pub use warnings::{Warning, divergence};
 
 use crate::config::RunConfig;
 use crate::error::TrainError;

@@ -1,9 +1,10 @@
 //! Which settings of a run may change when it is resumed.
 
 use super::RunPlan;
-use crate::config::RunConfig;
-use crate::error::TrainError;
+use crate::config::{RunConfig, ScheduleKind};
+use crate::error::{Difference, TrainError};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::path::Path;
 
 /// Keys that say how long, where and how often, but not what is computed. All others make the run what it is.
@@ -34,6 +35,19 @@ const MAY_CHANGE: [&str; 20] = [
     "global-batch",
 ];
 
+impl RunConfig {
+    /// Checks that `wanted`, laid over these saved settings of the run at `path`, goes on with the same run: of what is set
+    /// in it, as opposed to what would follow from it.
+    ///
+    /// # Errors
+    /// [`TrainError::ResumeMismatch`] lists every key that differs and may not.
+    pub fn check_resume(&self, wanted: &Self, path: &Path) -> Result<(), TrainError> {
+        let mut wanted = fields(wanted);
+        wanted.retain(|_, value| !value.is_null());
+        check(&fields(self), &wanted, path)
+    }
+}
+
 impl RunPlan {
     /// Checks that resuming the run saved at `path` with this plan goes on with the same run.
     ///
@@ -42,23 +56,86 @@ impl RunPlan {
     /// # Errors
     /// [`TrainError::ResumeMismatch`] lists every key that differs and may not.
     pub fn check_resume(&self, saved: &RunConfig, path: &Path) -> Result<(), TrainError> {
-        let (saved, wanted) = (fields(saved), fields(&self.to_config()));
-        let differences: Vec<String> = wanted
-            .iter()
-            .filter(|(key, _)| !MAY_CHANGE.contains(&key.as_str()))
-            .filter_map(|(key, wanted)| {
-                let saved = saved.get(key).unwrap_or(&Value::Null);
-                (saved != wanted).then(|| format!("`{key}` was {}, now {}", shown(saved), shown(wanted)))
-            })
-            .collect();
-        if differences.is_empty() {
-            return Ok(());
+        check(&fields(saved), &fields(&self.to_config()), path)
+    }
+
+    /// What should be said before this plan goes on after `step` of the run that was saved.
+    pub fn resume_remark(&self, saved: &RunConfig, step: u64) -> Option<ResumeRemark> {
+        let last = self.last_step();
+        if step >= last {
+            let limit = if self.limits.steps == last { "steps" } else { "max-tokens" };
+            return Some(ResumeRemark::Finished { step, limit });
         }
-        Err(TrainError::ResumeMismatch {
-            path: path.to_path_buf(),
-            differences,
+        let of_tokens = saved.max_tokens.map(|tokens| tokens.div_ceil(self.tokens_per_step()));
+        let saved_last = of_tokens.unwrap_or(u64::MAX).min(saved.steps.unwrap_or(u64::MAX));
+        let past_decay = last > saved_last && last > self.schedule.decay_steps && self.schedule.kind != ScheduleKind::Constant;
+        past_decay.then(|| ResumeRemark::PastDecay {
+            first: step.max(self.schedule.decay_steps) + 1,
+            last,
+            lr: self.schedule.min_lr,
         })
     }
+}
+
+/// What should be said before a run goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ResumeRemark {
+    /// There is nothing left to train.
+    Finished {
+        /// The step that the run stands at.
+        step: u64,
+        /// The key that ends it there.
+        limit: &'static str,
+    },
+    /// The run was made longer than its schedule.
+    PastDecay {
+        /// The first step after the decay that will be taken.
+        first: u64,
+        /// The last step.
+        last: u64,
+        /// The learning rate of these steps.
+        lr: f64,
+    },
+}
+
+impl fmt::Display for ResumeRemark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished { step, limit } => {
+                write!(
+                    f,
+                    "the run is finished: it has taken all {step} steps that `{limit}` allows"
+                )
+            }
+            Self::PastDecay { first, last, lr } => write!(
+                f,
+                "steps {first} to {last} have the lowest learning rate, {lr}: the schedule of the run ends before them"
+            ),
+        }
+    }
+}
+
+/// Compares the settings that are in `wanted`.
+fn check(saved: &Map<String, Value>, wanted: &Map<String, Value>, path: &Path) -> Result<(), TrainError> {
+    let differences: Vec<Difference> = wanted
+        .iter()
+        .filter(|(key, _)| !MAY_CHANGE.contains(&key.as_str()))
+        .filter_map(|(key, wanted)| {
+            let saved = saved.get(key).unwrap_or(&Value::Null);
+            (saved != wanted).then(|| Difference {
+                key: key.clone(),
+                saved: shown(saved),
+                wanted: shown(wanted),
+            })
+        })
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::ResumeMismatch {
+        path: path.to_path_buf(),
+        differences,
+    })
 }
 
 /// The settings by key. A path that is not UTF-8 cannot have been saved; it then differs from what was.
@@ -118,7 +195,55 @@ mod tests {
             resumed(flags).unwrap_err().to_string(),
             "runs/demo/plan.toml: cannot resume with other settings: `data` was not set, now other, \
              `grad-accum` was 1, now 4, `seed` was 1337, now 1; \
-             drop these flags, or start a new run with another `--run`"
+             leave them out, or start a new run"
+        );
+    }
+
+    #[test]
+    fn only_what_was_set_is_held_against_the_saved_run() {
+        let saved = RunPlan::resolve(&RunConfig::default(), &Environment::sample())
+            .unwrap()
+            .to_config();
+        // Below the saved `min-lr`, which nobody asked about.
+        let flags = RunConfig {
+            lr: Some(1e-5),
+            steps: Some(800),
+            ..RunConfig::default()
+        };
+        let error = saved.check_resume(&flags, Path::new("a/plan.toml")).unwrap_err();
+        let expected = "a/plan.toml: cannot resume with other settings: `lr` was 0.005, now 0.00001;";
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn it_is_said_that_a_run_is_finished_or_past_its_schedule() {
+        let environment = Environment::sample();
+        let saved = RunPlan::resolve(&RunConfig::default(), &environment)
+            .unwrap()
+            .to_config();
+        let remark = |flags: RunConfig, step| {
+            let plan = RunPlan::resolve(&saved.clone().overlay(flags), &environment).unwrap();
+            plan.resume_remark(&saved, step).map(|remark| remark.to_string())
+        };
+        let steps = |steps| RunConfig {
+            steps: Some(steps),
+            ..RunConfig::default()
+        };
+        assert_eq!(remark(RunConfig::default(), 240), None);
+        assert_eq!(remark(steps(300), 240), None);
+        assert_eq!(
+            remark(RunConfig::default(), 480).as_deref(),
+            Some("the run is finished: it has taken all 480 steps that `steps` allows")
+        );
+        let tokens = RunConfig {
+            max_tokens: Some(480 * 512),
+            steps: Some(800),
+            ..RunConfig::default()
+        };
+        assert!(remark(tokens, 480).unwrap().ends_with("`max-tokens` allows"));
+        assert_eq!(
+            remark(steps(800), 480).as_deref(),
+            Some("steps 481 to 800 have the lowest learning rate, 0.0005: the schedule of the run ends before them")
         );
     }
 

@@ -228,6 +228,17 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
         ),
         "lower `batch` or `seq`, or prepare more data",
     )?;
+    let sequences = data.train_tokens.saturating_sub(1) / plan.batch.seq as u64;
+    judge(
+        plan.global_batch() as u64 <= sequences,
+        "grad-accum",
+        plan.batch.grad_accum,
+        format!(
+            "a step of at most the {sequences} sequences of the training data, not {}",
+            plan.global_batch()
+        ),
+        "lower it or `global-batch`, which counts sequences, or prepare more data",
+    )?;
     judge(
         plan.intervals.eval_every == 0 || data.val_tokens > plan.batch.seq as u64,
         "seq",

@@ -31,6 +31,7 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
 use gradients::GradientSum;
 use memory::MemoryMeter;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -389,14 +390,21 @@ where
                 value,
                 step,
                 position: self.setup.state.next_sequence,
-                hint: format!(
-                    "the weights of step {} are saved; try a lower `--lr` (it is {}) or a longer `--warmup` (it is {})",
-                    step - 1,
-                    self.setup.plan.schedule.lr,
-                    self.setup.plan.schedule.warmup
-                ),
+                lr: self.setup.plan.schedule.lr,
+                warmup: self.setup.plan.schedule.warmup,
+                run: self.setup.paths.root().to_owned(),
+                loaded: self.loaded_weights(step),
             }),
             None => Ok(()),
+        }
+    }
+
+    /// The weights that `step` was computed from, if they were loaded.
+    fn loaded_weights(&self, step: u64) -> Option<PathBuf> {
+        match self.first_step {
+            0 if step == 1 => self.setup.plan.init.clone(),
+            first if first > 0 && step == first + 1 => Some(self.setup.checkpoints.as_ref()?.path(first)),
+            _ => None,
         }
     }
 

@@ -3,6 +3,6 @@
 mod dashboard;
 mod deferred;
 
-pub(super) use dashboard::dashboard;
-pub use dashboard::restore_terminal;
+pub(super) use dashboard::Dashboard;
+pub use dashboard::{dashboard_is_shown, restore_terminal};
 pub(super) use deferred::DeferredRenderer;

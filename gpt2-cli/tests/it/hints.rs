@@ -1,0 +1,237 @@
+//! Starts that fail, runs that end badly and names that are nearly right: what is said, and that following the hint works.
+
+use crate::support::{follow, gpt2, prepared, train, write_tiny};
+use gpt2_train::run_dir::RunDir;
+use std::fs;
+use std::path::Path;
+use tempfile::{TempDir, tempdir};
+
+const TRAIN: [&str; 4] = ["--data", "data", "--run", "a"];
+
+/// A directory with prepared data and a finished run `a` of two steps.
+fn with_run() -> TempDir {
+    let dir = with_data();
+    train(dir.path(), &TRAIN).succeeded();
+    dir
+}
+
+fn with_data() -> TempDir {
+    let dir = tempdir().unwrap();
+    prepared(dir.path());
+    dir
+}
+
+#[test]
+fn a_failed_start_leaves_nothing_in_the_way() {
+    let dir = with_run();
+    let weights = dir.path().join("a/checkpoints/step-00000002/model.safetensors");
+    let sound = fs::read(&weights).unwrap();
+    fs::write(&weights, &sound[..sound.len() / 2]).unwrap();
+    let command = ["--data", "data", "--init", "a/checkpoints/step-00000002", "--run", "b"];
+    train(dir.path(), &command).failed("model.safetensors");
+    assert!(!dir.path().join("b").exists());
+    fs::write(&weights, sound).unwrap();
+    train(dir.path(), &command).succeeded();
+
+    let command = [&TRAIN[..3], &["c", "--grad-accum", "1000"]].concat();
+    train(dir.path(), &command).refused("`grad-accum` is 1000, expected a step of at most the ");
+    assert!(!dir.path().join("c").exists());
+}
+
+#[test]
+fn a_run_that_was_killed_before_its_first_step_is_begun_again() {
+    let dir = with_run();
+    fs::create_dir(dir.path().join("b")).unwrap();
+    fs::copy(dir.path().join("a/plan.toml"), dir.path().join("b/plan.toml")).unwrap();
+    let outcome = gpt2(dir.path(), &["train", "--run", "b", "--resume"]);
+    outcome.refused("no whole checkpoint in b/checkpoints");
+    assert_eq!(outcome.hint(), "gpt2 train --config b/plan.toml --run b");
+    follow(dir.path(), outcome.hint()).succeeded();
+}
+
+#[test]
+fn a_run_that_is_there_may_go_on_or_be_repeated_elsewhere() {
+    let dir = with_run();
+    let outcome = gpt2(dir.path(), &["train", "--config", "a/plan.toml"]);
+    outcome.refused("run directory a already holds a run; resume it, or choose another");
+    assert_eq!(
+        outcome.hint(),
+        "`gpt2 train --run a --resume` goes on with it, `gpt2 train --config a/plan.toml --run a-2` starts another"
+    );
+    for line in outcome.hint().split('`').skip(1).step_by(2) {
+        follow(dir.path(), line).succeeded();
+    }
+    assert!(dir.path().join("a-2/RUN_COMPLETE.txt").exists());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_the_run_to_try() {
+    let dir = with_data();
+    let outcome = train(dir.path(), &[&TRAIN[..], &["--lr", "1e30"]].concat());
+    outcome.failed("the loss is NaN at step 2 ");
+    assert_eq!(
+        outcome.hint(),
+        "gpt2 train --config a/plan.toml --run a-2 --lr 1e29 --min-lr 1e28"
+    );
+    // It begins: the rate is still far too high.
+    follow(dir.path(), outcome.hint()).failed("the loss is NaN at step 2 ");
+}
+
+#[test]
+fn weights_that_are_not_finite_are_not_blamed_on_the_learning_rate() {
+    let dir = with_run();
+    let checkpoint = dir.path().join("a/checkpoints/step-00000002");
+    let weights = checkpoint.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..]
+        .chunks_exact_mut(4)
+        .for_each(|value| value.copy_from_slice(&f32::NAN.to_le_bytes()));
+    fs::write(&weights, bytes).unwrap();
+    let command = ["--data", "data", "--init", "a/checkpoints/step-00000002", "--run", "b"];
+    let outcome = train(dir.path(), &command);
+    outcome.failed("no update came before it to the weights in a/checkpoints/step-00000002");
+    assert_eq!(
+        outcome.hint(),
+        "the weights are damaged: fetch or export a/checkpoints/step-00000002 again"
+    );
+    assert!(!dir.path().join("b").exists());
+}
+
+#[test]
+fn what_resuming_comes_to_is_said() {
+    let dir = with_run();
+    let resume = |flags: &str| {
+        let flags = flags.split_whitespace();
+        gpt2(
+            dir.path(),
+            &["train", "--run", "a", "--resume"]
+                .into_iter()
+                .chain(flags)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let finished = resume("");
+    assert!(
+        finished
+            .stderr
+            .contains("the run is finished: it has taken all 2 steps that `steps` allows\n"),
+        "{finished:#?}"
+    );
+    let command = "gpt2 train --config a/plan.toml --init a/checkpoints/step-00000002 --run a-2";
+    assert_eq!(
+        finished.hint(),
+        format!("a new run from here has a schedule of its own: {command} --steps 2")
+    );
+    follow(dir.path(), &format!("{command} --steps 2")).succeeded();
+
+    let refused = resume("--lr 1e-5");
+    refused.refused("a/plan.toml: cannot resume with other settings: `lr` was 0.005, now 0.00001;");
+    assert!(!refused.stderr.contains("min-lr` was"), "{refused:#?}");
+    let hint = refused.hint().to_owned();
+    assert_eq!(
+        hint,
+        format!("{command} --lr 0.00001 --min-lr 1e-6").replace("a-2", "a-3")
+    );
+    follow(dir.path(), &hint).succeeded();
+
+    let longer = resume("--steps 4");
+    assert_eq!(
+        longer.warnings(),
+        ["steps 3 to 4 have the lowest learning rate, 0.0005: the schedule of the run ends before them"]
+    );
+    longer.succeeded();
+}
+
+#[test]
+fn what_is_hardly_meant_is_warned_of() {
+    let dir = with_data();
+    let outcome = train(dir.path(), &[&TRAIN[..], &["--steps", "5000", "--dry-run"]].concat());
+    let warnings = outcome.warnings();
+    assert_eq!(warnings.len(), 1, "{outcome:#?}");
+    assert!(warnings[0].starts_with("the run repeats its data "), "{outcome:#?}");
+    outcome.succeeded();
+
+    let flags = ["--steps", "8", "--lr", "10", "--warmup", "0", "--grad-clip", "0"];
+    let outcome = train(dir.path(), &[&TRAIN[..], &flags].concat());
+    let warnings = outcome.warnings();
+    assert_eq!(warnings.len(), 1, "{outcome:#?}");
+    assert!(
+        warnings[0].starts_with("the run diverged: its last loss is "),
+        "{outcome:#?}"
+    );
+    assert_eq!(
+        outcome.hint(),
+        "gpt2 train --config a/plan.toml --run a-2 --lr 1e0 --min-lr 1e-1"
+    );
+    follow(dir.path(), outcome.hint()).succeeded();
+}
+
+#[test]
+fn a_text_in_place_of_data_is_prepared() {
+    let dir = with_data();
+    write_tiny(dir.path());
+    let outcome = gpt2(dir.path(), &["train", "--config", "tiny.toml", "--data", "play.txt"]);
+    outcome.refused("play.txt is not a directory");
+    assert_eq!(
+        outcome.hint(),
+        "gpt2 data prepare --input play.txt --out data/play --val-fraction 0.1 && \
+         gpt2 train --config tiny.toml --data data/play"
+    );
+    follow(dir.path(), outcome.hint()).succeeded();
+}
+
+#[test]
+fn names_that_are_nearly_right() {
+    let dir = with_run();
+    let outcome = gpt2(dir.path(), &["train", "--model", "gpt2-small", "--dry-run"]);
+    outcome.refused("unknown model preset `gpt2-small`");
+    assert_eq!(outcome.hint(), "gpt2 train --dry-run --model gpt2");
+    follow(dir.path(), outcome.hint()).succeeded();
+
+    let outcome = gpt2(dir.path(), &["train", "--max-iters", "100"]);
+    outcome.refused("unexpected argument '--max-iters' found");
+    assert_eq!(outcome.hint(), "a similar argument exists: '--steps'");
+
+    let sample = ["sample", "--prompt", "Once upon", "--max-tokens", "1", "--run"];
+    let outcome = gpt2(dir.path(), &[&sample[..], &["."]].concat());
+    outcome.refused(". holds no run: plan.toml is missing");
+    assert_eq!(
+        outcome.hint(),
+        "gpt2 sample --prompt 'Once upon' --max-tokens 1 --run ./a"
+    );
+    follow(dir.path(), outcome.hint()).succeeded();
+
+    for command in ["train", "sample"] {
+        let outcome = gpt2(dir.path(), &[command, "--init", "openai-community/gpt2"]);
+        outcome.refused("--init openai-community/gpt2 does not exist; it looks like a name on the Hugging Face Hub");
+        assert_eq!(
+            outcome.hint(),
+            format!(
+                "hf download openai-community/gpt2 config.json model.safetensors --local-dir models/gpt2 && \
+                 gpt2 {command} --init models/gpt2"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_run_without_a_checkpoint_yet_is_waited_for() {
+    let dir = with_run();
+    let held = |run: &Path| {
+        let directory = RunDir::create(run).unwrap();
+        fs::copy(dir.path().join("a/plan.toml"), directory.plan()).unwrap();
+        directory
+    };
+    let running = held(&dir.path().join("b"));
+    let outcome = gpt2(dir.path(), &["sample", "--run", "b"]);
+    outcome.refused("no whole checkpoint in b/checkpoints");
+    assert_eq!(
+        outcome.hint(),
+        "the run is being trained and saves its first checkpoint after step 240; try again then"
+    );
+    let outcome = train(dir.path(), &["--data", "data", "--run", "b"]);
+    outcome.refused("run directory b is in use by process ");
+    assert_eq!(outcome.hint(), "gpt2 train --config tiny.toml --data data --run b-2");
+    drop(running);
+}
