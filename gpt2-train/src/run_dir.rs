@@ -136,8 +136,8 @@ fn read_pid(lock: &mut File) -> Option<u32> {
 
 /// A run directory that this process may write to, until it is dropped or the process ends.
 ///
-/// A new run leaves nothing behind if no step was taken when this is dropped without [`keep`](Self::keep): the same command
-/// can then be given again.
+/// A new run leaves nothing behind if no step was taken when this is dropped without [`keep`](Self::keep): the same
+/// command can then be given again.
 #[derive(Debug)]
 pub struct RunDir {
     paths: RunPaths,

@@ -117,7 +117,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Says what going on with a run comes to where that may not be what was meant, and how to train on with a new schedule.
+/// Says what going on with a run comes to where that may not be what was meant, and how to train on with a new
+/// schedule.
 fn tell(remark: &ResumeRemark, plan: &RunPlan, run: &Path, checkpoint: &Path) {
     let steps = match remark {
         ResumeRemark::Finished { step, .. } => {

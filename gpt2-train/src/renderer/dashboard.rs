@@ -18,16 +18,16 @@ use std::time::Duration;
 
 /// Burn's dashboard while it has the terminal, and lines where it gets none or loses it.
 ///
-/// In it `q` raises SIGQUIT and Ctrl-C SIGINT, so that the program which handles signals ends the run by either: Burn's own
-/// answer to `q` is a dialog that offers to panic. The arrow keys are Burn's.
+/// In it `q` raises SIGQUIT and Ctrl-C SIGINT, so that the program which handles signals ends the run by either: Burn's
+/// own answer to `q` is a dialog that offers to panic. The arrow keys are Burn's.
 pub struct Dashboard {
     tui: Option<TuiMetricsRendererWrapper>,
     lines: PlainRenderer,
 }
 
 impl Dashboard {
-    /// Starts the dashboard if the terminal takes it. `window` is the number of windows that a resumed run has behind it;
-    /// lines come every `log_every` steps.
+    /// Starts the dashboard if the terminal takes it. `window` is the number of windows that a resumed run has behind
+    /// it; lines come every `log_every` steps.
     pub fn start(interrupter: Interrupter, window: Option<usize>, log_every: u64) -> Self {
         // The process may have gone to the background since the caller looked.
         let tui = Terminal::detect().takes_dashboard() && take_terminal().is_ok();
@@ -49,8 +49,8 @@ impl Dashboard {
 
 /// Burn's dashboard, on a thread of the lowest priority.
 ///
-/// The thread polls for events without a pause, which would cost a CPU run one of its cores. A thread inherits the priority
-/// of the one that starts it, so it is started from one of the lowest: it then takes only idle time.
+/// The thread polls for events without a pause, which would cost a CPU run one of its cores. A thread inherits the
+/// priority of the one that starts it, so it is started from one of the lowest: it then takes only idle time.
 fn start_tui(interrupter: Interrupter, window: Option<usize>) -> TuiMetricsRendererWrapper {
     let start = move || {
         lower_priority();

@@ -10,8 +10,8 @@ pub struct Terminal {
     is_interactive: bool,
     /// The variable `TERM`.
     term: Option<OsString>,
-    /// Whether it is the terminal of this process, and this process is not in the background: the terminal would stop it
-    /// when it reads a key.
+    /// Whether it is the terminal of this process, and this process is not in the background: the terminal would stop
+    /// it when it reads a key.
     is_foreground: bool,
 }
 
