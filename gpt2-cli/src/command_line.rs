@@ -94,8 +94,8 @@ fn as_planned(run: &Path) -> Typed {
     Typed(vec!["train".into()]).with("--config", RunPaths::new(run).plan())
 }
 
-/// The command that starts another such run, from the weights of a checkpoint or from the plan's own, with other values for
-/// some flags.
+/// The command that starts another such run, from the weights of a checkpoint or from the plan's own, with other values
+/// for some flags.
 pub(crate) fn new_run(run: &Path, checkpoint: Option<&Path>, flags: &[(&str, String)]) -> String {
     let mut typed = as_planned(run);
     if let Some(checkpoint) = checkpoint {

@@ -1,4 +1,5 @@
-//! Starts that fail, runs that end badly and names that are nearly right: what is said, and that following the hint works.
+//! Starts that fail, runs that end badly and names that are nearly right: what is said, and that following the hint
+//! works.
 
 use crate::support::{follow, gpt2, prepared, train, write_tiny};
 use gpt2_train::run_dir::RunDir;

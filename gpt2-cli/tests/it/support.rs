@@ -44,7 +44,8 @@ fn said<'a>(outcome: &'a Outcome, label: &str) -> Vec<&'a str> {
 }
 
 impl Outcome {
-    /// Asserts that it ended with exit code 1 and one line `error: …` that contains `expected`, whatever it said before.
+    /// Asserts that it ended with exit code 1 and one line `error: …` that contains `expected`, whatever it said
+    /// before.
     #[track_caller]
     pub(crate) fn failed(&self, expected: &str) {
         assert_eq!(self.code, Some(1), "{self:#?}");

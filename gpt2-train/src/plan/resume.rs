@@ -36,8 +36,8 @@ const MAY_CHANGE: [&str; 20] = [
 ];
 
 impl RunConfig {
-    /// Checks that `wanted`, laid over these saved settings of the run at `path`, goes on with the same run: of what is set
-    /// in it, as opposed to what would follow from it.
+    /// Checks that `wanted`, laid over these saved settings of the run at `path`, goes on with the same run: of what is
+    /// set in it, as opposed to what would follow from it.
     ///
     /// # Errors
     /// [`TrainError::ResumeMismatch`] lists every key that differs and may not.

@@ -1,16 +1,17 @@
-//! What a run may do but hardly anyone wants: data repeated without end, steps that were meant in tokens, a loss that grew.
+//! What a run may do but hardly anyone wants: data repeated without end, steps that were meant in tokens, a loss that
+//! grew.
 
 use super::{DataSummary, RunPlan};
 use crate::step_log::StepRecord;
 use gpt2_base::units::grouped;
 use std::fmt;
 
-/// Repetitions of the data past which a model only learns it by heart. Past some 4 each is worth less than new data, past 40
-/// nothing (Muennighoff et al. 2023); small texts are commonly repeated up to 100 times.
+/// Repetitions of the data past which a model only learns it by heart. Past some 4 each is worth less than new data,
+/// past 40 nothing (Muennighoff et al. 2023); small texts are commonly repeated up to 100 times.
 const EPOCHS: f64 = 100.0;
 
-/// Tokens of a step past which they must have been meant as sequences: GPT-3's largest model had 3.2 million (Brown et al.
-/// 2020, table 2.1).
+/// Tokens of a step past which they must have been meant as sequences: GPT-3's largest model had 3.2 million (Brown et
+/// al. 2020, table 2.1).
 const TOKENS_PER_STEP: u64 = 1 << 24;
 
 /// A remark on a run that is allowed.
