@@ -127,9 +127,15 @@ fn hint(error: &CliError) -> Option<String> {
 fn data_hint(error: &DataError) -> Option<String> {
     match error {
         // A text was given where its tokens are expected.
-        DataError::MissingDataDirectory { path } if path.is_file() => Some(prepare_command(path, &path.with_extension(""))),
+        DataError::MissingDataDirectory { path } if path.is_file() => {
+            Some(prepare_command(path, &path.with_extension("")))
+        }
         DataError::MissingDataDirectory { .. } => Some("`gpt2 train` without `--data` trains on the demo".to_owned()),
-        DataError::NoShards { split: Split::Val, found, .. } if found.iter().any(|name| is_training_shard(name)) => {
+        DataError::NoShards {
+            split: Split::Val,
+            found,
+            ..
+        } if found.iter().any(|name| is_training_shard(name)) => {
             Some("`--eval-every 0` trains without validation data".to_owned())
         }
         // A directory of texts was given.
@@ -173,7 +179,9 @@ fn is_training_shard(name: &str) -> bool {
 fn has_text(dir: &Path) -> bool {
     let is_text = |path: PathBuf| {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        ["txt", "text", "md", "jsonl", "ndjson", "parquet"].iter().any(|known| extension == *known)
+        ["txt", "text", "md", "jsonl", "ndjson", "parquet"]
+            .iter()
+            .any(|known| extension == *known)
     };
     std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| is_text(entry.path())))
 }
@@ -197,7 +205,10 @@ fn resume_command(out: &Path, sources: &[PathBuf], options: &BTreeMap<String, St
     let mut command = format!("gpt2 data prepare --input {} --out {}", inputs.join(" "), quoted(out));
     for (option, value) in options {
         // These stand for an option that was not given.
-        if !matches!((option.as_str(), value.as_str()), ("split-documents-on", "none") | ("val-tokens", "0")) {
+        if !matches!(
+            (option.as_str(), value.as_str()),
+            ("split-documents-on", "none") | ("val-tokens", "0")
+        ) {
             let _ = write!(command, " --{option} {}", quoted(Path::new(value)));
         }
     }
@@ -212,7 +223,11 @@ fn conversion_command(path: &Path, encoding: Encoding) -> String {
         Some("zst") => Some("zstd -dc --long=31"),
         _ => None,
     };
-    let text = if unpack.is_some() { path.with_extension("") } else { path.to_path_buf() };
+    let text = if unpack.is_some() {
+        path.with_extension("")
+    } else {
+        path.to_path_buf()
+    };
     let ending = text.extension().unwrap_or_default().to_string_lossy().into_owned();
     let converted = quoted(&text.with_extension(format!("utf8.{ending}")));
     // Of UTF-8 only the damaged bytes are left out.
@@ -269,14 +284,19 @@ mod tests {
         let root = dir.path().display();
         assert_eq!(
             data_hint(&error),
-            Some(format!("gpt2 data prepare --input {root}/my.txt --out {root}/my --val-fraction 0.1"))
+            Some(format!(
+                "gpt2 data prepare --input {root}/my.txt --out {root}/my --val-fraction 0.1"
+            ))
         );
         let error = DataError::NoShards {
             path: "data".into(),
             split: Split::Val,
             found: vec!["x_train_000000.bin".into()],
         };
-        assert_eq!(data_hint(&error).unwrap(), "`--eval-every 0` trains without validation data");
+        assert_eq!(
+            data_hint(&error).unwrap(),
+            "`--eval-every 0` trains without validation data"
+        );
         let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let error = DataError::Unfinished {
             path: "my data".into(),
@@ -302,7 +322,10 @@ mod tests {
     fn a_conversion_works_as_typed() {
         let dir = tempfile::tempdir().unwrap();
         let text = "Café au lait, naïve façade\n";
-        let utf16: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let utf16: Vec<u8> = format!("\u{feff}{text}")
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
         let latin: Vec<u8> = text.chars().map(|character| character as u8).collect();
         for (bytes, encoding) in [
             (&utf16, Encoding::Utf16),
@@ -313,7 +336,13 @@ mod tests {
             let path = dir.path().join("a b.txt");
             std::fs::write(&path, bytes).unwrap();
             let command = conversion_command(&path, encoding);
-            assert!(process::Command::new("sh").args(["-c", &command]).status().unwrap().success());
+            assert!(
+                process::Command::new("sh")
+                    .args(["-c", &command])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
             let converted = std::fs::read_to_string(dir.path().join("a b.utf8.txt")).unwrap();
             assert_eq!(converted, text, "{command}");
         }

@@ -179,7 +179,10 @@ fn skipped_lines(skipped: &[(PathBuf, SkipReason)], list: bool) -> Vec<String> {
         kinds.push(format!("{} of other kinds", grouped(rest)));
     }
     let total = grouped(skipped.len() as u64);
-    vec![format!("skipped {total} files: {}; `--list-skipped` names them", kinds.join(", "))]
+    vec![format!(
+        "skipped {total} files: {}; `--list-skipped` names them",
+        kinds.join(", ")
+    )]
 }
 
 fn kind(path: &Path, reason: SkipReason) -> String {
@@ -212,8 +215,10 @@ mod tests {
         many.extend(few);
         assert_eq!(
             skipped_lines(&many, false),
-            ["skipped 2,005 files: 2,000 .html, 3 without an extension, 1 .pdf, 1 about the data (README, LICENSE, ...); \
-              `--list-skipped` names them"]
+            [
+                "skipped 2,005 files: 2,000 .html, 3 without an extension, 1 .pdf, 1 about the data (README, LICENSE, ...); \
+              `--list-skipped` names them"
+            ]
         );
         assert_eq!(skipped_lines(&many, true).len(), 2005);
         assert!(skipped_lines(&[], false).is_empty());
