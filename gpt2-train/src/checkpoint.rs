@@ -15,7 +15,7 @@ use crate::error::TrainError;
 use crate::optimizer::AdamW;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_base::fs::{NewDirectory, remove_leftovers, sha256_file};
-use gpt2_data::{DataIdentity, Tokenizer, VOCAB_SIZE};
+use gpt2_data::{DataIdentity, Tokenizer};
 use gpt2_model::{Gpt2, weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -236,7 +236,7 @@ fn write_files<B: AutodiffBackend>(
 ) -> Result<(), TrainError> {
     weights::save_hf(model, dir)?;
     // With another vocabulary the tokens are not GPT-2's text.
-    if model.config.vocab_size == VOCAB_SIZE {
+    if model.config.has_gpt2_vocabulary() {
         Tokenizer::gpt2().write_hf_files(dir, model.config.block_size)?;
     }
     weights::write_tensors(&dir.join(OPTIMIZER_FILE), &optimizer.export(model))?;

@@ -307,4 +307,29 @@ mod tests {
         assert!(matches!(texts(&path, "text"), Err(DataError::Parquet { .. })));
         Ok(())
     }
+    #[test]
+    fn a_codec_that_is_not_read_is_named() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("a.parquet");
+        write_bytes(&path, b"one")?;
+        // In the footer (Thrift's compact protocol) the column's path, and after it the codec: 0 is none, 3 is LZO.
+        let column = b"\x19\x18\x04text\x15";
+        let mut bytes = std::fs::read(&path)?;
+        let at = bytes
+            .windows(column.len())
+            .position(|window| window == column)
+            .ok_or("no column")?
+            + column.len();
+        assert_eq!(bytes[at], 0);
+        bytes[at] = 2 * 3;
+        std::fs::write(&path, bytes)?;
+        let error = texts(&path, "text").unwrap_err();
+        assert!(
+            error.to_string().ends_with(
+                "column \"text\" is compressed by LZO, expected Snappy, gzip, zstd, Brotli, LZ4 or none: write the file again"
+            ),
+            "{error}"
+        );
+        Ok(())
+    }
 }

@@ -63,12 +63,17 @@ impl RunPlan {
     pub fn resume_remark(&self, saved: &RunConfig, step: u64) -> Option<ResumeRemark> {
         let last = self.last_step();
         if step >= last {
-            let limit = if self.limits.steps == last { "steps" } else { "max-tokens" };
+            let limit = if self.limits.steps == last {
+                "steps"
+            } else {
+                "max-tokens"
+            };
             return Some(ResumeRemark::Finished { step, limit });
         }
         let of_tokens = saved.max_tokens.map(|tokens| tokens.div_ceil(self.tokens_per_step()));
         let saved_last = of_tokens.unwrap_or(u64::MAX).min(saved.steps.unwrap_or(u64::MAX));
-        let past_decay = last > saved_last && last > self.schedule.decay_steps && self.schedule.kind != ScheduleKind::Constant;
+        let past_decay =
+            last > saved_last && last > self.schedule.decay_steps && self.schedule.kind != ScheduleKind::Constant;
         past_decay.then(|| ResumeRemark::PastDecay {
             first: step.max(self.schedule.decay_steps) + 1,
             last,
