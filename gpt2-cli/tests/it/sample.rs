@@ -99,7 +99,17 @@ fn padded_and_added_tokens_leave_the_text_gpt2s() {
     for vocab_size in [50_304, 50_260] {
         let dir = tempdir().unwrap();
         save(vocab_size, dir.path());
-        let flags = ["sample", "--backend", "flex", "--init", ".", "--prompt", "Hello", "--max-tokens", "20"];
+        let flags = [
+            "sample",
+            "--backend",
+            "flex",
+            "--init",
+            ".",
+            "--prompt",
+            "Hello",
+            "--max-tokens",
+            "20",
+        ];
         let outcome = gpt2(dir.path(), &flags);
         let remark = format!("the model has {vocab_size} tokens: the first 50257 are printed as GPT-2's text");
         assert!(outcome.stderr.contains(&remark), "{outcome:#?}");
@@ -121,7 +131,17 @@ fn a_model_whose_logits_are_not_finite_is_refused() {
     }
     write_tensors(&path, &tensors).unwrap();
     for temperature in ["0", "0.8"] {
-        let flags = ["sample", "--backend", "flex", "--init", ".", "--prompt", "x", "--temperature", temperature];
+        let flags = [
+            "sample",
+            "--backend",
+            "flex",
+            "--init",
+            ".",
+            "--prompt",
+            "x",
+            "--temperature",
+            temperature,
+        ];
         let outcome = gpt2(dir.path(), &flags);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{outcome:#?}");
         let expected = "error: the model's logits are not finite at token 1: ";
@@ -172,9 +192,15 @@ fn weights_that_are_not_there_are_refused() {
     let outcome = gpt2(dir.path(), &["sample", "--backend", "flex", "--init", "empty"]);
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     assert!(outcome.stderr.contains("error: empty/config.json: "), "{outcome:#?}");
-    let outcome = gpt2(dir.path(), &["sample", "--backend", "flex", "--init", "openai-community/gpt2"]);
+    let outcome = gpt2(
+        dir.path(),
+        &["sample", "--backend", "flex", "--init", "openai-community/gpt2"],
+    );
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     let expected = "error: openai-community/gpt2: no such directory; it looks like a model on the Hugging Face hub, ";
     let fix = "`hf download openai-community/gpt2 config.json model.safetensors --local-dir gpt2`";
-    assert!(outcome.stderr.contains(expected) && outcome.stderr.contains(fix), "{outcome:#?}");
+    assert!(
+        outcome.stderr.contains(expected) && outcome.stderr.contains(fix),
+        "{outcome:#?}"
+    );
 }
