@@ -140,11 +140,18 @@ fn tokenizer_json(vocab: &str, merges: &[String]) -> String {
         "special": true,
     });
     format!(
-        r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{end_of_text}],"normalizer":null,"pre_tokenizer":{},"post_processor":{},"decoder":{},"model":{{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":"","end_of_word_suffix":"","fuse_unk":false,"byte_fallback":false,"vocab":{vocab},"merges":{}}}}}
-"#,
+        concat!(
+            r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{}],"normalizer":null,"#,
+            r#""pre_tokenizer":{},"post_processor":{},"decoder":{},"#,
+            r#""model":{{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":"","#,
+            r#""end_of_word_suffix":"","fuse_unk":false,"byte_fallback":false,"vocab":{},"merges":{}}}}}"#,
+            "\n"
+        ),
+        end_of_text,
         byte_level(false, true),
         byte_level(true, false),
         byte_level(true, true),
+        vocab,
         json!(merges),
     )
 }

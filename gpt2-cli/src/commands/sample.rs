@@ -141,7 +141,8 @@ impl Vocabulary {
         match self {
             Self::Gpt2 { vocab_size: VOCAB_SIZE } => None,
             Self::Gpt2 { vocab_size } => Some(format!(
-                "the model has {vocab_size} tokens: the first {VOCAB_SIZE} are printed as GPT-2's text, the others as numbers"
+                "the model has {vocab_size} tokens: the first {VOCAB_SIZE} are printed as GPT-2's text, the \
+                 others as numbers"
             )),
             Self::Numbers { vocab_size } => Some(format!(
                 "the model has {vocab_size} tokens, not GPT-2's {VOCAB_SIZE}: printing token numbers"
