@@ -4,13 +4,12 @@
 
 use crate::error::TrainError;
 use crate::step_log::read_records;
-use gpt2_base::fs::remove_leftovers;
+use gpt2_base::fs::{Lock, LockError, remove_leftovers};
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// The names inside a run directory. Holds no lock, so that others may look at a run that is being trained.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,9 +120,8 @@ impl RunPaths {
 
     /// The process that trains in this directory, if one does; its number is 0 where the system tells nothing of it.
     pub fn holder(&self) -> Option<u32> {
-        let mut lock = OpenOptions::new().read(true).write(true).open(self.lock()).ok()?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => Some(read_pid(&mut lock).unwrap_or(0)),
+        match Lock::acquire(self.lock()) {
+            Err(LockError::Held { pid }) => Some(pid.unwrap_or(0)),
             _ => None,
         }
     }
@@ -133,13 +131,6 @@ impl RunPaths {
     }
 }
 
-/// The number only improves a message, and some systems let no other process read a locked file.
-fn read_pid(lock: &mut File) -> Option<u32> {
-    let mut holder = String::new();
-    lock.read_to_string(&mut holder).ok()?;
-    holder.trim().parse().ok()
-}
-
 /// A run directory that this process may write to, until it is dropped or the process ends.
 ///
 /// A new run leaves nothing behind if no step was taken when this is dropped without [`keep`](Self::keep): the same
@@ -147,8 +138,7 @@ fn read_pid(lock: &mut File) -> Option<u32> {
 #[derive(Debug)]
 pub struct RunDir {
     paths: RunPaths,
-    /// The operating system gives the lock back when this is closed, however the process ends.
-    lock: Option<File>,
+    lock: Option<Lock>,
     /// What to take away again.
     made: Made,
 }
@@ -228,25 +218,11 @@ impl RunDir {
         for directory in [paths.samples(), paths.checkpoints()] {
             fs::create_dir_all(directory).map_err(unwritable)?;
         }
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(paths.lock())
-            .map_err(unwritable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let pid = read_pid(&mut lock);
-                return Err(TrainError::RunDirInUse { path: paths.root, pid });
-            }
-            Err(TryLockError::Error(source)) => return Err(unwritable(source)),
-        }
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(unwritable)?;
+        let lock = match Lock::acquire(paths.lock()) {
+            Ok(lock) => lock,
+            Err(LockError::Held { pid }) => return Err(TrainError::RunDirInUse { path: paths.root, pid }),
+            Err(LockError::Io(source)) => return Err(unwritable(source)),
+        };
         remove_leftovers(&paths.checkpoints()).map_err(unwritable)?;
         Ok(Self {
             paths,

@@ -1,8 +1,8 @@
 //! `gpt2 train`: from flags to a launch, and what is said before and after it.
 
 use crate::cli::TrainArgs;
-use crate::commands::summary;
 use crate::command_line::new_run;
+use crate::commands::summary;
 use crate::diagnostics::{advise, note, warn};
 use crate::error::CliError;
 use crate::printer::print;

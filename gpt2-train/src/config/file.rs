@@ -2,13 +2,11 @@
 
 use super::RunConfig;
 use crate::error::TrainError;
+use gpt2_base::nearest;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use toml::de::DeTable;
-
-/// Below this similarity (Jaro-Winkler) a known key is no likely reading of an unknown one.
-const NEAREST_AT_LEAST: f64 = 0.8;
 
 impl RunConfig {
     /// Reads a run file, which may also be the `plan.toml` of an earlier run.
@@ -39,7 +37,7 @@ impl RunConfig {
                 path: path.to_path_buf(),
                 line: line_of(text, Some(key.span())),
                 key: key.get_ref().to_string(),
-                nearest: nearest(key.get_ref(), &known),
+                nearest: nearest(key.get_ref(), known),
             });
         }
 
@@ -83,15 +81,6 @@ fn line_of(text: &str, span: Option<Range<usize>>) -> usize {
 
 fn one_line(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join("; ")
-}
-
-fn nearest(key: &str, known: &[String]) -> Option<String> {
-    known
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
-        .filter(|(score, _)| *score >= NEAREST_AT_LEAST)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.clone())
 }
 
 #[cfg(test)]
