@@ -46,18 +46,6 @@ pub(crate) enum CliError {
         /// What it must be.
         expected: String,
     },
-    /// There are no weights where they were looked for.
-    #[error("--init {} {found}; expected {expected}", path.display())]
-    NoWeights {
-        /// The path as given.
-        path: PathBuf,
-        /// What is there.
-        found: &'static str,
-        /// What should be.
-        expected: &'static str,
-        /// What to do.
-        hint: String,
-    },
     /// A word that should be a token.
     #[error("{word:?} is not a token (word {position}): expected a whole number from 0 to {largest}")]
     BadToken {

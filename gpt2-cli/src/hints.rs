@@ -24,7 +24,7 @@ const TEXT: [&str; 4] = ["txt", "md", "jsonl", "parquet"];
 /// What fixes an error, where the message does not say it in full.
 pub(crate) fn hint(error: &CliError, typed: &Typed) -> Option<String> {
     match error {
-        CliError::Usage { hint, .. } | CliError::NoWeights { hint, .. } => Some(hint.clone()),
+        CliError::Usage { hint, .. } => Some(hint.clone()),
         CliError::Backend(error) | CliError::Train(TrainError::Backend(error)) => backend_hint(error, typed),
         CliError::Data(error) | CliError::Train(TrainError::Data(error)) => data_hint(error, typed),
         CliError::Model(error) | CliError::Train(TrainError::Model(error)) => model_hint(error, typed),
@@ -473,7 +473,7 @@ mod tests {
             (&latin, Encoding::Windows1252),
         ] {
             let path = dir.path().join("a b.txt");
-            std::fs::write(&path, bytes).unwrap();
+            fs::write(&path, bytes).unwrap();
             let command = conversion_command(&path, encoding);
             assert!(
                 std::process::Command::new("sh")
@@ -482,7 +482,7 @@ mod tests {
                     .unwrap()
                     .success()
             );
-            let converted = std::fs::read_to_string(dir.path().join("a b.utf8.txt")).unwrap();
+            let converted = fs::read_to_string(dir.path().join("a b.utf8.txt")).unwrap();
             assert_eq!(converted, text, "{command}");
         }
         assert_eq!(

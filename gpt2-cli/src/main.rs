@@ -17,7 +17,6 @@ mod documentation;
 mod environment;
 mod error;
 mod hints;
-mod init;
 mod printer;
 mod signals;
 mod threads;
@@ -47,10 +46,7 @@ fn run() -> Result<(), CliError> {
     let Some(cli) = Cli::read()? else { return Ok(()) };
     match cli.command {
         Command::Train(args) => commands::train::run(&args),
-        Command::Sample(args) => {
-            args.weights.init.as_deref().map_or(Ok(()), init::check)?;
-            commands::sample::run(&args)
-        }
+        Command::Sample(args) => commands::sample::run(&args),
         Command::Bench(command) => commands::bench::run(&command),
         Command::Devices => commands::devices::run(),
         Command::Data(command) => commands::data::run(&command),

@@ -11,7 +11,7 @@ use crate::learner::{DashboardSetup, LearnerStepper, with_dashboard};
 use crate::observer::{Lines, Observer, Silent};
 use crate::optimizer::AdamW;
 use crate::plan::{DataSummary, Environment, ResumeRemark, RunPlan};
-use crate::ranks::Alone;
+use crate::ranks::{Alone, Ranks};
 use crate::report::{Provenance, RunFacts, write_run_report};
 use crate::run_dir::{RunDir, RunPaths};
 use crate::step_log::StepLog;
@@ -38,8 +38,10 @@ const STACK_BYTES: usize = 8 << 20;
 /// A run, decided: nothing is written and nothing computed before [`Launch::run`].
 pub struct Launch {
     decided: Decided,
-    /// The run directory and the checkpoint to go on from.
-    resume: Option<(RunDir, Checkpoint)>,
+    /// The run directory, once it is taken.
+    directory: Option<RunDir>,
+    /// The checkpoint to go on from.
+    resume: Option<Checkpoint>,
     /// What should be said before a run goes on.
     remark: Option<ResumeRemark>,
     /// Checkpoints that were passed over because they are damaged.
@@ -121,6 +123,7 @@ impl Launch {
         RunDir::check_unused(&RunPaths::new(&run))?;
         Ok(Self {
             decided: Decided::new(&config, run, data)?,
+            directory: None,
             resume: None,
             remark: None,
             damaged: Vec::new(),
@@ -153,7 +156,8 @@ impl Launch {
         Ok(Self {
             remark: decided.plan.resume_remark(&saved, checkpoint.state.step),
             decided,
-            resume: Some((directory, checkpoint)),
+            directory: Some(directory),
+            resume: Some(checkpoint),
             damaged,
             began,
         })
@@ -176,13 +180,23 @@ impl Launch {
 
     /// What should be said before the run goes on, and the checkpoint that it goes on from.
     pub fn resume_remark(&self) -> Option<(&ResumeRemark, &Path)> {
-        let (_, checkpoint) = self.resume.as_ref()?;
-        Some((self.remark.as_ref()?, checkpoint.path()))
+        Some((self.remark.as_ref()?, self.resume.as_ref()?.path()))
     }
 
     /// Checkpoints that are newer than the one to go on from, and what is wrong with each.
     pub fn damaged_checkpoints(&self) -> &[TrainError] {
         &self.damaged
+    }
+
+    /// Takes the run directory, which [`Launch::run`] does otherwise: no other process trains in it from now on.
+    ///
+    /// # Errors
+    /// Those of [`RunDir::create`].
+    pub fn claim(&mut self) -> Result<(), TrainError> {
+        if self.directory.is_none() {
+            self.directory = Some(RunDir::create(&self.decided.plan.run)?);
+        }
+        Ok(())
     }
 
     /// Trains until the plan's end, a limit, or a request to stop, and saves a last checkpoint. The run has CPU threads of
@@ -199,13 +213,14 @@ impl Launch {
                     data,
                     pool,
                 },
+            directory,
             resume,
             began,
             ..
         } = self;
-        let (mut directory, resume) = match resume {
-            Some((directory, checkpoint)) => (directory, Some(checkpoint)),
-            None => (RunDir::create(&plan.run)?, None),
+        let mut directory = match directory {
+            Some(directory) => directory,
+            None => RunDir::create(&plan.run)?,
         };
         let Surroundings {
             view,
@@ -330,6 +345,7 @@ impl TrainingJob for Session<'_> {
     {
         let plan = self.plan;
         let optimizer = AdamW::new(plan.optimizer);
+        let ranks: Box<dyn Ranks<B>> = Box::new(Alone);
         B::InnerBackend::set_persistent_allocation(&device, true);
         let (model, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;
         state.data = Some(self.data.identity);
@@ -337,8 +353,8 @@ impl TrainingJob for Session<'_> {
             batch: plan.batch.micro_batch,
             seq: plan.batch.seq,
             grad_accum: plan.batch.grad_accum,
-            world_size: 1,
-            rank: 0,
+            world_size: ranks.size(),
+            rank: ranks.rank(),
             seed: plan.seed,
             prefetch: plan.batch.prefetch,
             workers: 1,
@@ -368,7 +384,7 @@ impl TrainingJob for Session<'_> {
             loader,
             validation,
             optimizer,
-            ranks: Box::new(Alone),
+            ranks,
             stop: self.stop.clone(),
             log,
             checkpoints: if self.keeps {

@@ -6,7 +6,7 @@ use crate::commands::summary;
 use crate::diagnostics::{advise, note, warn};
 use crate::error::CliError;
 use crate::printer::print;
-use crate::{init, signals, version};
+use crate::{signals, version};
 use gpt2_train::Launch;
 use gpt2_train::announcement::KernelAnnouncement;
 use gpt2_train::config::RunConfig;
@@ -25,10 +25,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         Some(path) => RunConfig::from_toml_file(path)?.overlay(args.config.clone()),
         None => args.config.clone(),
     };
-    let launch = if args.resume {
+    let mut launch = if args.resume {
         Launch::resume(config)?
     } else {
-        config.init.as_deref().map_or(Ok(()), init::check)?;
         Launch::new(config)?
     };
     for warning in launch.plan().warnings(launch.data()) {
@@ -37,6 +36,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     if args.dry_run {
         return print(launch.plan().to_toml(launch.data())?.as_bytes());
     }
+    launch.claim()?;
     for error in launch.damaged_checkpoints() {
         warn(&format!("{error}; going on from the one before"));
     }

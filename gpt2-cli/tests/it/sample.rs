@@ -29,7 +29,9 @@ fn a_run_is_trained_refused_a_second_time_and_sampled() {
     let again = train(dir.path(), &["--data", "data", "--run", "run"]);
     again.refused("run directory run already holds a run");
     assert!(
-        again.stderr.ends_with("hint: gpt2 train --run run --resume\n"),
+        again
+            .stderr
+            .contains("hint: `gpt2 train --run run --resume` goes on with it, "),
         "{again:#?}"
     );
 

@@ -17,7 +17,8 @@ mod backend {
 
     pub(crate) type Inference = burn_flex::Flex;
     pub(crate) const DEVICE: burn_flex::FlexDevice = burn_flex::FlexDevice;
-    pub(crate) const PRECISIONS: &[Precision] = &Precision::ALL;
+    /// It has no TF32.
+    pub(crate) const PRECISIONS: &[Precision] = &[Precision::F32, Precision::Bf16];
 }
 
 #[cfg(not(feature = "flex"))]
@@ -35,7 +36,10 @@ pub(crate) use backend::{DEVICE, Inference, PRECISIONS};
 pub(crate) type Training = Autodiff<Inference>;
 
 /// A GPT-2 with two layers, saved by transformers, and what PyTorch computes with it (`cargo xtask fixtures`).
-pub(crate) const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gpt2-cli/tests/fixtures/tiny");
+pub(crate) const TINY: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../crates/gpt2-backend-tests/tests/fixtures/tiny"
+);
 
 /// Two layers of width 8.
 pub(crate) fn small() -> Gpt2Config {

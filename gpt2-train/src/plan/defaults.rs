@@ -38,7 +38,7 @@ pub(crate) struct SizeDefaults {
     pub(crate) checkpoint_every: u64,
 }
 
-/// The defaults of a preset. A preset that is not listed, which there is none of, would train like `gpt2`.
+/// The defaults of a preset.
 ///
 /// Learning rates of the published sizes are GPT-3's for models of that size (Brown et al. 2020, table 2.1); `d6` has
 /// nanoGPT's for its character-level model of the same width.
@@ -91,7 +91,8 @@ pub(crate) fn of_size(preset: &str) -> SizeDefaults {
         "gpt2-medium" => published(4, 3e-4),
         "gpt2-large" => published(4, 2.5e-4),
         "gpt2-xl" => published(2, 2e-4),
-        _ => published(8, 6e-4),
+        "gpt2" => published(8, 6e-4),
+        other => unreachable!("the model's shape was taken from the preset {other}"),
     }
 }
 

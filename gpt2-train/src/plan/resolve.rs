@@ -281,9 +281,9 @@ mod tests {
             })
         };
         // A million tokens, 512 a step.
-        assert_eq!(with(1.0, None).unwrap().steps, 1954);
-        assert_eq!(with(2.5, None).unwrap().steps, 4883);
-        assert_eq!(with(1e-9, None).unwrap().steps, 1);
+        assert_eq!(with(1.0, None).unwrap().limits.steps, 1954);
+        assert_eq!(with(2.5, None).unwrap().limits.steps, 4883);
+        assert_eq!(with(1e-9, None).unwrap().limits.steps, 1);
         let plan = with(1.0, None).unwrap();
         assert_eq!((plan.schedule.decay_steps, plan.to_config().epochs), (1954, None));
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
@@ -323,8 +323,8 @@ mod tests {
                 ..RunConfig::default()
             })
         };
-        assert_eq!(global(Some(8), 64).unwrap().grad_accum, 8);
-        assert_eq!(global(None, 4).unwrap().batch, 4);
+        assert_eq!(global(Some(8), 64).unwrap().batch.grad_accum, 8);
+        assert_eq!(global(None, 4).unwrap().batch.micro_batch, 4);
         assert_eq!(
             global(Some(8), 60).unwrap_err().to_string(),
             "`global-batch` is 60, expected a multiple of `batch` (8); try 56 or 64, or another `batch`"

@@ -198,7 +198,7 @@ mod tests {
         };
         assert_eq!(
             resumed(flags).unwrap_err().to_string(),
-            "runs/demo/plan.toml: cannot resume with other settings: `data` was not set, now other, \
+            "runs/demo/plan.toml: cannot resume with other settings: \
              `grad-accum` was 1, now 4, `seed` was 1337, now 1; \
              leave them out, or start a new run"
         );

@@ -1,7 +1,7 @@
 //! The report of a run has every field of schema 2.0, and is complete before it says so.
 
+use gpt2_backend::HostFacts;
 use gpt2_train::config::RunConfig;
-use gpt2_train::hardware::HostFacts;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::report::{Phases, RunOutcome, Scheduler, TrainingMetrics, write_report};
 use gpt2_train::run_dir::{RunDir, RunPaths};
@@ -224,6 +224,6 @@ fn a_report_that_cannot_be_written_leaves_no_sign_of_completion() {
     let metrics = report(&train(&run), Some(SystemTime::UNIX_EPOCH));
     std::fs::create_dir(run.training_metrics()).unwrap();
     let error = write_report(&run, &metrics).unwrap_err();
-    assert!(error.to_string().starts_with("cannot replace "), "{error}");
+    assert!(error.to_string().starts_with("cannot write "), "{error}");
     assert!(!RunPaths::new(dir.path()).run_complete().exists());
 }

@@ -11,7 +11,6 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, TrainingBackend};
 use gpt2_model::weights::{NamedVisitor, load_hf, parameters, visit_parameters};
 use gpt2_train::optimizer::{AdamW, AdamWConfig, squared_norm};
-use gpt2_train::task::TrainingTask;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 
@@ -115,7 +114,7 @@ mod ten_adamw_steps {
         B::InnerBackend: TrainingBackend,
     {
         let golden = Golden::load();
-        let mut task = TrainingTask::new(model::<B>(device));
+        let mut model = model::<B>(device);
         let mut optimizer = AdamW::<B>::new(AdamWConfig::default());
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         for _ in 0..10 {
@@ -123,19 +122,19 @@ mod ten_adamw_steps {
                 golden.tokens::<B>("inputs", device),
                 golden.tokens::<B>("targets", device),
             );
-            let loss = task.model().loss(inputs, targets);
+            let loss = model.loss(inputs, targets);
             losses.extend(floats(loss.clone()));
-            let gradients = GradientsParams::from_grads(loss.clone().backward(), &task);
-            let squared_norm = squared_norm(&task, &gradients);
+            let gradients = GradientsParams::from_grads(loss.clone().backward(), &model);
+            let squared_norm = squared_norm(&model, &gradients);
             norms.push(floats(squared_norm.clone())[0].sqrt());
             optimizer.clip_next_gradients(loss.inner(), squared_norm, &CLIP);
-            task = optimizer.step(LEARNING_RATE, task, gradients);
+            model = optimizer.step(LEARNING_RATE, model, gradients);
         }
         let error = relative_error(&losses, &golden.floats("adamw.loss"));
         assert!(error < tolerance, "losses: relative error {error:.2e}");
         let error = relative_error(&norms, &golden.floats("adamw.grad_norm"));
         assert!(error < tolerance, "gradient norms: relative error {error:.2e}");
-        for tensor in parameters(&task.model()) {
+        for tensor in parameters(&model) {
             let expected = golden.floats(&format!("adamw.param.transformer.{}", tensor.name));
             let (found, expected) = if tensor.name.ends_with("c_attn.bias") {
                 (without_keys(&tensor.values), without_keys(&expected))
