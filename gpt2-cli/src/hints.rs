@@ -204,7 +204,7 @@ fn non_finite(error: &TrainError, typed: &Typed) -> Option<String> {
     else {
         return None;
     };
-    if *step == 1 {
+    if *step == 0 || (*step == 1 && *what != Quantity::ValidationLoss) {
         // No update has been made, so the learning rate is not to blame.
         return match (loaded, typed.value_of("--precision")) {
             (_, Some(precision)) if precision != "f32" => Some(typed.clone().with("--precision", "f32").line()),

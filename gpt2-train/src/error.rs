@@ -293,6 +293,8 @@ pub enum Quantity {
     Loss,
     /// The global norm of the gradient.
     GradientNorm,
+    /// The validation loss, after the step.
+    ValidationLoss,
 }
 
 impl fmt::Display for Quantity {
@@ -300,6 +302,7 @@ impl fmt::Display for Quantity {
         f.write_str(match self {
             Self::Loss => "the loss",
             Self::GradientNorm => "the gradient's norm",
+            Self::ValidationLoss => "the validation loss",
         })
     }
 }

@@ -205,7 +205,13 @@ fn names_that_are_nearly_right() {
 
     for command in ["train", "sample"] {
         let outcome = gpt2(dir.path(), &[command, "--init", "openai-community/gpt2"]);
-        outcome.refused("openai-community/gpt2: no such directory; it looks like a model on the Hugging Face hub");
+        assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+        assert!(
+            outcome.stderr.contains(
+                "error: openai-community/gpt2: no such directory; it looks like a model on the Hugging Face hub"
+            ),
+            "{outcome:#?}"
+        );
     }
 }
 

@@ -175,7 +175,7 @@ where
 {
     fn run(mut self) -> Result<Outcome, TrainError> {
         if self.setup.state.step == 0 && self.setup.plan.intervals.eval_every > 0 {
-            let record = self.evaluated(StepRecord::default());
+            let record = self.evaluated(StepRecord::default())?;
             self.setup.log.append(&record)?;
             self.report(record);
         }
@@ -324,12 +324,17 @@ where
         };
         let step = record.step;
         if self.evaluates_at(step) {
-            record = self.evaluated(record);
+            record = match self.evaluated(record) {
+                Ok(record) => record,
+                Err(error) => return Err(self.save_then(error)?),
+            };
         }
         self.setup.log.append(&record)?;
         self.steps.push(record.clone());
-        if self.is_due(sample_every, step) {
-            self.take_sample()?;
+        if self.is_due(sample_every, step)
+            && let Err(error) = self.take_sample()
+        {
+            return Err(self.save_then(error)?);
         }
         self.report(record);
         if self.is_due(checkpoint_every, step) {
@@ -352,7 +357,7 @@ where
         let micro_steps = self.micro_steps();
         let loss = f64::from(numbers[0]) / micro_steps;
         let grad_norm = f64::from(numbers[1]).sqrt() / micro_steps;
-        self.check_finite(step, loss, grad_norm)?;
+        self.check_finite(step, &[(Quantity::Loss, loss), (Quantity::GradientNorm, grad_norm)])?;
 
         let state = &mut self.setup.state;
         state.step = step;
@@ -382,10 +387,9 @@ where
         Ok(record)
     }
 
-    fn check_finite(&self, step: u64, loss: f64, grad_norm: f64) -> Result<(), TrainError> {
-        let found = [(Quantity::Loss, loss), (Quantity::GradientNorm, grad_norm)];
-        match found.into_iter().find(|(_, value)| !value.is_finite()) {
-            Some((what, value)) => Err(TrainError::NonFinite {
+    fn check_finite(&self, step: u64, found: &[(Quantity, f64)]) -> Result<(), TrainError> {
+        match found.iter().find(|(_, value)| !value.is_finite()) {
+            Some(&(what, value)) => Err(TrainError::NonFinite {
                 what,
                 value,
                 step,
@@ -393,7 +397,8 @@ where
                 lr: self.setup.plan.schedule.lr,
                 warmup: self.setup.plan.schedule.warmup,
                 run: self.setup.paths.root().to_owned(),
-                loaded: self.loaded_weights(step),
+                // An evaluation comes behind the update of its step.
+                loaded: self.loaded_weights(step + u64::from(what == Quantity::ValidationLoss)),
             }),
             None => Ok(()),
         }
@@ -409,17 +414,21 @@ where
     }
 
     /// `record` with the loss on the validation tokens, which becomes that of the run's state.
-    fn evaluated(&mut self, record: StepRecord) -> StepRecord {
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`].
+    fn evaluated(&mut self, record: StepRecord) -> Result<StepRecord, TrainError> {
         let began = Instant::now();
         let model = self.stepper.model().valid();
         let evaluation = self.setup.validation.evaluate(&model, &self.setup.device);
-        self.setup.state.val_loss = Some(evaluation.loss);
         self.phases.evaluation_sec += began.elapsed().as_secs_f64();
-        StepRecord {
+        self.check_finite(record.step, &[(Quantity::ValidationLoss, evaluation.loss)])?;
+        self.setup.state.val_loss = Some(evaluation.loss);
+        Ok(StepRecord {
             val_loss: Some(evaluation.loss),
             val_bpb: evaluation.bits_per_byte,
             ..record
-        }
+        })
     }
 
     /// Lets the model write, and keeps the text in the run directory.

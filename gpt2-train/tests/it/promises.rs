@@ -4,6 +4,7 @@ use crate::tiny::{Remains, Workshop, checkpoints, copy, newest_checkpoint, recor
 use gpt2_data::DataError;
 use gpt2_train::checkpoint::{Checkpoint, Checkpoints};
 use gpt2_train::config::RunConfig;
+use gpt2_train::error::Quantity;
 use gpt2_train::launch::Surroundings;
 use gpt2_train::stop::StopRequest;
 use gpt2_train::{Launch, StopReason, TrainError};
@@ -121,7 +122,8 @@ fn a_run_that_was_stopped_between_evaluations_has_no_loss_of_its_weights() {
     let finished = Launch::new(workshop.config("a")).unwrap().run(surroundings).unwrap();
     assert_eq!(finished.outcome.reason, StopReason::Requested("a test".into()));
     let state = &finished.outcome.state;
-    assert_eq!((state.step, state.best), (0, None));
+    // What was saved is what was evaluated before the first step.
+    assert_eq!((state.step, state.best.map(|best| best.step)), (0, Some(0)));
     let until = RunConfig {
         steps: Some(1),
         eval_every: Some(0),
@@ -190,6 +192,8 @@ fn a_loss_that_is_not_finite_leaves_the_weights() {
         steps: Some(steps),
         lr: Some(1e30),
         warmup: Some(0),
+        eval_every: Some(0),
+        sample_every: Some(0),
         checkpoint_every: Some(0),
         ..workshop.config(name)
     };
@@ -209,7 +213,30 @@ fn a_loss_that_is_not_finite_leaves_the_weights() {
         );
     }
     let logged: Vec<_> = records(&workshop.run("bad")).iter().map(|record| record.step).collect();
-    assert_eq!(logged, [0, 1], "a step that is not finite was not taken");
+    assert_eq!(logged, [1], "a step that is not finite was not taken");
+}
+
+#[test]
+fn an_evaluation_that_is_not_finite_is_an_error() {
+    let workshop = Workshop::new();
+    let config = RunConfig {
+        lr: Some(1e30),
+        warmup: Some(0),
+        eval_every: Some(1),
+        ..workshop.config("a")
+    };
+    let error = workshop.train(&config).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TrainError::NonFinite {
+                what: Quantity::ValidationLoss,
+                step: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -298,7 +325,7 @@ fn other_settings_do_not_resume() {
     };
     let error = workshop.resume(&other).unwrap_err();
     assert!(
-        matches!(&error, TrainError::ResumeMismatch { differences, .. } if differences[0].contains("seed")),
+        matches!(&error, TrainError::ResumeMismatch { differences, .. } if differences[0].key == "seed"),
         "{error}"
     );
 }

@@ -66,7 +66,7 @@ impl Workshop {
             threads: Some(2),
             steps: Some(6),
             decay_steps: Some(6),
-            warmup: Some(2),
+            warmup: Some(1),
             lr: Some(1e-2),
             batch: Some(2),
             seq: Some(16),
