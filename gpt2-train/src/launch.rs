@@ -105,16 +105,15 @@ impl Launch {
     ///
     /// # Errors
     /// Everything that can be wrong with settings, data, weights and device, before anything is written.
-    pub fn new(config: RunConfig) -> Result<Self, TrainError> {
-        let data = source(&config);
-        Self::on(config, data)
+    pub fn new(config: &RunConfig) -> Result<Self, TrainError> {
+        Self::on(config, source(config))
     }
 
     /// [`Launch::new`] on data that no setting names.
     ///
     /// # Errors
     /// Those of [`Launch::new`].
-    pub fn on(config: RunConfig, data: DataSource) -> Result<Self, TrainError> {
+    pub fn on(config: &RunConfig, data: DataSource) -> Result<Self, TrainError> {
         let began = (SystemTime::now(), Instant::now());
         let run = match &config.run {
             Some(run) => run.clone(),
@@ -122,7 +121,7 @@ impl Launch {
         };
         RunDir::check_unused(&RunPaths::new(&run))?;
         Ok(Self {
-            decided: Decided::new(&config, run, data)?,
+            decided: Decided::new(config, run, data)?,
             directory: None,
             resume: None,
             remark: None,

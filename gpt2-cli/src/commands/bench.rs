@@ -162,7 +162,7 @@ fn time_step(args: &BenchWork) -> Result<(StepTiming, RunPlan, Chosen), CliError
             seed: args.seed,
         },
     };
-    let launch = Launch::on(config, data)?;
+    let launch = Launch::on(&config, data)?;
     if let Some(how) = launch.plan().without_kernels() {
         note(&how);
     }

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     let mut launch = if args.resume {
         Launch::resume(config)?
     } else {
-        Launch::new(config)?
+        Launch::new(&config)?
     };
     for warning in launch.plan().warnings(launch.data()) {
         warn(&warning.to_string());

@@ -87,14 +87,14 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
         "log-every",
         plan.intervals.log_every,
         "at least 1",
-        "use `--quiet` to print nothing",
+        "leave it out for the default",
     )?;
     judge(
         plan.limits.steps >= 1,
         "steps",
         plan.limits.steps,
         "at least 1",
-        "use `--dry-run` to train nothing",
+        "leave it out for the default",
     )?;
     if let Some(tokens) = plan.limits.max_tokens {
         judge(

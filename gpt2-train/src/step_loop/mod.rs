@@ -175,7 +175,8 @@ where
 {
     fn run(mut self) -> Result<Outcome, TrainError> {
         if self.setup.state.step == 0 && self.setup.plan.intervals.eval_every > 0 {
-            let record = self.evaluated(StepRecord::default())?;
+            let mut record = StepRecord::default();
+            self.evaluate(&mut record)?;
             self.setup.log.append(&record)?;
             self.report(record);
         }
@@ -323,11 +324,10 @@ where
             Err(error) => return Err(self.save_then(error)?),
         };
         let step = record.step;
-        if self.evaluates_at(step) {
-            record = match self.evaluated(record) {
-                Ok(record) => record,
-                Err(error) => return Err(self.save_then(error)?),
-            };
+        if self.evaluates_at(step)
+            && let Err(error) = self.evaluate(&mut record)
+        {
+            return Err(self.save_then(error)?);
         }
         self.setup.log.append(&record)?;
         self.steps.push(record.clone());
@@ -413,22 +413,20 @@ where
         }
     }
 
-    /// `record` with the loss on the validation tokens, which becomes that of the run's state.
+    /// Puts the loss on the validation tokens into `record` and into the run's state.
     ///
     /// # Errors
     /// [`TrainError::NonFinite`].
-    fn evaluated(&mut self, record: StepRecord) -> Result<StepRecord, TrainError> {
+    fn evaluate(&mut self, record: &mut StepRecord) -> Result<(), TrainError> {
         let began = Instant::now();
         let model = self.stepper.model().valid();
         let evaluation = self.setup.validation.evaluate(&model, &self.setup.device);
         self.phases.evaluation_sec += began.elapsed().as_secs_f64();
         self.check_finite(record.step, &[(Quantity::ValidationLoss, evaluation.loss)])?;
         self.setup.state.val_loss = Some(evaluation.loss);
-        Ok(StepRecord {
-            val_loss: Some(evaluation.loss),
-            val_bpb: evaluation.bits_per_byte,
-            ..record
-        })
+        record.val_loss = Some(evaluation.loss);
+        record.val_bpb = evaluation.bits_per_byte;
+        Ok(())
     }
 
     /// Lets the model write, and keeps the text in the run directory.

@@ -1,6 +1,6 @@
 //! The first promises of ARCHITECTURE.md, bit by bit: on a CPU, where they hold exactly.
 
-use crate::tiny::{Remains, Workshop, checkpoints, copy, newest_checkpoint, records, unwatched};
+use crate::tiny::{Remains, Workshop, checkpoints, copy, newest_checkpoint, records, resume, train, unwatched};
 use gpt2_data::DataError;
 use gpt2_train::checkpoint::{Checkpoint, Checkpoints};
 use gpt2_train::config::RunConfig;
@@ -14,7 +14,7 @@ use std::fs;
 fn resuming_equals_never_stopping() {
     let workshop = Workshop::new();
     let whole = workshop.config("whole");
-    let finished = workshop.train(&whole).unwrap();
+    let finished = train(&whole).unwrap();
     assert_eq!(finished.outcome.reason, StopReason::Finished);
     let expected = Remains::of(&workshop.run("whole"));
     assert_eq!(expected.losses.len(), 7, "six steps, and the evaluation before them");
@@ -25,8 +25,8 @@ fn resuming_equals_never_stopping() {
             steps: Some(steps),
             ..workshop.config(&name)
         };
-        workshop.train(&until(stop)).unwrap();
-        workshop.resume(&until(6)).unwrap();
+        train(&until(stop)).unwrap();
+        resume(&until(6)).unwrap();
         let run = workshop.run(&name);
         let resumed = Remains::of(&run);
         // The last step of a session is evaluated and sampled whatever the intervals: what the whole run has, this has.
@@ -52,7 +52,7 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
         checkpoint_every: Some(1),
         ..workshop.config("whole")
     };
-    workshop.train(&config).unwrap();
+    train(&config).unwrap();
     let whole = workshop.run("whole");
     let expected = Remains::of(&whole);
 
@@ -76,7 +76,7 @@ fn a_killed_run_goes_on_from_its_newest_whole_checkpoint() {
             run: Some(run.root().to_owned()),
             ..config.clone()
         };
-        workshop.resume(&config).unwrap();
+        resume(&config).unwrap();
         assert!(Remains::of(&run) == expected, "killed after step {kept}");
         assert!(!torn.exists(), "a half-written checkpoint stays");
     }
@@ -95,7 +95,7 @@ fn the_best_checkpoint_is_the_best() {
         keep: Some(1),
         ..workshop.config("a")
     };
-    let finished = workshop.train(&config).unwrap();
+    let finished = train(&config).unwrap();
     let run = workshop.run("a");
     // 3, 6, 9 and 12 were saved, each with an evaluation of its own weights, and 14 at the end.
     let losses: Vec<_> = records(&run)
@@ -119,7 +119,7 @@ fn a_run_that_was_stopped_between_evaluations_has_no_loss_of_its_weights() {
     let stop = StopRequest::default();
     stop.stop("a test");
     let surroundings = Surroundings { stop, ..unwatched() };
-    let finished = Launch::new(workshop.config("a")).unwrap().run(surroundings).unwrap();
+    let finished = Launch::new(&workshop.config("a")).unwrap().run(surroundings).unwrap();
     assert_eq!(finished.outcome.reason, StopReason::Requested("a test".into()));
     let state = &finished.outcome.state;
     // What was saved is what was evaluated before the first step.
@@ -129,18 +129,18 @@ fn a_run_that_was_stopped_between_evaluations_has_no_loss_of_its_weights() {
         eval_every: Some(0),
         ..workshop.config("b")
     };
-    assert_eq!(workshop.train(&until).unwrap().outcome.state.val_loss, None);
+    assert_eq!(train(&until).unwrap().outcome.state.val_loss, None);
 }
 
 #[test]
 fn another_seed_is_another_run() {
     let workshop = Workshop::new();
-    workshop.train(&workshop.config("a")).unwrap();
+    train(&workshop.config("a")).unwrap();
     let other = RunConfig {
         seed: Some(7),
         ..workshop.config("b")
     };
-    workshop.train(&other).unwrap();
+    train(&other).unwrap();
     let [a, b] = ["a", "b"].map(|name| Remains::of(&workshop.run(name)).losses);
     assert!(a.iter().zip(&b).all(|(a, b)| a[0].is_none() || a[0] != b[0]));
 }
@@ -157,7 +157,7 @@ fn threads_do_not_change_a_bit() {
             batch: Some(8),
             ..workshop.config(&name)
         };
-        workshop.train(&config).unwrap();
+        train(&config).unwrap();
         Remains::of(&workshop.run(&name))
     });
     assert!(runs[0] == runs[1] && runs[0] == runs[2]);
@@ -173,8 +173,8 @@ fn accumulation_equals_the_larger_batch() {
         dropout: Some(0.0),
         ..workshop.config(name)
     };
-    workshop.train(&shape("one", 4, 1)).unwrap();
-    workshop.train(&shape("four", 1, 4)).unwrap();
+    train(&shape("one", 4, 1)).unwrap();
+    train(&shape("four", 1, 4)).unwrap();
     let [one, four] = ["one", "four"].map(|name| records(&workshop.run(name)));
     for (one, four) in one.iter().zip(&four) {
         assert_eq!(one.tokens, four.tokens);
@@ -198,8 +198,8 @@ fn a_loss_that_is_not_finite_leaves_the_weights() {
         ..workshop.config(name)
     };
     // One step at such a rate leaves weights whose loss is not finite.
-    workshop.train(&config("good", 1)).unwrap();
-    let error = workshop.train(&config("bad", 6)).unwrap_err();
+    train(&config("good", 1)).unwrap();
+    let error = train(&config("bad", 6)).unwrap_err();
     let TrainError::NonFinite { step, .. } = error else {
         panic!("{error}")
     };
@@ -225,7 +225,7 @@ fn an_evaluation_that_is_not_finite_is_an_error() {
         eval_every: Some(1),
         ..workshop.config("a")
     };
-    let error = workshop.train(&config).unwrap_err();
+    let error = train(&config).unwrap_err();
     assert!(
         matches!(
             error,
@@ -242,7 +242,7 @@ fn an_evaluation_that_is_not_finite_is_an_error() {
 #[test]
 fn a_changed_bit_in_a_checkpoint_is_found() {
     let workshop = Workshop::new();
-    workshop.train(&workshop.config("a")).unwrap();
+    train(&workshop.config("a")).unwrap();
     let newest = newest_checkpoint(&workshop.run("a"));
     for file in [
         "model.safetensors",
@@ -284,13 +284,13 @@ fn a_run_knows_its_data() {
         data: Some(data),
         ..workshop.config("a")
     };
-    workshop.train(&until(3, workshop.data())).unwrap();
+    train(&until(3, workshop.data())).unwrap();
 
     // The same tokens at another place.
     let moved = workshop.data().with_file_name("moved");
     fs::rename(workshop.data(), &moved).unwrap();
-    workshop.resume(&until(4, moved.clone())).unwrap();
-    let error = workshop.resume(&until(5, workshop.data())).unwrap_err();
+    resume(&until(4, moved.clone())).unwrap();
+    let error = resume(&until(5, workshop.data())).unwrap_err();
     assert!(
         matches!(error, TrainError::Data(DataError::MissingDataDirectory { .. })),
         "{error}"
@@ -299,17 +299,17 @@ fn a_run_knows_its_data() {
     // Other tokens at the same place.
     fs::remove_dir_all(&moved).unwrap();
     workshop.write_data(2);
-    let error = workshop.resume(&until(6, workshop.data())).unwrap_err();
+    let error = resume(&until(6, workshop.data())).unwrap_err();
     assert!(matches!(error, TrainError::DataChanged { .. }), "{error}");
     assert_eq!(checkpoints(&workshop.run("a")), [3, 4]);
 
     workshop.write_data(1);
-    workshop.resume(&until(6, workshop.data())).unwrap();
+    resume(&until(6, workshop.data())).unwrap();
     let whole = RunConfig {
         run: Some(workshop.run("whole").root().to_owned()),
         ..until(6, workshop.data())
     };
-    workshop.train(&whole).unwrap();
+    train(&whole).unwrap();
     let [a, whole] = ["a", "whole"].map(|name| Remains::of(&workshop.run(name)));
     assert!(a.weights == whole.weights && a.moments == whole.moments);
 }
@@ -318,12 +318,12 @@ fn a_run_knows_its_data() {
 fn other_settings_do_not_resume() {
     let workshop = Workshop::new();
     let config = workshop.config("a");
-    workshop.train(&config).unwrap();
+    train(&config).unwrap();
     let other = RunConfig {
         seed: Some(7),
         ..config
     };
-    let error = workshop.resume(&other).unwrap_err();
+    let error = resume(&other).unwrap_err();
     assert!(
         matches!(&error, TrainError::ResumeMismatch { differences, .. } if differences[0].key == "seed"),
         "{error}"

@@ -80,16 +80,16 @@ impl Workshop {
             ..RunConfig::default()
         }
     }
+}
 
-    /// Starts a run.
-    pub(crate) fn train(&self, config: &RunConfig) -> Result<Finished, TrainError> {
-        Launch::new(config.clone())?.run(unwatched())
-    }
+/// Starts a run.
+pub(crate) fn train(config: &RunConfig) -> Result<Finished, TrainError> {
+    Launch::new(config)?.run(unwatched())
+}
 
-    /// Goes on with a run from its newest whole checkpoint.
-    pub(crate) fn resume(&self, config: &RunConfig) -> Result<Finished, TrainError> {
-        Launch::resume(config.clone())?.run(unwatched())
-    }
+/// Goes on with a run from its newest whole checkpoint.
+pub(crate) fn resume(config: &RunConfig) -> Result<Finished, TrainError> {
+    Launch::resume(config.clone())?.run(unwatched())
 }
 
 /// A run that is not watched and that keeps everything.

@@ -1,6 +1,6 @@
 //! Several runs in one process do not touch each other.
 
-use crate::tiny::{Remains, Workshop, newest_checkpoint, unwatched};
+use crate::tiny::{Remains, Workshop, newest_checkpoint, train, unwatched};
 use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_data::{Split, TokenStream};
 use gpt2_model::weights;
@@ -37,9 +37,9 @@ fn two_runs_at_once_equal_each_alone() {
         ..workshop.config(name)
     };
     for (name, seed, threads) in [("one-alone", 1, 1), ("two-alone", 2, 3)] {
-        workshop.train(&config(name, seed, threads)).unwrap();
+        train(&config(name, seed, threads)).unwrap();
     }
-    let launches = [config("one", 1, 1), config("two", 2, 3)].map(|config| Launch::new(config).unwrap());
+    let launches = [config("one", 1, 1), config("two", 2, 3)].map(|config| Launch::new(&config).unwrap());
     let plans = launches.each_ref().map(|launch| launch.plan().clone());
     thread::scope(|scope| {
         let runs = launches.map(|launch| scope.spawn(|| launch.run(unwatched()).unwrap()));

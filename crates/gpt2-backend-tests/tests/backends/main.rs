@@ -3,6 +3,12 @@
 //! A test for a backend that is not there says so and passes, unless `GPT2_REQUIRE` names it, as in
 //! `GPT2_REQUIRE=wgpu,cuda`. All files that the tests read are in the binary, so that it can be run alone on another machine.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests say what they skip and what they measure"
+)]
+
 mod capabilities;
 mod classifier;
 mod generation;
