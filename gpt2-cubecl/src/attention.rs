@@ -596,7 +596,7 @@ fn shape<R: CubeRuntime>(qkv: &Tensor<R>, n_head: usize) -> (usize, usize, usize
 }
 
 /// Attention of each token to itself and to those before it. `qkv` is `[B, T, 3C]`, contiguous: queries, keys and
-/// values side by side, each with its `n_head` heads one after the other, of a width that [`takes`] takes.
+/// values side by side, each with its `n_head` heads one after the other, of a multiple of four channels, up to [`WIDEST_HEAD`].
 pub fn forward<R: CubeRuntime>(qkv: &Tensor<R>, n_head: usize) -> Attended<R> {
     let (batch, tokens, width, plan) = shape(qkv, n_head);
     let (out, log_sum) = (

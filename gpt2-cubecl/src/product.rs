@@ -5,7 +5,7 @@
 //! There is room for two parts, so that one barrier a part is enough. Each unit has blocks of four rows by four columns: one,
 //! or in a tile of twice the side four, 64 rows and columns apart.
 //!
-//! Every width must be a multiple of four ([`takes`]); the number of rows may be any.
+//! Every width must be a multiple of four; the number of rows may be any.
 
 use crate::launch::{array, empty, units};
 use crate::{Tensor, columns, gelu};

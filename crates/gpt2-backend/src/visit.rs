@@ -28,7 +28,7 @@ pub(crate) fn visit<V: BackendVisitor>(
         BackendKind::Cuda => Ok(visitor.visit::<gpt2_model::ops::Cuda>(crate::cuda::device(index))),
         #[allow(unreachable_patterns, reason = "a build with every backend leaves none out")]
         backend => {
-            let _ = visitor;
+            let _ = (index, visitor);
             Err(BackendError::Unavailable {
                 backend,
                 reason: Unavailable::NotBuilt,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::format::Split;
 
-/// What happens during [`prepare()`].
+/// What happens during [`prepare()`](crate::prepare()).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PrepareEvent {

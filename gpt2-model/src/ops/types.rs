@@ -25,7 +25,7 @@ pub struct ClassifierGradients<B: Backend> {
     pub wte: FloatTensor<B>,
 }
 
-/// The derivatives of [`Gpt2Backend::affine`].
+/// The derivatives of [`Gpt2Backend::affine`](super::Gpt2Backend::affine).
 #[derive(Debug, Clone, Copy)]
 pub struct AffineGradients<T> {
     /// By the input, `[N, in]`.
@@ -45,7 +45,7 @@ pub struct Normalised<T> {
     pub statistics: Option<[T; 2]>,
 }
 
-/// The derivatives of [`Gpt2Backend::normalise_rows`].
+/// The derivatives of [`Gpt2Backend::normalise_rows`](super::Gpt2Backend::normalise_rows).
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormGradients<T> {
     /// By the input, `[N, C]`.

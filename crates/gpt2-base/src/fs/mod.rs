@@ -2,7 +2,7 @@
 //!
 //! A new file is written under another name in the same directory, flushed to the disk (fsync), renamed, and the
 //! directory flushed too, without which a power cut can undo the rename. A new directory is made in the same way, once
-//! each of its files is flushed. The sequence goes through a small [layer](layer::Layer) that tests replace.
+//! each of its files is flushed. The sequence goes through a small layer that tests replace.
 
 mod directory;
 mod file;
