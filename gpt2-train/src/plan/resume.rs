@@ -209,7 +209,7 @@ mod tests {
         let saved = RunPlan::resolve(&RunConfig::default(), &Environment::sample())
             .unwrap()
             .to_config();
-        // Below the saved `min-lr`, which nobody asked about.
+        // Below the saved `min-lr`, which was not asked for.
         let flags = RunConfig {
             lr: Some(1e-5),
             steps: Some(800),
