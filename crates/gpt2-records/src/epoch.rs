@@ -1,6 +1,6 @@
 //! Step records summed up by passes over the training data.
 
-use crate::step_log::StepRecord;
+use crate::step::StepRecord;
 use gpt2_base::stats::Summary;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ pub struct Epoch {
 
 impl Epoch {
     /// Sums up a run's records, in their order, into its passes over `train_tokens` tokens.
-    pub(crate) fn of_run(records: &[StepRecord], train_tokens: u64, grad_accum: u64) -> Vec<Self> {
+    pub fn of_run(records: &[StepRecord], train_tokens: u64, grad_accum: u64) -> Vec<Self> {
         let pass = |record: &StepRecord| record.tokens.saturating_sub(1) / train_tokens.max(1);
         let first_steady = steady_steps(records).first().map_or(0, |record| record.step);
         let (mut seconds_before, mut tokens_before) = (0.0, 0);
@@ -97,11 +97,16 @@ impl Epoch {
 /// ten steps, or the first half of a run shorter than twenty.
 pub fn steady_steps(records: &[StepRecord]) -> &[StepRecord] {
     let trained = &records[records.partition_point(|record| record.step == 0)..];
-    &trained[WARM_UP_STEPS.min(trained.len() / 2)..]
+    &trained[warmup_steps(trained.len())..]
+}
+
+/// How many of the first `steps` steps are warm-up: ten, or of fewer than twenty steps the first half. The one rule.
+pub fn warmup_steps(steps: usize) -> usize {
+    WARM_UP_STEPS.min(steps / 2)
 }
 
 /// Tokens over time. Each step's tokens are its own rate times its own time, so that gaps in the log do no harm.
-pub(crate) fn tokens_per_sec(records: &[StepRecord]) -> Option<f64> {
+pub fn tokens_per_sec(records: &[StepRecord]) -> Option<f64> {
     let seconds = sum(records, |r| r.step_ms) / 1e3;
     let tokens = sum(records, |r| Some(r.tokens_per_sec? * r.step_ms? / 1e3));
     (seconds > 0.0).then(|| tokens / seconds)

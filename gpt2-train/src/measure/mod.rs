@@ -1,3 +1,0 @@
-//! Measuring: what a run's own numbers say about its speed. Nothing here trains.
-
-pub mod operations;
