@@ -3,7 +3,8 @@
 
     step.py --device cuda --dtype bf16 --compile default --model gpt2 --batch 8 --seq 1024 --steps 20 --warmup 5
 
-The keys are those of `gpt2 bench step`, where `peer` names PyTorch.
+The keys are those of `gpt2 bench step`, where `peer` names PyTorch, and `step_ms` has every step from the first, warm-up
+included, so that a study computes its figures by one rule for all programs.
 A step is zero_grad, forward, backward, clip to the norm 1 and AdamW, on new random tokens each time. It ends when the
 device has finished. The model is GPT-2 as published, without dropout, its vocabulary padded to 50,304 rows; attention
 is scaled_dot_product_attention. `bf16` is autocast over f32 weights, `tf32` PyTorch's allow_tf32.
@@ -89,6 +90,8 @@ def arguments():
     parser.add_argument("--model", choices=MODELS, default="gpt2")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq", type=int, default=1024)
+    parser.add_argument("--grad-accum", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's own choice without")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=5)
     return parser.parse_args()
@@ -97,6 +100,8 @@ def arguments():
 def main():
     args = arguments()
     on_gpu = args.device == "cuda"
+    if args.threads:
+        torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     torch.backends.cuda.matmul.allow_tf32 = args.dtype == "tf32"
     n_layer, n_head, n_embd, block_size = MODELS[args.model]
@@ -111,16 +116,17 @@ def main():
     loss_of = model if args.compile == "none" else torch.compile(model, mode=args.compile)
 
     def step():
-        rows = torch.randint(VOCAB_SIZE, (args.batch, args.seq + 1)).to(args.device)
         optimizer.zero_grad(set_to_none=True)
-        if args.compile in ("reduce-overhead", "max-autotune"):
-            torch.compiler.cudagraph_mark_step_begin()
-        with autocast:
-            loss = loss_of(rows[:, :-1], rows[:, 1:])
-        loss.backward()
+        for _ in range(args.grad_accum):
+            rows = torch.randint(VOCAB_SIZE, (args.batch, args.seq + 1)).to(args.device)
+            if args.compile in ("reduce-overhead", "max-autotune"):
+                torch.compiler.cudagraph_mark_step_begin()
+            with autocast:
+                loss = loss_of(rows[:, :-1], rows[:, 1:]) / args.grad_accum
+            loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        return loss.item()  # waits for all that is queued on the device
+        return loss.item() * args.grad_accum  # waits for all that is queued on the device
 
     def timed():
         start = time.perf_counter()
@@ -128,7 +134,9 @@ def main():
         return (time.perf_counter() - start) * 1e3, loss
 
     warmup = [timed()[0] for _ in range(args.warmup)]
+    began = time.time()
     results = [timed() for _ in range(args.steps)]
+    ended = time.time()
     times = sorted(time for time, _ in results)
     median = statistics.median(times)
     line = {
@@ -141,17 +149,19 @@ def main():
         "compile": args.compile,
         "batch": args.batch,
         "seq": args.seq,
-        "grad_accum": 1,
+        "grad_accum": args.grad_accum,
         "data": "random",
         "steps": len(times),
         "step_ms_median": round(median, 3),
         "step_ms_p95": round(times[math.ceil(0.95 * len(times)) - 1], 3),
         "step_ms_min": round(times[0], 3),
         "step_ms_max": round(times[-1], 3),
-        "tokens_per_sec": round(args.batch * args.seq / median * 1e3, 3),
+        "tokens_per_sec": round(args.batch * args.seq * args.grad_accum / median * 1e3, 3),
         "warmup_s": round(sum(warmup) / 1e3, 3),
         "first_step_s": round((warmup or [results[0][0]])[0] / 1e3, 3),
         "loss_last": results[-1][1],
+        "step_ms": [round(ms, 3) for ms in warmup + [ms for ms, _ in results]],
+        "timed": [began, ended],
         "params": sum(p.numel() for p in parameters),
     }
     if on_gpu:

@@ -6,8 +6,9 @@ use crate::printer;
 use crate::version::VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use gpt2_model::{Precision, Recompute};
-use gpt2_train::config::{BackendChoice, RunConfig, precision_parser, recompute_parser};
+use gpt2_bench::fixed_work;
+use gpt2_model::{Operations, Precision, Recompute};
+use gpt2_train::config::{BackendChoice, RunConfig, operations_parser, precision_parser, recompute_parser};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     /// Measure speed and memory.
     #[command(subcommand, arg_required_else_help = true)]
     Bench(BenchCommand),
+    /// Make tables, figures and a page of runs or of a study; compare runs; check files; follow a run.
+    Report(ReportArgs),
     /// List what there is to compute on.
     Devices,
     /// Turn text into tokens, and look at them.
@@ -72,6 +75,9 @@ pub(crate) struct TrainArgs {
     /// Print nothing while training.
     #[arg(long, help_heading = "Output")]
     pub(crate) quiet: bool,
+    /// Write TensorBoard's event files too, into tensorboard/ of the run directory.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) tensorboard: bool,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +116,157 @@ pub(crate) enum BenchCommand {
     Step(BenchStepArgs),
     /// Time each operation of the training step by itself, beside the most that the device reaches.
     Operations(BenchOperationsArgs),
+    /// Train exactly so many steps of a global batch, to compare systems by their wall time.
+    FixedWork(FixedWorkArgs),
+    /// Compare numbers of CPU threads, BLAS and instruction sets on the same work.
+    Threads(ThreadsArgs),
+    /// Measure every combination of settings that a file lists, and other programs beside them.
+    Sweep(SweepArgs),
+    /// One configuration of a study, in a process of its own.
+    #[command(hide = true)]
+    Work {
+        /// The directory that holds it.
+        dir: PathBuf,
+    },
+}
+
+/// Where a study's files go, and which other programs are measured with it.
+#[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    /// Directory of the study [default: studies/NAME]. The same command goes on with a study that was stopped.
+    #[arg(long, value_name = "DIR", help_heading = "Study")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seconds that each process may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 7200.0, help_heading = "Study")]
+    pub(crate) time_limit: f64,
+    /// Measure another program too, by a command that prints a line of JSON as bench/peers/step.py does.
+    #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = peer, help_heading = "Study")]
+    pub(crate) peers: Vec<(String, String)>,
+    /// Print the configurations, and measure nothing.
+    #[arg(long, help_heading = "Study")]
+    pub(crate) dry_run: bool,
+}
+
+/// "pytorch=python step.py" as a name and a command.
+fn peer(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, command)) if !name.trim().is_empty() && !command.trim().is_empty() => {
+            Ok((name.trim().to_owned(), command.trim().to_owned()))
+        }
+        _ => Err("expected a name and a command, such as 'pytorch=python bench/peers/step.py …'".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 bench fixed-work --backend cuda --precision bf16
+  gpt2 bench fixed-work --scale 0.01 --dry-run
+  gpt2 bench fixed-work --backend cuda --precision bf16 --scale 0.2 --repeats 3 --peer \
+      'pytorch=python bench/peers/step.py --device cuda --dtype {precision} --batch {batch} --seq {seq}
+       --grad-accum {grad_accum} --warmup 0 --steps {steps}'
+
+A peer's command has {model}, {batch}, {seq}, {grad_accum}, {precision} and {steps} replaced.")]
+pub(crate) struct FixedWorkArgs {
+    /// Preset of the model.
+    #[arg(long, value_name = "PRESET", default_value = "gpt2")]
+    pub(crate) model: String,
+    /// Tokens in a sequence.
+    #[arg(long, value_name = "TOKENS", default_value_t = fixed_work::SEQ)]
+    pub(crate) seq: usize,
+    /// Sequences in a micro-step.
+    #[arg(long, value_name = "SEQUENCES", default_value_t = fixed_work::MICRO_BATCH)]
+    pub(crate) batch: usize,
+    /// Sequences in an optimizer step; the micro-steps follow from it.
+    #[arg(long, value_name = "SEQUENCES", default_value_t = fixed_work::GLOBAL_BATCH)]
+    pub(crate) global_batch: usize,
+    /// Optimizer steps at the full length.
+    #[arg(long, value_name = "N", default_value_t = fixed_work::STEPS, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: u64,
+    /// Share of the steps that is trained, such as 0.01.
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) scale: f64,
+    /// How often it is done, for a mean and a standard deviation.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) repeats: u64,
+    /// Real tokens; without, they are random.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Of the weights and of the random tokens.
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// CPU threads; all cores without.
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) study: StudyArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 bench threads --threads 1,2,4,8
+  gpt2 bench threads --threads 1,2 --steps 11 --peer \
+      'PyTorch=python bench/peers/step.py --device cpu --threads {threads} --batch {batch} --seq {seq}
+       --warmup 0 --steps {steps}'
+
+configs/gpt2-124m-cpu.toml is the same work as a run. A peer's command has {threads}, {model}, {batch}, {seq} and {steps}
+replaced.")]
+pub(crate) struct ThreadsArgs {
+    /// Numbers of CPU threads [default: 1, 2, 4, … up to all cores].
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub(crate) threads: Vec<usize>,
+    /// Preset of the model.
+    #[arg(long, value_name = "PRESET", default_value = "gpt2")]
+    pub(crate) model: String,
+    /// Sequences in a step.
+    #[arg(long, value_name = "SEQUENCES", default_value_t = 4)]
+    pub(crate) batch: usize,
+    /// Tokens in a sequence.
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    pub(crate) seq: usize,
+    /// Steps, warm-up included.
+    #[arg(long, value_name = "N", default_value_t = 41, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: u64,
+    /// Train on these shards instead of the stories.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Start from these weights instead of random ones.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) init: Option<PathBuf>,
+    /// Of random weights and of the data's order.
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) study: StudyArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example of a file:
+  time-limit-sec = 300
+  baseline = { batch = 4 }
+  [common]                 # settings of a run file
+  backend = \"cuda\"
+  seq = 1024
+  steps = 40
+  [axes]                   # every combination is measured
+  batch = [4, 8, 16]
+  precision = [\"bf16\", \"f32\"]
+  [[peer]]                 # another program, with its own axes
+  name = \"pytorch\"
+  command = \"python bench/peers/step.py --device cuda --batch {batch} --dtype {precision} --compile {compile}\"
+  axes.compile = [\"none\", \"default\"]")]
+pub(crate) struct SweepArgs {
+    /// The file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Directory of the study [default: studies/NAME, as the file is named]. The same command goes on with a study that
+    /// was stopped.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the configurations, and measure nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +294,54 @@ pub(crate) struct BenchOperationsArgs {
     /// How often each operation is timed.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) repeats: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  gpt2 report runs/demo
+  gpt2 report runs/a runs/b --out report
+  gpt2 report studies/threads
+  gpt2 report --watch runs/demo
+  gpt2 report scaling runs/one runs/two
+  gpt2 report verify studies/fixed-work"
+)]
+pub(crate) struct ReportArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ReportCommand>,
+    /// Runs, or one study.
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Where the report goes [default: report/ in the first run; for a study, its own directory].
+    #[arg(long, value_name = "DIR", conflicts_with = "watch")]
+    pub(crate) out: Option<PathBuf>,
+    /// Serve a page on the loopback address that follows the run, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Port of that page; 0 takes any that is free.
+    #[arg(long, value_name = "PORT", default_value_t = 0, requires = "watch")]
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportCommand {
+    /// Compare runs of the same work on different numbers of devices.
+    Scaling {
+        /// The runs.
+        #[arg(value_name = "RUN", required = true, num_args = 2..)]
+        runs: Vec<PathBuf>,
+        /// Compare them although their work or configuration differs.
+        #[arg(long)]
+        allow_mismatch: bool,
+    },
+    /// Check the files of a run or a study against the schema and each other.
+    Verify {
+        /// The run or the study.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 /// What a benchmark computes, and where.
@@ -171,6 +376,9 @@ pub(crate) struct BenchWork {
     /// What the backward pass computes anew instead of keeping it [default: gelu on CUDA, else none].
     #[arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser())]
     pub(crate) recompute: Option<Recompute>,
+    /// Whether our kernels compute, or plain tensors, for comparison [default: kernels].
+    #[arg(long, value_name = "WHICH", help_heading = "Machine", value_parser = operations_parser())]
+    pub(crate) operations: Option<Operations>,
     /// CPU threads; all cores without.
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,

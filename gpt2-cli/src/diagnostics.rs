@@ -9,11 +9,20 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{self, PanicHookInfo};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::{process, thread};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const CAUSE: Style = Style::new().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+/// The exit status of a device that has no memory left; a process of a study has one of its own.
+static OUT_OF_MEMORY_STATUS: AtomicU8 = AtomicU8::new(USERS);
+
+/// Makes the process end with `status` where a device has no memory left.
+pub(crate) fn on_out_of_memory(status: u8) {
+    OUT_OF_MEMORY_STATUS.store(status, Ordering::Relaxed);
+}
 
 /// Prints an error with its causes and, where there is one, the command that fixes it.
 pub(crate) fn report(error: &CliError) {
@@ -57,7 +66,8 @@ pub(crate) fn install_panic_hook() {
             default(info);
         }
         if thread::current().name().is_some_and(is_device_thread) {
-            process::exit(if out_of_memory { USERS } else { INTERNAL }.into());
+            let out_of_memory_status = OUT_OF_MEMORY_STATUS.load(Ordering::Relaxed);
+            process::exit(if out_of_memory { out_of_memory_status } else { INTERNAL }.into());
         }
     }));
 }

@@ -3,13 +3,14 @@
 use crate::cli::Cli;
 use clap::Parser;
 
-const DOCUMENTS: [(&str, &str); 6] = [
+const DOCUMENTS: [(&str, &str); 7] = [
     ("README.md", include_str!("../../README.md")),
     ("ARCHITECTURE.md", include_str!("../../ARCHITECTURE.md")),
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
     ("docs/backends.md", include_str!("../../docs/backends.md")),
     ("docs/benchmarks.md", include_str!("../../docs/benchmarks.md")),
     ("docs/run-directory.md", include_str!("../../docs/run-directory.md")),
+    ("docs/studies.md", include_str!("../../docs/studies.md")),
 ];
 
 /// Commands in blocks of code and within sentences, without the comments behind them.

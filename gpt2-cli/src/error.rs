@@ -2,9 +2,11 @@
 //!
 //! Each message is one line. What to print beside it, such as hints, is `diagnostics`' business.
 
-use gpt2_backend::BackendError;
+use gpt2_backend::{BackendError, GenerateError};
+use gpt2_bench::BenchError;
 use gpt2_data::DataError;
 use gpt2_model::ModelError;
+use gpt2_report::scaling::InvalidComparison;
 use gpt2_train::TrainError;
 use std::io;
 use std::path::PathBuf;
@@ -26,6 +28,9 @@ pub(crate) enum CliError {
     /// A run cannot begin or go on.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A benchmark's own.
+    #[error(transparent)]
+    Bench(BenchError),
 
     // The command line
     /// The command line makes no sense.
@@ -61,21 +66,45 @@ pub(crate) enum CliError {
     /// A backend, a device or a precision cannot be had.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// A file that was to be compared with is not a line of `gpt2 bench`.
-    #[error("{path}: the last line is no JSON of a timing (keys peer, model, batch, seq, tokens_per_sec, peak_mem_mib): {source}", path = path.display())]
-    NotATiming {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: serde_json::Error,
+
+    /// Nothing can be generated in this precision.
+    #[error(transparent)]
+    Generate(GenerateError),
+
+    /// Runs that are not of the same work.
+    #[error(transparent)]
+    InvalidComparison(#[from] InvalidComparison),
+    /// A run has not ended, and so has no metrics to compare.
+    #[error("{run} has no training_metrics.json: let the run end first", run = run.display())]
+    NotFinished {
+        /// The run.
+        run: PathBuf,
     },
-    /// The threads could not be started.
-    #[error("cannot start {threads} threads: {source}; ask for fewer by --threads")]
-    Threads {
-        /// How many were asked for.
-        threads: usize,
+    /// Files do not agree with each other. What is wrong is on standard output.
+    #[error("{dir}: {count} of its values are not as they should be, see above", dir = dir.display())]
+    NotVerified {
+        /// The directory.
+        dir: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// The page of a run cannot be served.
+    #[error("{source}")]
+    Watch {
         /// The system's reason.
-        source: rayon::ThreadPoolBuildError,
+        source: io::Error,
+    },
+    /// Variants of the same work came to different losses.
+    #[error("{said}; the rows are kept, but do not compare their times")]
+    Disagreement {
+        /// Which, and by how much.
+        said: String,
+    },
+    /// This program's own file is not known, so no process of its own can be started.
+    #[error("cannot find this program's own file: {source}")]
+    OwnProgram {
+        /// The system's reason.
+        source: io::Error,
     },
 
     /// The handler of signals could not be set.
@@ -113,6 +142,27 @@ pub(crate) enum CliError {
         /// How many other things are.
         more: usize,
     },
+}
+
+// So that what is said beside an error does not depend on the command that met it.
+impl From<BenchError> for CliError {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Train(error) => Self::Train(error),
+            BenchError::Backend(error) => Self::Backend(error),
+            error => Self::Bench(error),
+        }
+    }
+}
+
+impl From<GenerateError> for CliError {
+    fn from(error: GenerateError) -> Self {
+        match error {
+            GenerateError::Backend(error) => Self::Backend(error),
+            GenerateError::Model(error) => Self::Model(error),
+            error @ GenerateError::TrainingOnly { .. } => Self::Generate(error),
+        }
+    }
 }
 
 impl CliError {

@@ -25,7 +25,7 @@ const TEXT: [&str; 4] = ["txt", "md", "jsonl", "parquet"];
 pub(crate) fn hint(error: &CliError, typed: &Typed) -> Option<String> {
     match error {
         CliError::Usage { hint, .. } => Some(hint.clone()),
-        CliError::Backend(error) | CliError::Train(TrainError::Backend(error)) => Some(backend_hint(error, typed)),
+        CliError::Backend(error) | CliError::Train(TrainError::Backend(error)) => backend_hint(error, typed),
         CliError::Data(error) | CliError::Train(TrainError::Data(error)) => data_hint(error, typed),
         CliError::Model(error) | CliError::Train(TrainError::Model(error)) => model_hint(error, typed),
         CliError::Train(error) => train_hint(error, typed),
@@ -33,16 +33,17 @@ pub(crate) fn hint(error: &CliError, typed: &Typed) -> Option<String> {
     }
 }
 
-fn backend_hint(error: &BackendError, typed: &Typed) -> String {
+fn backend_hint(error: &BackendError, typed: &Typed) -> Option<String> {
     match error {
         BackendError::Unavailable {
             backend,
             reason: Unavailable::NotBuilt,
-        } => build_command(*backend),
+        } => Some(build_command(*backend)),
         BackendError::Unavailable { .. } | BackendError::NoneAvailable { .. } | BackendError::NoSuchDevice { .. } => {
-            "`gpt2 devices` lists what there is".to_owned()
+            Some("`gpt2 devices` lists what there is".to_owned())
         }
-        BackendError::UnsupportedPrecision { .. } => typed.clone().with("--precision", "f32").line(),
+        BackendError::UnsupportedPrecision { .. } => Some(typed.clone().with("--precision", "f32").line()),
+        BackendError::Threads { .. } => None,
     }
 }
 

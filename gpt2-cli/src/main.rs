@@ -19,7 +19,6 @@ mod error;
 mod hints;
 mod printer;
 mod signals;
-mod threads;
 mod version;
 
 use cli::{Cli, Command};
@@ -48,6 +47,7 @@ fn run() -> Result<(), CliError> {
         Command::Train(args) => commands::train::run(&args),
         Command::Sample(args) => commands::sample::run(&args),
         Command::Bench(command) => commands::bench::run(&command),
+        Command::Report(args) => commands::report::run(&args),
         Command::Devices => commands::devices::run(),
         Command::Data(command) => commands::data::run(&command),
     }

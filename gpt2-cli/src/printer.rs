@@ -1,7 +1,7 @@
 //! What goes to standard output, and figures as people read them. Errors and progress go elsewhere.
 
 use crate::error::CliError;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table, presets};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -31,8 +31,13 @@ fn write_to(mut out: impl Write, text: &[u8]) -> Result<(), CliError> {
 }
 
 /// Rows in aligned columns under a header, each line ended. The first `left` columns are words, the others figures.
-pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, left: usize) -> String {
+pub(crate) fn table<H, R>(header: H, rows: Vec<R>, left: usize) -> String
+where
+    H: IntoIterator<Item: Into<Cell>>,
+    R: IntoIterator<Item = String>,
+{
     let mut table = Table::new();
+    let header: Vec<Cell> = header.into_iter().map(Into::into).collect();
     table.load_style(presets::NOTHING).set_header(header);
     table.add_rows(rows);
     for column in table.column_iter_mut() {

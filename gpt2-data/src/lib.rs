@@ -31,7 +31,7 @@ pub use format::{
 pub use identity::DataIdentity;
 pub use inspect::{Damage, Inspection, ShardInspection, SplitInspection, inspect};
 pub use loader::{Loader, LoaderConfig};
-pub use manifest::{Manifest, ShardManifest, SourceManifest, SplitManifest, sha256_file};
+pub use manifest::{Manifest, ShardManifest, SourceManifest, SplitManifest};
 pub use order::{BatchPlan, WindowOrder, Windows};
 pub use prepare::{PrepareEvent, PrepareOptions, SkipReason, SplitDocuments, ValSplit, prepare};
 pub use rng::SplitMix64;

@@ -145,7 +145,7 @@ impl ShardManifest {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn sha256_file(path: &Path) -> Result<String, DataError> {
+pub(crate) fn sha256_file(path: &Path) -> Result<String, DataError> {
     gpt2_base::fs::sha256_file(path).map_err(DataError::io("read", path))
 }
 

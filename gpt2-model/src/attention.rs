@@ -1,5 +1,6 @@
 //! Causal multi-head self-attention.
 
+use crate::computation::Computation;
 use crate::kv_cache::LayerCache;
 use crate::layers::{Linear, is_active};
 use crate::ops::convert::{join_heads, round, split_heads, widen};
@@ -34,18 +35,18 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
         &self,
         x: Tensor<B, 2>,
         seq: usize,
-        precision: Precision,
+        by: Computation,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
-        let qkv = self.c_attn.forward(x);
+        let qkv = self.c_attn.forward(x, by.operations);
         let [tokens, width] = qkv.dims();
         let qkv = qkv.reshape([tokens / seq, seq, width]); // [B, T, 3C]
         let mixed = if cache.is_some() || is_active(&self.attn_dropout, &qkv) {
-            self.attend(qkv, precision, cache)
+            self.attend(qkv, by.precision, cache)
         } else {
-            attention(qkv, self.n_head)
+            attention(by.operations, qkv, self.n_head)
         };
-        self.c_proj.forward(mixed.reshape([tokens, width / 3]))
+        self.c_proj.forward(mixed.reshape([tokens, width / 3]), by.operations)
     }
 
     /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.

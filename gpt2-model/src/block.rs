@@ -1,13 +1,12 @@
 //! One transformer block.
 
 use crate::attention::CausalSelfAttention;
+use crate::computation::{Computation, Operations};
 use crate::kv_cache::LayerCache;
 use crate::layers::{LayerNorm, is_active};
 use crate::mlp::Mlp;
 use crate::ops::convert::widen;
 use crate::ops::{BlockShape, BlockWeights, Gpt2Backend, block};
-use crate::precision::Precision;
-use crate::recompute::Recompute;
 use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
@@ -29,8 +28,8 @@ pub struct Block<B: Backend> {
 }
 
 impl<B: Gpt2Backend> Block<B> {
-    /// With a `cache`, `x` continues the sequence that the cache holds. Dropout and the cache go operation by operation, and keep
-    /// all activations.
+    /// With a `cache`, `x` continues the sequence that the cache holds. Dropout, the cache and the reference go operation by
+    /// operation, and keep all activations.
     ///
     /// # Shapes
     /// `x` and the result are `[B · T, C]`, in `f32`; `seq` is T.
@@ -38,17 +37,18 @@ impl<B: Gpt2Backend> Block<B> {
         &self,
         x: Tensor<B, 2>,
         seq: usize,
-        precision: Precision,
-        recompute: Recompute,
+        by: Computation,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
-        if cache.is_some() || is_active(&self.resid_dropout, &x) || is_active(&self.attn.attn_dropout, &x) {
-            let precision = B::plain_precision(precision);
-            let mixed = self
-                .attn
-                .forward(self.ln_1.forward(x.clone(), precision), seq, precision, cache);
+        let has_dropout = is_active(&self.resid_dropout, &x) || is_active(&self.attn.attn_dropout, &x);
+        if cache.is_some() || has_dropout || by.operations == Operations::Reference {
+            let by = Computation {
+                precision: B::plain_precision(by.precision),
+                ..by
+            };
+            let mixed = self.attn.forward(self.ln_1.forward(x.clone(), by), seq, by, cache);
             let x = x + self.resid_dropout.forward(widen(mixed));
-            let fed = self.mlp.forward(self.ln_2.forward(x.clone(), precision));
+            let fed = self.mlp.forward(self.ln_2.forward(x.clone(), by), by.operations);
             return x + self.resid_dropout.forward(widen(fed));
         }
         let weights = BlockWeights {
@@ -62,8 +62,8 @@ impl<B: Gpt2Backend> Block<B> {
         let shape = BlockShape {
             seq,
             n_head: self.attn.n_head,
-            precision,
-            recompute,
+            precision: by.precision,
+            recompute: by.recompute,
         };
         block(x, weights, shape)
     }

@@ -206,6 +206,23 @@ impl Capabilities {
         capabilities
     }
 
+    /// The same backend without our kernels.
+    #[must_use]
+    pub fn in_plain_tensors(mut self, precision: Precision) -> Self {
+        let reference = || Implementation::Reference("`operations` is reference".to_owned());
+        [self.matmul, self.layer_norm, self.attention] = [(); 3].map(|()| reference());
+        // Each logit is kept for the backward pass.
+        self.logits_bytes = u64::MAX;
+        self.default_recompute = Recompute::None;
+        if precision == Precision::Tf32 {
+            self.precision = Err(UnsupportedPrecision {
+                expected: "f32 or bf16 with `operations` reference".to_owned(),
+                fix: "plain tensors cannot be asked for TF32; leave out one of the two",
+            });
+        }
+        self
+    }
+
     fn check_precision(
         &self,
         backend: BackendKind,

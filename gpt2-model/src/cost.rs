@@ -68,6 +68,8 @@ pub struct Kept {
     pub recompute: Recompute,
     /// Whether attention's scores stand in memory, as in the reference.
     pub scores: bool,
+    /// Whether plain tensors keep all that they compute, the scores and the logits among it.
+    pub plain_tensors: bool,
     /// Bytes of logits, and of what is made of them, that stand in memory at the most.
     pub logits_bytes: u64,
 }
@@ -120,6 +122,11 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     // The logits, and the embedding's gradient once more.
     let vocab = config.padded_vocab_size() as u64;
     let classifier = (tokens * vocab * product_bytes).min(kept.logits_bytes) + vocab * c * F32_BYTES;
+    if kept.plain_tensors {
+        // Scores, weights and their mask of every block, and logits, probabilities and their sum once each.
+        let of_blocks = layers * (activations(6, 14) + 3 * batch * heads * seq * seq * F32_BYTES);
+        return of_blocks + 3 * tokens * vocab * F32_BYTES + block + passing + scores + classifier;
+    }
     layers * block + passing + scores + classifier
 }
 

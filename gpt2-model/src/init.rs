@@ -5,6 +5,7 @@
 
 use crate::attention::CausalSelfAttention;
 use crate::block::Block;
+use crate::computation::Operations;
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::layers::{Embedding, LayerNorm, Linear, parameter};
@@ -81,6 +82,7 @@ impl Gpt2Config {
             config: self.clone(),
             precision: Precision::F32,
             recompute: Recompute::None,
+            operations: Operations::Kernels,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The three parametrised layers that GPT-2 is made of, holding Hugging Face's names and layouts.
 
+use crate::computation::{Computation, Operations};
 use crate::ops::{Gpt2Backend, affine, layer_norm};
-use crate::precision::Precision;
 use burn::module::{Module, Param};
 use burn::nn::Dropout;
 use burn::tensor::backend::Backend;
@@ -29,8 +29,8 @@ impl<B: Gpt2Backend> Linear<B> {
     ///
     /// # Shapes
     /// `x` is `[N, in]`; the result `[N, out]`.
-    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        affine(x, self.weight.val(), self.bias.val())
+    pub fn forward(&self, x: Tensor<B, 2>, operations: Operations) -> Tensor<B, 2> {
+        affine(operations, x, self.weight.val(), self.bias.val())
     }
 
     /// Weights and bias, for a block that is computed as one.
@@ -49,12 +49,12 @@ pub struct LayerNorm<B: Backend> {
 }
 
 impl<B: Gpt2Backend> LayerNorm<B> {
-    /// Normalises each vector to mean 0 and variance 1, then scales and shifts it, and rounds it to `precision`.
+    /// Normalises each vector to mean 0 and variance 1, then scales and shifts it, and rounds it to the precision.
     ///
     /// # Shapes
     /// `x` and the result are `[N, C]`.
-    pub fn forward(&self, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
-        layer_norm(x, self.weight.val(), self.bias.val(), precision)
+    pub fn forward(&self, x: Tensor<B, 2>, by: Computation) -> Tensor<B, 2> {
+        layer_norm(by.operations, x, self.weight.val(), self.bias.val(), by.precision)
     }
 
     /// Gain and offset, for a block that is computed as one.

@@ -17,6 +17,7 @@ pub mod weights;
 
 mod attention;
 mod block;
+mod computation;
 mod config;
 mod error;
 mod generate;
@@ -30,6 +31,7 @@ mod recompute;
 
 pub use attention::CausalSelfAttention;
 pub use block::Block;
+pub use computation::{Computation, Operations};
 pub use config::Gpt2Config;
 pub use error::ModelError;
 pub use generate::Generator;

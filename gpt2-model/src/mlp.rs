@@ -1,5 +1,6 @@
 //! The feed-forward half of a block.
 
+use crate::computation::Operations;
 use crate::layers::Linear;
 use crate::ops::{Gpt2Backend, gelu};
 use burn::module::Module;
@@ -18,7 +19,8 @@ pub struct Mlp<B: Backend> {
 impl<B: Gpt2Backend> Mlp<B> {
     /// # Shapes
     /// `x` and the result are `[N, C]`.
-    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.c_proj.forward(gelu(self.c_fc.forward(x)))
+    pub fn forward(&self, x: Tensor<B, 2>, operations: Operations) -> Tensor<B, 2> {
+        let inner = gelu(operations, self.c_fc.forward(x, operations));
+        self.c_proj.forward(inner, operations)
     }
 }

@@ -1,6 +1,7 @@
 //! GPT-2: token and position embeddings, blocks, a last LayerNorm, and a classifier tied to the token embedding.
 
 use crate::block::Block;
+use crate::computation::{Computation, Operations};
 use crate::config::Gpt2Config;
 use crate::kv_cache::KvCache;
 use crate::layers::{Embedding, LayerNorm};
@@ -35,6 +36,9 @@ pub struct Gpt2<B: Backend> {
     /// What the backward pass recomputes.
     #[module(skip)]
     pub recompute: Recompute,
+    /// By which operations it is computed.
+    #[module(skip)]
+    pub operations: Operations,
 }
 
 impl<B: Backend> Gpt2<B> {
@@ -49,6 +53,13 @@ impl<B: Backend> Gpt2<B> {
     #[must_use]
     pub fn with_recompute(mut self, recompute: Recompute) -> Self {
         self.recompute = recompute;
+        self
+    }
+
+    /// The same model, computed by `operations`.
+    #[must_use]
+    pub fn with_operations(mut self, operations: Operations) -> Self {
+        self.operations = operations;
         self
     }
 }
@@ -80,15 +91,26 @@ impl<B: Gpt2Backend> Gpt2<B> {
             past + seq,
             self.config.block_size
         );
-        let x = embed(self.wte.weight.val(), self.wpe.weight.val(), tokens, past); // [B, T, C]
+        let by = Computation {
+            precision,
+            recompute: self.recompute,
+            operations: self.operations,
+        };
+        let x = embed(
+            by.operations,
+            self.wte.weight.val(),
+            self.wpe.weight.val(),
+            tokens,
+            past,
+        ); // [B, T, C]
         let shape = x.dims();
         // The stream is a matrix from here on: one product takes all rows, and its derivative adds up in one place.
         let mut x = rows(self.embd_dropout.forward(x));
         for (i, block) in self.h.iter().enumerate() {
             let cache = cache.as_mut().map(|cache| &mut cache.layers[i]);
-            x = block.forward(x, seq, precision, self.recompute, cache);
+            x = block.forward(x, seq, by, cache);
         }
-        self.ln_f.forward(x, precision).reshape(shape)
+        self.ln_f.forward(x, by).reshape(shape)
     }
 
     /// Logits of the next token at every position, in `f32`, without the padded rows.
@@ -124,7 +146,13 @@ impl<B: Gpt2Backend> Gpt2<B> {
     pub fn loss(&self, inputs: Tensor<B, 2, Int>, targets: Tensor<B, 2, Int>) -> Tensor<B, 1> {
         let targets = flat(targets);
         let hidden = rows(self.hidden(inputs, None));
-        classifier_loss(hidden, self.wte.weight.val(), targets, self.classifier_shape())
+        classifier_loss(
+            self.operations,
+            hidden,
+            self.wte.weight.val(),
+            targets,
+            self.classifier_shape(),
+        )
     }
 
     /// Cross-entropy of each of `targets` in nats, in `f32`. Their mean is [`Gpt2::loss`]. No gradient comes from it.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error of this crate. Each message is one line: what was found, what was expected and what mends it.
+/// An error of this crate. Each message is one line: what was found, what was expected and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The run file is not TOML.
@@ -59,7 +59,7 @@ pub enum TrainError {
         source: toml::ser::Error,
     },
     /// A key or flag holds a value that cannot work.
-    #[error("`{key}` is {value}, expected {expected}; {mend}")]
+    #[error("`{key}` is {value}, expected {expected}; {fix}")]
     InvalidValue {
         /// The key, spelt as in the run file and the flags.
         key: &'static str,
@@ -68,7 +68,7 @@ pub enum TrainError {
         /// What would be right.
         expected: String,
         /// What to do about it.
-        mend: String,
+        fix: String,
     },
     /// Two keys say the same thing in two ways.
     #[error("`{first}` and `{second}` are both set, expected one of them; remove either")]
@@ -112,15 +112,6 @@ pub enum TrainError {
     /// The device cannot be had, or does not compute in the precision that was asked for.
     #[error(transparent)]
     Backend(#[from] gpt2_backend::BackendError),
-    /// The CPU threads of a run cannot be started.
-    #[error("cannot start {threads} threads: {source}; lower `threads`")]
-    Threads {
-        /// How many were to be started.
-        threads: usize,
-        /// The cause.
-        #[source]
-        source: rayon::ThreadPoolBuildError,
-    },
     /// A file or directory could not be read or written.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
@@ -178,16 +169,8 @@ pub enum TrainError {
         missing: &'static str,
     },
     /// A file of records that this program wrote does not parse.
-    #[error("{path}:{line}: not a record of this run: {source}; remove that line or start a new run", path = path.display())]
-    RecordDamaged {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// The cause.
-        #[source]
-        source: serde_json::Error,
-    },
+    #[error("{0}; remove that line or start a new run")]
+    RecordDamaged(#[from] gpt2_records::DamagedRecord),
     /// A file of a checkpoint is not what its manifest says.
     #[error("checkpoint {path} is damaged: expected {expected}, found {found}", path = path.display())]
     CheckpointDamaged {
@@ -240,9 +223,9 @@ pub enum TrainError {
     },
     /// The model and its batch do not fit into memory.
     #[error(
-        "batch {batch} of {seq} tokens does not fit into memory{sizes}; {mend}",
+        "batch {batch} of {seq} tokens does not fit into memory{sizes}; {fix}",
         sizes = needed_and_available(*needed_bytes, *available_bytes),
-        mend = largest_batch.map_or_else(
+        fix = largest_batch.map_or_else(
             || "not even one sequence fits: choose a smaller `model` or `seq`".to_owned(),
             |largest| format!("the largest that fits is `batch` {largest} (raise `grad-accum` to keep the global batch)"),
         )

@@ -17,13 +17,14 @@ use crate::run_dir::{RunDir, RunPaths};
 use crate::step_log::StepLog;
 use crate::step_loop::{Outcome, StepLoop};
 use crate::stop::StopRequest;
+use crate::tensorboard::TensorBoard;
 use burn::tensor::backend::AutodiffBackend;
-use gpt2_backend::{Chosen, HostFacts, TrainingJob, dispatch};
+use gpt2_backend::{Chosen, HostFacts, TrainingJob, dispatch, thread_pool};
 use gpt2_data::{Loader, LoaderConfig};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::{Gpt2, weights};
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPool;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -31,9 +32,6 @@ use std::time::{Instant, SystemTime};
 
 /// Where runs go that name no directory.
 const RUNS: &str = "runs";
-
-/// Stack of a run's threads: that of a main thread, on which it could run as well.
-const STACK_BYTES: usize = 8 << 20;
 
 /// A run, decided: nothing is written and nothing computed before [`Launch::run`].
 pub struct Launch {
@@ -81,8 +79,34 @@ pub struct Surroundings {
     pub stop: StopRequest,
     /// Says that kernels are being compiled, until the first figures are there.
     pub announcement: Option<KernelAnnouncement>,
-    /// What the report says of the program; none where nothing is to be kept but the log: no checkpoints, no report.
-    pub provenance: Option<Provenance>,
+    /// What stays of the run besides its log.
+    pub keep: Keep,
+    /// Whether TensorBoard's event files are written too.
+    pub tensorboard: bool,
+}
+
+/// What stays of a run besides its plan and its log.
+#[derive(Debug, Clone)]
+pub enum Keep {
+    /// Checkpoints, and a report that says this of the program.
+    Everything(Provenance),
+    /// The report alone, as of a measurement.
+    Report(Provenance),
+    /// Nothing.
+    Nothing,
+}
+
+impl Keep {
+    fn checkpoints(&self) -> bool {
+        matches!(self, Self::Everything(_))
+    }
+
+    fn provenance(self) -> Option<Provenance> {
+        match self {
+            Self::Everything(provenance) | Self::Report(provenance) => Some(provenance),
+            Self::Nothing => None,
+        }
+    }
 }
 
 /// A run that has ended.
@@ -114,6 +138,16 @@ impl Launch {
     /// # Errors
     /// Those of [`Launch::new`].
     pub fn on(config: &RunConfig, data: DataSource) -> Result<Self, TrainError> {
+        let launch = Self::whatever_the_memory(config, data)?;
+        launch.decided.check_memory()?;
+        Ok(launch)
+    }
+
+    /// [`Launch::on`] without refusing what is predicted not to fit into the device's memory: for studies of what does.
+    ///
+    /// # Errors
+    /// The others of [`Launch::new`].
+    pub fn whatever_the_memory(config: &RunConfig, data: DataSource) -> Result<Self, TrainError> {
         let began = (SystemTime::now(), Instant::now());
         let run = match &config.run {
             Some(run) => run.clone(),
@@ -147,6 +181,7 @@ impl Launch {
         let config = saved.clone().overlay(config);
         let data = source(&config);
         let decided = Decided::new(&config, run, data)?;
+        decided.check_memory()?;
         decided.plan.check_resume(&saved, &directory.plan())?;
         let (checkpoint, damaged) = Checkpoints::open(directory.checkpoints())?.newest()?;
         if let Data::Open(streams) = &decided.data {
@@ -225,7 +260,8 @@ impl Launch {
             view,
             stop,
             announcement,
-            provenance,
+            keep,
+            tensorboard,
         } = surroundings;
         let data = pool.install(|| data.into_streams(&directory.data(), plan.intervals.eval_every > 0))?;
         if let Some(checkpoint) = &resume {
@@ -244,13 +280,14 @@ impl Launch {
             view,
             stop,
             announcement,
-            keeps: provenance.is_some(),
+            keeps: keep.checkpoints(),
+            tensorboard,
         };
         let setup_sec = began.1.elapsed().as_secs_f64();
         let mut outcome = pool.install(|| dispatch(&chosen, job))??;
         directory.keep();
         outcome.phases.setup_sec += setup_sec;
-        if let Some(provenance) = provenance {
+        if let Some(provenance) = keep.provenance() {
             let facts = RunFacts {
                 plan: &plan,
                 data: &summary,
@@ -292,11 +329,7 @@ impl Decided {
     fn new(config: &RunConfig, run: PathBuf, data: DataSource) -> Result<Self, TrainError> {
         let cores = HostFacts::detect().cores;
         let threads = config.threads.unwrap_or(cores);
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .stack_size(STACK_BYTES)
-            .build()
-            .map_err(|source| TrainError::Threads { threads, source })?;
+        let pool = thread_pool(threads)?;
         let chosen = Chosen::decide(config.backend.unwrap_or_default(), config.device.unwrap_or(0))?;
         let data = pool.install(|| data.open(config.eval_every != Some(0)))?;
         let environment = Environment {
@@ -308,15 +341,19 @@ impl Decided {
         };
         let plan = RunPlan::resolve(config, &environment)?;
         chosen.check_precision(plan.machine.precision)?;
-        if let Some(available) = chosen.device.memory_bytes {
-            plan.check_memory(available)?;
-        }
         Ok(Self {
             plan,
             chosen,
             data,
             pool,
         })
+    }
+
+    fn check_memory(&self) -> Result<(), TrainError> {
+        match self.chosen.device.memory_bytes {
+            Some(available) => self.plan.check_memory(available),
+            None => Ok(()),
+        }
     }
 }
 
@@ -332,6 +369,7 @@ struct Session<'a> {
     stop: StopRequest,
     announcement: Option<KernelAnnouncement>,
     keeps: bool,
+    tensorboard: bool,
 }
 
 impl TrainingJob for Session<'_> {
@@ -370,6 +408,14 @@ impl TrainingJob for Session<'_> {
         };
         // Nothing can go wrong with the start any more: from here on this is a run.
         plan.save(&self.paths.plan(), &self.data.summary)?;
+        let tensorboard = if self.tensorboard {
+            let hostname = HostFacts::detect().hostname.unwrap_or_default();
+            let text = plan.to_toml(&self.data.summary)?;
+            let dir = self.paths.tensorboard();
+            Some(TensorBoard::create(&dir, &hostname, state.step, &text)?)
+        } else {
+            None
+        };
         let log = StepLog::open(self.paths.metrics(), state.step)?;
         let lines = Lines::new(log_file(&self.paths)?, plan.intervals.log_every);
         let mut stepper = LearnerStepper::new(model, optimizer.clone(), plan.schedule.clone(), state.step);
@@ -394,7 +440,7 @@ impl TrainingJob for Session<'_> {
             state,
             plan: plan.clone(),
         };
-        let observed = (self.announcement, lines);
+        let observed = ((self.announcement, tensorboard), lines);
         match self.view {
             View::Observer(mut observer) => step_loop.run(&mut stepper, &mut (observed, observer.as_mut())),
             View::Dashboard(out) => {
@@ -442,7 +488,8 @@ where
     };
     let model = model
         .with_precision(plan.machine.precision)
-        .with_recompute(plan.machine.recompute);
+        .with_recompute(plan.machine.recompute)
+        .with_operations(plan.machine.operations);
     let state = match resume {
         Some(checkpoint) => {
             if checkpoint.state.step > 0 {

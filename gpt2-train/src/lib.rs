@@ -12,7 +12,6 @@ pub mod error;
 pub mod evaluate;
 pub mod hardware;
 pub mod launch;
-pub mod measure;
 pub mod observer;
 pub mod optimizer;
 pub mod plan;
@@ -27,6 +26,7 @@ pub mod terminal;
 
 mod learner;
 mod step_loop;
+mod tensorboard;
 
 pub use error::TrainError;
 pub use launch::Launch;

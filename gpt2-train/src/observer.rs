@@ -7,6 +7,12 @@ use std::sync::Arc;
 
 /// Watches a run. Called on the thread of the loop, which waits.
 pub trait Observer {
+    /// A step begins. Where the device computes behind the host, the one before may not be over.
+    fn step_begins(&mut self, _step: u64) {}
+
+    /// The numbers of a step have arrived. What comes at its end, such as an evaluation, is still to be done.
+    fn step_ends(&mut self, _step: u64) {}
+
     /// A step is over. The evaluation before the first step is reported as step 0, without a training loss.
     fn step(&mut self, report: &StepReport);
 }
@@ -20,6 +26,14 @@ impl Observer for Silent {
 }
 
 impl<O: Observer + ?Sized> Observer for &mut O {
+    fn step_begins(&mut self, step: u64) {
+        (**self).step_begins(step);
+    }
+
+    fn step_ends(&mut self, step: u64) {
+        (**self).step_ends(step);
+    }
+
     fn step(&mut self, report: &StepReport) {
         (**self).step(report);
     }
@@ -27,6 +41,16 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 
 /// Two observers as one, called in their order.
 impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn step_begins(&mut self, step: u64) {
+        self.0.step_begins(step);
+        self.1.step_begins(step);
+    }
+
+    fn step_ends(&mut self, step: u64) {
+        self.0.step_ends(step);
+        self.1.step_ends(step);
+    }
+
     fn step(&mut self, report: &StepReport) {
         self.0.step(report);
         self.1.step(report);

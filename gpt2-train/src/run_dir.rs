@@ -85,6 +85,11 @@ impl RunPaths {
         self.root.join("log.txt")
     }
 
+    /// TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.root.join("tensorboard")
+    }
+
     /// Shards that the run has made itself.
     pub fn data(&self) -> PathBuf {
         self.root.join("data")

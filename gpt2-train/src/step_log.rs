@@ -1,75 +1,11 @@
 //! `metrics.jsonl`: one JSON object a step, appended as the run goes and cut back when it resumes.
 
 use crate::error::TrainError;
-use serde::{Deserialize, Serialize};
+pub use gpt2_records::StepRecord;
+use gpt2_records::complete_lines;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-
-/// What is known about a step. What was not measured is left out of the line.
-///
-/// An evaluation has no line of its own: `val_loss` stands in the line of the step after which it was taken. The evaluation
-/// before the first step is the line of step 0, which has no training loss.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StepRecord {
-    /// Optimizer steps taken so far, this one included: the first is 1.
-    pub step: u64,
-    /// Training tokens seen so far, this step's included.
-    pub tokens: u64,
-    /// Mean training loss of the step's tokens, in nats.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss: Option<f64>,
-    /// Mean loss on the validation tokens, in nats.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_loss: Option<f64>,
-    /// `val_loss` in bits a byte of the text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_bpb: Option<f64>,
-    /// Learning rate of the step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lr: Option<f64>,
-    /// Global norm of the gradient before clipping.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grad_norm: Option<f64>,
-    /// Training tokens of this step over `step_ms`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens_per_sec: Option<f64>,
-    /// Wall time of the step, from asking for its data to the updated weights. Evaluation, samples and checkpoints are not in it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub step_ms: Option<f64>,
-    /// The part of `step_ms` spent waiting for data.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_wait_ms: Option<f64>,
-    /// Wall time since the run began, everything included, without the time between a stop and its resumption.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub elapsed_sec: Option<f64>,
-    /// Resident memory of the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host_mem_bytes: Option<u64>,
-    /// The most memory that the process has had resident.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host_peak_bytes: Option<u64>,
-    /// Device memory in use by tensors.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device_mem_bytes: Option<u64>,
-    /// Device memory held by the backend's pool.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device_reserved_bytes: Option<u64>,
-    /// The most that the pool has held, as far as it was looked at: the pool keeps what it once took.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device_peak_bytes: Option<u64>,
-    /// Memory of the whole device in use by anyone, as its driver counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device_driver_bytes: Option<u64>,
-}
-
-impl StepRecord {
-    /// The run's peak memory: the device's where it has memory of its own, else the process's.
-    pub fn peak_memory_bytes(&self) -> Option<u64> {
-        self.device_peak_bytes.or(self.host_peak_bytes)
-    }
-}
 
 /// The open log of a run that is being trained.
 #[derive(Debug)]
@@ -151,22 +87,6 @@ fn read_or_empty(path: &Path) -> Result<String, TrainError> {
     }
 }
 
-/// The lines that end with a newline, with it, and what they hold.
-fn complete_lines<'t>(text: &'t str, path: &Path) -> Result<Vec<(&'t str, StepRecord)>, TrainError> {
-    text.split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'))
-        .enumerate()
-        .map(|(index, line)| match serde_json::from_str(line) {
-            Ok(record) => Ok((line, record)),
-            Err(source) => Err(TrainError::RecordDamaged {
-                path: path.to_path_buf(),
-                line: index + 1,
-                source,
-            }),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +155,10 @@ mod tests {
             .replacen("\"step\":1", "\"step\":x", 1);
         fs::write(&path, text).unwrap();
         let error = StepLog::open(&path, 2).unwrap_err();
-        assert!(matches!(error, TrainError::RecordDamaged { line: 2, .. }), "{error}");
+        assert!(
+            matches!(&error, TrainError::RecordDamaged(damaged) if damaged.line == 2),
+            "{error}"
+        );
     }
 
     #[test]

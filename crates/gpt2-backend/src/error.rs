@@ -45,6 +45,14 @@ pub enum BackendError {
         /// The device's name.
         device: String,
     },
+    /// The CPU's threads cannot be started.
+    #[error("cannot start {threads} threads: {reason}; ask for fewer by `threads`")]
+    Threads {
+        /// How many were to be started.
+        threads: usize,
+        /// The system's reason.
+        reason: String,
+    },
 }
 
 /// Why a backend has no device to compute on.

@@ -1,14 +1,17 @@
 //! A training step operation by operation: each is timed by itself on the shapes that the step has, beside what the device
 //! reaches at most.
 
-use crate::optimizer::AdamWConfig;
-use burn::tensor::backend::Backend;
+use crate::error::BenchError;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Distribution, FloatDType, Int, Tensor};
+use gpt2_backend::{Chosen, TrainingJob, dispatch};
 use gpt2_base::stats::median;
 use gpt2_model::ops::training::{AdamWInput, TrainingBackend};
-use gpt2_model::ops::{Attended, ClassifierShape};
+use gpt2_model::ops::{Attended, ClassifierShape, Gpt2Backend};
 use gpt2_model::{Gpt2Config, Precision, cost};
+use gpt2_train::optimizer::AdamWConfig;
+use gpt2_train::plan::RunPlan;
 use std::time::Instant;
 
 /// Sides of the square matrices whose product is the ceiling of arithmetic: the first that keeps the device busy for a
@@ -26,18 +29,16 @@ const CEILING_ELEMENTS: usize = 1 << 25;
 const OPTIMIZER_ELEMENTS: usize = 1 << 24;
 
 /// The work that is timed.
-#[derive(Debug, Clone)]
-pub struct Work<'a> {
-    /// The model.
-    pub model: &'a Gpt2Config,
+struct Work<'a> {
+    model: &'a Gpt2Config,
     /// Sequences.
-    pub batch: usize,
+    batch: usize,
     /// Tokens in a sequence.
-    pub seq: usize,
+    seq: usize,
     /// Type of the products.
-    pub precision: Precision,
+    precision: Precision,
     /// Timed repetitions of each operation.
-    pub repeats: usize,
+    repeats: usize,
 }
 
 /// What an operation takes.
@@ -75,8 +76,34 @@ pub struct Operations {
     pub memory_ceiling: f64,
 }
 
-/// Times the operations of a step on `device`.
-pub fn measure<B: TrainingBackend>(work: &Work, device: &B::Device) -> Operations {
+/// Times the operations of the plan's step on the chosen device, each `repeats` times.
+///
+/// # Errors
+/// [`BenchError::Backend`] if the device is not there any more.
+pub fn measure(plan: &RunPlan, chosen: &Chosen, repeats: usize) -> Result<Operations, BenchError> {
+    let work = Work {
+        model: &plan.model,
+        batch: plan.batch.micro_batch,
+        seq: plan.batch.seq,
+        precision: plan.machine.precision,
+        repeats,
+    };
+    Ok(dispatch(chosen, work)?)
+}
+
+impl TrainingJob for Work<'_> {
+    type Output = Operations;
+
+    fn run<B>(self, device: B::Device) -> Operations
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        on_device::<B::InnerBackend>(&self, &device)
+    }
+}
+
+fn on_device<B: TrainingBackend>(work: &Work, device: &B::Device) -> Operations {
     let bench = Bench::<B> { work, device };
     let mut ceiling_side = CEILING_SIDES[0];
     let mut ms = bench.square_product(ceiling_side);

@@ -3,6 +3,8 @@
 pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod devices;
+pub(crate) mod report;
 pub(crate) mod sample;
+pub(crate) mod study;
 mod summary;
 pub(crate) mod train;

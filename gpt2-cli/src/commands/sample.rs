@@ -5,17 +5,14 @@ use crate::cli::SampleArgs;
 use crate::diagnostics::{note, warn};
 use crate::error::CliError;
 use crate::printer::print;
-use crate::threads;
-use gpt2_backend::HostFacts;
-use gpt2_backend::{Chosen, InferenceJob, dispatch_inference};
+use gpt2_backend::{Chosen, Generation};
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
-use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2, Gpt2Config, weights};
+use gpt2_model::{Gpt2Config, weights};
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_train::run_dir::RunPaths;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// Checks the flags, finds the weights, and samples on the backend asked for.
 ///
@@ -24,7 +21,6 @@ use std::time::Instant;
 pub(crate) fn run(args: &SampleArgs) -> Result<(), CliError> {
     check(args)?;
     let dir = weights_dir(args)?;
-    threads::set(HostFacts::detect().cores)?;
     let chosen = Chosen::decide(args.machine.backend, args.machine.device)?;
     note(&format!(
         "{} on {} {} ({})",
@@ -33,80 +29,60 @@ pub(crate) fn run(args: &SampleArgs) -> Result<(), CliError> {
         chosen.device.name,
         chosen.reason
     ));
-    let job = SampleJob {
-        args,
-        dir: &dir,
-        chosen: &chosen,
-    };
-    dispatch_inference(&chosen, job)?
-}
-
-struct SampleJob<'a> {
-    args: &'a SampleArgs,
-    dir: &'a Path,
-    chosen: &'a Chosen,
-}
-
-impl InferenceJob for SampleJob<'_> {
-    type Output = Result<(), CliError>;
-
-    fn run<B: Gpt2Backend>(self, device: B::Device) -> Result<(), CliError> {
-        let precision = self.args.machine.precision;
-        let plain = B::plain_precision(precision);
-        if plain != precision {
-            return Err(CliError::InvalidFlag {
-                flag: "--precision",
-                value: precision.to_string(),
-                expected: format!(
-                    "{plain}: the kernels of {precision} on {} are for training",
-                    self.chosen.backend
-                ),
-            });
-        }
-        self.chosen.check_precision(precision)?;
-        let model = weights::load_hf::<B>(self.dir, &device)?.with_precision(precision);
-        sample(self.args, &model)
-    }
-}
-
-/// Prints the prompt and what the model makes of it, until `<|endoftext|>` or `--max-tokens`.
-fn sample<B: Gpt2Backend>(args: &SampleArgs, model: &Gpt2<B>) -> Result<(), CliError> {
-    let vocabulary = Vocabulary::of(&model.config);
+    let config = weights::load_config(&dir)?;
+    let vocabulary = Vocabulary::of(&config);
     let prompt = vocabulary.encode(&args.prompt)?;
-    let block_size = model.config.block_size;
-    if prompt.len() > block_size {
+    if prompt.len() > config.block_size {
         warn(&format!(
-            "the prompt has {} tokens, of which the model sees the last {block_size}",
-            prompt.len()
+            "the prompt has {} tokens, of which the model sees the last {}",
+            prompt.len(),
+            config.block_size
         ));
     }
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-    };
-
     if let Some(remark) = vocabulary.remark() {
         note(&remark);
     }
+    let generation = Generation {
+        weights: &dir,
+        precision: args.machine.precision,
+        prompt: &prompt,
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+        },
+        seed: args.seed,
+        max_tokens: args.max_tokens,
+    };
+    write(args, vocabulary, &generation, &chosen)
+}
 
-    let started = Instant::now();
+/// Prints the prompt and what the model makes of it, until `<|endoftext|>` or `--max-tokens`.
+fn write(args: &SampleArgs, vocabulary: Vocabulary, generation: &Generation, chosen: &Chosen) -> Result<(), CliError> {
     let mut writer = Writer::new(vocabulary);
     let mut tokens = 0_u64;
-    for token in Generator::new(model, &prompt, sampling, args.seed).take(args.max_tokens) {
-        let token = token?;
+    let mut printed = Ok(());
+    let mut print_token = |token| {
         // Not before the model has given a token: nothing is printed where it cannot.
         if tokens == 0 {
             writer.start(&args.prompt)?;
         }
         tokens += 1;
         if vocabulary.ends_text(token) {
-            break;
+            return Ok(ControlFlow::Break(()));
         }
-        writer.push(token)?;
-    }
+        writer.push(token).map(ControlFlow::Continue)
+    };
+    let seconds = generation
+        .run(chosen, &mut |token| {
+            print_token(token).unwrap_or_else(|error| {
+                printed = Err(error);
+                ControlFlow::Break(())
+            })
+        })?
+        .as_secs_f64();
+    printed?;
     writer.finish()?;
-    let seconds = started.elapsed().as_secs_f64();
     note(&format!(
         "{tokens} tokens in {seconds:.2} s, {:.1} tokens/s",
         tokens as f64 / seconds.max(1e-3)

@@ -7,10 +7,10 @@ use crate::hints::slower;
 use crate::printer::{print as print_text, quoted};
 use gpt2_base::stats;
 use gpt2_base::units::{bytes, clock, grouped};
+use gpt2_records::steady_steps;
 use gpt2_train::StopReason;
 use gpt2_train::launch::Finished;
 use gpt2_train::plan::divergence;
-use gpt2_train::report::steady_steps;
 use gpt2_train::step_log::{StepRecord, read_records};
 use std::path::Path;
 

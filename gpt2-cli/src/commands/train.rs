@@ -10,10 +10,9 @@ use crate::{signals, version};
 use gpt2_train::Launch;
 use gpt2_train::announcement::KernelAnnouncement;
 use gpt2_train::config::RunConfig;
-use gpt2_train::launch::{Surroundings, View};
+use gpt2_train::launch::{Keep, Surroundings, View};
 use gpt2_train::observer::Lines;
 use gpt2_train::plan::{ResumeRemark, RunPlan};
-use gpt2_train::report::Provenance;
 use gpt2_train::stop::StopRequest;
 use gpt2_train::terminal::{Terminal, takes_escape_codes};
 use std::io::IsTerminal;
@@ -67,13 +66,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         view,
         stop,
         announcement,
-        provenance: Some(Provenance {
-            command_line: std::env::args_os()
-                .map(|word| word.to_string_lossy().into_owned())
-                .collect(),
-            git_commit: version::commit().map(str::to_owned),
-            burn_version: version::BURN.to_owned(),
-        }),
+        keep: Keep::Everything(version::provenance()),
+        tensorboard: args.tensorboard,
     })?;
     drop(stopped_by_signals);
     if !args.quiet {

@@ -20,6 +20,10 @@ fn the_help_of_each_command() {
     assert_snapshot!("bench", shown(&["bench"]));
     assert_snapshot!("bench_step", shown(&["bench", "step", "-h"]));
     assert_snapshot!("bench_operations", shown(&["bench", "operations", "-h"]));
+    assert_snapshot!("bench_fixed_work", shown(&["bench", "fixed-work", "-h"]));
+    assert_snapshot!("bench_threads", shown(&["bench", "threads", "-h"]));
+    assert_snapshot!("bench_sweep", shown(&["bench", "sweep", "-h"]));
+    assert_snapshot!("report", shown(&["report"]));
     assert_snapshot!("data", shown(&["data"]));
     assert_snapshot!("prepare", shown(&["data", "prepare", "-h"]));
     assert_snapshot!("inspect", shown(&["data", "inspect", "-h"]));
@@ -33,7 +37,14 @@ fn train_has_the_flags_of_the_run_file_and_its_own() {
     for flag in gpt2_train::config::RunConfig::keys() {
         assert!(help.contains(&format!("--{flag} ")), "--{flag} is not in\n{help}");
     }
-    for flag in ["--config <FILE>", "--resume", "--plain", "--quiet", "--dry-run"] {
+    for flag in [
+        "--config <FILE>",
+        "--resume",
+        "--plain",
+        "--quiet",
+        "--dry-run",
+        "--tensorboard",
+    ] {
         assert!(help.contains(flag), "{flag} is not in\n{help}");
     }
 }

@@ -6,6 +6,7 @@ mod help;
 mod hints;
 mod prepare_inspect;
 mod sample;
+mod studies;
 mod support;
 #[cfg(unix)]
 mod terminal;

@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use gpt2_base::Invalid;
 use gpt2_data::{
     DataError, DataIdentity, END_OF_TEXT, Encoding, PrepareEvent, PrepareOptions, SkipReason, Split, SplitDocuments,
-    Tokenizer, ValSplit, prepare, sha256_file,
+    Tokenizer, ValSplit, prepare,
 };
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::writer::SerializedFileWriter;
@@ -42,7 +42,7 @@ fn a_play_is_split_at_blank_lines_as_llm_c_does() -> Outcome {
     assert_eq!(tokens(&out, &manifest, Split::Train)?, expected[7..]);
     assert_eq!((manifest.val.documents, manifest.train.documents), (1, 2));
     assert_eq!(manifest.val.shards[0].file, "tokens_val_000000.bin");
-    assert_eq!(manifest.sources[0].sha256, sha256_file(&input)?);
+    assert_eq!(manifest.sources[0].sha256, gpt2_base::fs::sha256_file(&input)?);
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 
 use super::backend::Gpt2Backend;
 use super::convert::{primitive, tensor};
+use super::reference;
 use super::types::{BlockShape, BlockWeights, ClassifierShape};
+use crate::computation::Operations;
 use crate::precision::Precision;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor};
@@ -20,17 +22,17 @@ pub fn logits<B: Gpt2Backend>(hidden: Tensor<B, 2>, wte: Tensor<B, 2>) -> Tensor
 /// # Shapes
 /// `hidden` is `[N, C]`, `wte` `[Vp, C]`, `targets` `[N]`; the result `[1]`.
 pub fn classifier_loss<B: Gpt2Backend>(
+    operations: Operations,
     hidden: Tensor<B, 2>,
     wte: Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
     shape: ClassifierShape,
 ) -> Tensor<B, 1> {
-    tensor(B::classifier_loss(
-        primitive(hidden),
-        primitive(wte),
-        targets.into_primitive(),
-        shape,
-    ))
+    let loss = match operations {
+        Operations::Kernels => B::classifier_loss,
+        Operations::Reference => reference::classifier::loss::<B>,
+    };
+    tensor(loss(primitive(hidden), primitive(wte), targets.into_primitive(), shape))
 }
 
 /// [`Gpt2Backend::token_losses`] on tensors.
@@ -52,16 +54,28 @@ pub fn token_losses<B: Gpt2Backend>(
 }
 
 /// [`Gpt2Backend::tanh_gelu`] on tensors.
-pub fn gelu<B: Gpt2Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    tensor(B::tanh_gelu(primitive(x)))
+pub fn gelu<B: Gpt2Backend, const D: usize>(operations: Operations, x: Tensor<B, D>) -> Tensor<B, D> {
+    tensor(match operations {
+        Operations::Kernels => B::tanh_gelu(primitive(x)),
+        Operations::Reference => reference::gelu::value::<B>(primitive(x)),
+    })
 }
 
 /// [`Gpt2Backend::affine`] on tensors.
 ///
 /// # Shapes
 /// `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]`; the result `[N, out]`.
-pub fn affine<B: Gpt2Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
-    tensor(B::affine(primitive(x), primitive(w), primitive(bias)))
+pub fn affine<B: Gpt2Backend>(
+    operations: Operations,
+    x: Tensor<B, 2>,
+    w: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    let affine = match operations {
+        Operations::Kernels => B::affine,
+        Operations::Reference => reference::affine::value::<B>,
+    };
+    tensor(affine(primitive(x), primitive(w), primitive(bias)))
 }
 
 /// [`Gpt2Backend::block`] on tensors.
@@ -81,12 +95,17 @@ pub fn block<B: Gpt2Backend>(
 /// # Shapes
 /// `wte` is `[Vp, C]`, `wpe` `[positions, C]`, `tokens` `[B, T]`; the result `[B, T, C]`.
 pub fn embed<B: Gpt2Backend>(
+    operations: Operations,
     wte: Tensor<B, 2>,
     wpe: Tensor<B, 2>,
     tokens: Tensor<B, 2, Int>,
     past: usize,
 ) -> Tensor<B, 3> {
-    tensor(B::embed(primitive(wte), primitive(wpe), tokens.into_primitive(), past))
+    let embed = match operations {
+        Operations::Kernels => B::embed,
+        Operations::Reference => reference::embedding::value::<B>,
+    };
+    tensor(embed(primitive(wte), primitive(wpe), tokens.into_primitive(), past))
 }
 
 /// [`Gpt2Backend::normalise_rows`] on tensors.
@@ -94,18 +113,27 @@ pub fn embed<B: Gpt2Backend>(
 /// # Shapes
 /// `x` is `[N, C]`, `weight` and `bias` `[C]`; the result `[N, C]`, in the type of `precision`.
 pub fn layer_norm<B: Gpt2Backend>(
+    operations: Operations,
     x: Tensor<B, 2>,
     weight: Tensor<B, 1>,
     bias: Tensor<B, 1>,
     precision: Precision,
 ) -> Tensor<B, 2> {
-    tensor(B::normalise_rows(primitive(x), primitive(weight), primitive(bias), precision).out)
+    let normalise = match operations {
+        Operations::Kernels => B::normalise_rows,
+        Operations::Reference => reference::layer_norm::value::<B>,
+    };
+    tensor(normalise(primitive(x), primitive(weight), primitive(bias), precision).out)
 }
 
 /// [`Gpt2Backend::causal_attention`] on tensors.
 ///
 /// # Shapes
 /// `qkv` is `[B, T, 3C]`; the result `[B, T, C]`.
-pub fn attention<B: Gpt2Backend>(qkv: Tensor<B, 3>, n_head: usize) -> Tensor<B, 3> {
-    tensor(B::causal_attention(primitive(qkv), n_head).out)
+pub fn attention<B: Gpt2Backend>(operations: Operations, qkv: Tensor<B, 3>, n_head: usize) -> Tensor<B, 3> {
+    let attention = match operations {
+        Operations::Kernels => B::causal_attention,
+        Operations::Reference => reference::attention::value::<B>,
+    };
+    tensor(attention(primitive(qkv), n_head).out)
 }

@@ -6,7 +6,7 @@ use crate::support::{
 use burn::nn::DropoutConfig;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
-use gpt2_model::{Gpt2, Gpt2Config, Precision};
+use gpt2_model::{Computation, Gpt2, Gpt2Config};
 use std::sync::{Mutex, PoisonError};
 
 /// Burn's random state is one for the process.
@@ -27,12 +27,12 @@ fn the_mean_over_seeds_is_attention_without_dropout() {
     let mut attention = model.h[0].attn.clone();
     Training::seed(&DEVICE, 1);
     let x = Tensor::<Training, 2>::random([2 * 8, 8], Distribution::Normal(0.0, 30.0), &DEVICE);
-    let expected = floats(attention.forward(x.clone(), 8, Precision::F32, None));
+    let expected = floats(attention.forward(x.clone(), 8, Computation::default(), None));
     attention.attn_dropout = DropoutConfig::new(0.2).init();
     let mut mean = vec![0.0_f32; expected.len()];
     for seed in 0..SEEDS {
         Training::seed(&DEVICE, seed);
-        let dropped = floats(attention.forward(x.clone(), 8, Precision::F32, None));
+        let dropped = floats(attention.forward(x.clone(), 8, Computation::default(), None));
         assert_ne!(dropped, expected);
         for (sum, value) in mean.iter_mut().zip(dropped) {
             *sum += value / SEEDS as f32;

@@ -9,7 +9,7 @@ mod file;
 pub use choices::ScheduleKind;
 pub use gpt2_backend::BackendChoice;
 
-use gpt2_model::{Precision, Recompute};
+use gpt2_model::{Operations, Precision, Recompute};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -62,6 +62,9 @@ pub struct RunConfig {
     /// What the backward pass computes anew instead of keeping it [default: gelu on CUDA, else none].
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser()))]
     pub recompute: Option<Recompute>,
+    /// Whether our kernels compute, or plain tensors, for comparison [default: kernels].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHICH", help_heading = "Machine", value_parser = operations_parser()))]
+    pub operations: Option<Operations>,
     /// CPU threads [default: as many as there are cores].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
     pub threads: Option<usize>,
@@ -177,7 +180,7 @@ impl RunConfig {
         flags_or_self! {
             run data seed
             model n_layer n_head n_embd block_size dropout init
-            backend device precision recompute threads
+            backend device precision recompute operations threads
             steps epochs max_tokens max_minutes
             batch seq grad_accum global_batch prefetch
             lr min_lr warmup schedule decay_steps decay_fraction
@@ -197,6 +200,12 @@ pub fn precision_parser() -> impl clap::builder::TypedValueParser<Value = Precis
 #[cfg(feature = "clap")]
 pub fn recompute_parser() -> impl clap::builder::TypedValueParser<Value = Recompute> {
     word_parser(&Recompute::ALL, Recompute::word)
+}
+
+/// Reads a word as [`Operations`], likewise.
+#[cfg(feature = "clap")]
+pub fn operations_parser() -> impl clap::builder::TypedValueParser<Value = Operations> {
+    word_parser(&Operations::ALL, Operations::word)
 }
 
 #[cfg(feature = "clap")]

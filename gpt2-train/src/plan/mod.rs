@@ -20,7 +20,7 @@ use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
 use gpt2_model::capabilities::{BackendKind, Capabilities};
-use gpt2_model::{Gpt2Config, Precision, Recompute, cost};
+use gpt2_model::{Gpt2Config, Operations, Precision, Recompute, cost};
 use std::path::{Path, PathBuf};
 
 /// What a run does.
@@ -85,6 +85,8 @@ pub struct Machine {
     pub precision: Precision,
     /// What the backward pass recomputes.
     pub recompute: Recompute,
+    /// By which operations.
+    pub operations: Operations,
     /// CPU threads.
     pub threads: usize,
 }
@@ -156,7 +158,11 @@ impl RunPlan {
 
     /// What the backend does for this model.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::of(self.machine.backend, &self.model, self.machine.precision)
+        let capabilities = Capabilities::of(self.machine.backend, &self.model, self.machine.precision);
+        match self.machine.operations {
+            Operations::Kernels => capabilities,
+            Operations::Reference => capabilities.in_plain_tensors(self.machine.precision),
+        }
     }
 
     /// The device memory that a step needs, as predicted.
@@ -171,6 +177,7 @@ impl RunPlan {
             precision: self.machine.precision,
             recompute: self.machine.recompute,
             scores: !capabilities.attention.is_kernel(),
+            plain_tensors: self.machine.operations == Operations::Reference,
             logits_bytes: capabilities.logits_bytes,
         }
     }
@@ -211,6 +218,7 @@ impl RunPlan {
             device: Some(self.machine.device),
             precision: Some(self.machine.precision),
             recompute: Some(self.machine.recompute),
+            operations: Some(self.machine.operations),
             threads: Some(self.machine.threads),
             steps: Some(self.limits.steps),
             epochs: None,

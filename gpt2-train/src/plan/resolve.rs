@@ -50,6 +50,7 @@ impl RunPlan {
                 device: config.device.unwrap_or(0),
                 precision: config.precision.unwrap_or_default(),
                 recompute: config.recompute.unwrap_or_default(),
+                operations: config.operations.unwrap_or_default(),
                 threads: config.threads.unwrap_or(environment.cores),
             },
             batch: BatchShape {
@@ -156,7 +157,7 @@ fn model_shape(config: &RunConfig, preset: &str, environment: &Environment) -> R
                     key,
                     value: value.to_string(),
                     expected: format!("{expected}, as in the weights of `init`"),
-                    mend: "drop `model` and this key to take the shape from the weights".into(),
+                    fix: "drop `model` and this key to take the shape from the weights".into(),
                 });
             }
         }
@@ -184,7 +185,7 @@ fn steps_of_epochs(
             key: "epochs",
             value: epochs.to_string(),
             expected: "a number above 0".into(),
-            mend: "use `steps` for a length in optimizer steps".into(),
+            fix: "use `steps` for a length in optimizer steps".into(),
         });
     }
     let steps = epochs * environment.data.train_tokens as f64 / tokens_per_step as f64;
@@ -210,7 +211,7 @@ fn batch_shape(config: &RunConfig, default_batch: usize) -> Result<(usize, usize
             key: "global-batch",
             value: global.to_string(),
             expected: format!("a multiple of `batch` ({batch})"),
-            mend: if below > 0 {
+            fix: if below > 0 {
                 format!("try {below} or {above}, or another `batch`")
             } else {
                 format!("try {above}")

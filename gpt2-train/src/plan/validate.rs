@@ -1,10 +1,10 @@
-//! The judgement on a plan: one line a mistake, with the key, its value, what was expected and what mends it.
+//! The judgement on a plan: one line a mistake, with the key, its value, what was expected and the fix.
 
 use super::{Environment, RunPlan};
 use crate::error::TrainError;
 use gpt2_data::VOCAB_SIZE;
-use gpt2_model::Recompute;
 use gpt2_model::capabilities::UnsupportedPrecision;
+use gpt2_model::{Operations, Recompute};
 use std::fmt::Display;
 use std::path::Path;
 
@@ -50,7 +50,7 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
         model.n_embd / model.n_head * model.n_head,
         model.n_embd.next_multiple_of(model.n_head),
     );
-    let mend = if below > 0 {
+    let fix = if below > 0 {
         format!("try {below} or {above}")
     } else {
         format!("try {above}")
@@ -60,7 +60,7 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
         "n-embd",
         model.n_embd,
         format!("a multiple of `n-head` ({})", model.n_head),
-        mend,
+        fix,
     )?;
 
     let seq_fits = (1..=model.block_size).contains(&plan.batch.seq);
@@ -210,6 +210,13 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
         format!("none with a dropout of {}", plan.model.dropout),
         "with dropout all activations are kept; leave out one of the two",
     )?;
+    judge(
+        plan.machine.recompute == Recompute::None || plan.machine.operations == Operations::Kernels,
+        "recompute",
+        plan.machine.recompute,
+        "none with `operations` reference",
+        "plain tensors keep all activations; leave out one of the two",
+    )?;
     if let Some(init) = &plan.init {
         let expected = "an existing directory with config.json and model.safetensors";
         judge(init.exists(), "init", init.display(), expected, "check the path")?;
@@ -253,7 +260,7 @@ fn judge(
     key: &'static str,
     value: impl Display,
     expected: impl Into<String>,
-    mend: impl Into<String>,
+    fix: impl Into<String>,
 ) -> Judgement {
     if good {
         return Ok(());
@@ -262,7 +269,7 @@ fn judge(
         key,
         value: value.to_string(),
         expected: expected.into(),
-        mend: mend.into(),
+        fix: fix.into(),
     })
 }
 

@@ -1,18 +1,15 @@
 //! What is left of a run when it has ended: files for comparisons and for scripts that wait for it.
 
-mod epochs;
 mod run_report;
-mod scheduler;
 mod training_metrics;
 
-pub use epochs::{Epoch, steady_steps};
 pub use run_report::Provenance;
 pub(crate) use run_report::{RunFacts, write_run_report};
-pub use scheduler::{Scheduler, recorded_variables};
-pub use training_metrics::*;
+pub use training_metrics::{RunOutcome, training_metrics};
 
 use crate::error::TrainError;
 use crate::run_dir::RunPaths;
+use gpt2_records::TrainingMetrics;
 use std::path::Path;
 
 /// Writes `training_metrics.json`, and after it, if the run reached its end, `RUN_COMPLETE.txt`.

@@ -1,12 +1,13 @@
 //! The report of a run that has just ended, from what its launch knows.
 
-use super::{RunOutcome, Scheduler, TrainingMetrics, recorded_variables, write_report};
+use super::{RunOutcome, training_metrics, write_report};
 use crate::error::TrainError;
 use crate::plan::{DataSummary, RunPlan};
 use crate::run_dir::RunPaths;
 use crate::step_log::read_records;
 use crate::step_loop::{Outcome, StopReason};
 use gpt2_backend::{BackendKind, Chosen, HostFacts, devices};
+use gpt2_records::{Scheduler, recorded_variables};
 use std::time::SystemTime;
 
 /// What a report says of the program that trained.
@@ -44,7 +45,7 @@ pub(crate) fn write_run_report(
     let chosen = facts.chosen;
     let on_gpu = matches!(chosen.backend, BackendKind::Cuda | BackendKind::Wgpu);
     let records = read_records(&paths.metrics())?;
-    let metrics = TrainingMetrics::new(RunOutcome {
+    let metrics = training_metrics(RunOutcome {
         run_id: paths
             .root()
             .file_name()

@@ -15,7 +15,6 @@ use crate::observer::{Observer, StepReport};
 use crate::optimizer::{AdamW, squared_norm};
 use crate::plan::{Intervals, RunPlan};
 use crate::ranks::Ranks;
-use crate::report::Phases;
 use crate::run_dir::RunPaths;
 use crate::sample::sample;
 use crate::step_log::{StepLog, StepRecord};
@@ -29,6 +28,7 @@ use gpt2_data::Loader;
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
+use gpt2_records::Phases;
 use gradients::GradientSum;
 use memory::MemoryMeter;
 use std::path::PathBuf;
@@ -262,6 +262,7 @@ where
 
     /// Queues an optimizer step: `grad_accum` forward and backward passes, the clip, and AdamW.
     fn queue(&mut self, step: u64) -> Result<QueuedStep, TrainError> {
+        self.observer.step_begins(step);
         let plan = &self.setup.plan;
         let began = Instant::now();
         let mut wait = Duration::ZERO;
@@ -354,6 +355,7 @@ where
             numbers,
         } = queued;
         let numbers = numbers.wait(); // host–device sync
+        self.observer.step_ends(step);
         let micro_steps = self.micro_steps();
         let loss = f64::from(numbers[0]) / micro_steps;
         let grad_norm = f64::from(numbers[1]).sqrt() / micro_steps;

@@ -40,6 +40,7 @@ fn every_shipped_file_resolves() {
     files.sort();
     let expected = [
         "demo.toml",
+        "gpt2-124m-cpu.toml",
         "gpt2-124m-fineweb.toml",
         "tinyshakespeare-cpu.toml",
         "tinyshakespeare-d6.toml",
@@ -101,4 +102,11 @@ fn tinyshakespeare_d6_is_two_hundred_steps() {
         (plan.preset.as_str(), plan.model.n_layer, plan.last_step()),
         ("d6", 6, 200)
     );
+}
+
+#[test]
+fn the_cpu_work_of_124m_is_41_steps_of_256_tokens() {
+    let plan = plan("gpt2-124m-cpu.toml", 305_260).unwrap();
+    assert_eq!((plan.batch.micro_batch, plan.batch.seq, plan.last_step()), (4, 64, 41));
+    assert_eq!((plan.intervals.eval_every, plan.intervals.sample_every), (10, 20));
 }

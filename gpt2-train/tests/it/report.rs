@@ -1,9 +1,10 @@
 //! The report of a run has every field of schema 2.0, and is complete before it says so.
 
 use gpt2_backend::HostFacts;
+use gpt2_records::{Phases, Scheduler};
 use gpt2_train::config::RunConfig;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
-use gpt2_train::report::{Phases, RunOutcome, Scheduler, TrainingMetrics, write_report};
+use gpt2_train::report::{RunOutcome, training_metrics, write_report};
 use gpt2_train::run_dir::{RunDir, RunPaths};
 use gpt2_train::step_log::{StepLog, StepRecord, read_records};
 use serde_json::Value;
@@ -132,7 +133,7 @@ fn train(run: &RunDir) -> Vec<StepRecord> {
 fn report(records: &[StepRecord], completed: Option<SystemTime>) -> TrainingMetrics {
     let environment = environment();
     let plan = RunPlan::resolve(&RunConfig::default(), &environment).unwrap();
-    TrainingMetrics::new(RunOutcome {
+    training_metrics(RunOutcome {
         run_id: "demo".into(),
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         completed,

@@ -4,7 +4,7 @@ use gpt2_backend::BackendChoice;
 use gpt2_data::{ShardWriter, SplitMix64};
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_train::config::RunConfig;
-use gpt2_train::launch::{Finished, Surroundings, View};
+use gpt2_train::launch::{Finished, Keep, Surroundings, View};
 use gpt2_train::report::Provenance;
 use gpt2_train::run_dir::RunPaths;
 use gpt2_train::step_log::{StepRecord, read_records};
@@ -98,7 +98,8 @@ pub(crate) fn unwatched() -> Surroundings {
         view: View::silent(),
         stop: StopRequest::default(),
         announcement: None,
-        provenance: Some(Provenance::default()),
+        keep: Keep::Everything(Provenance::default()),
+        tensorboard: false,
     }
 }
 

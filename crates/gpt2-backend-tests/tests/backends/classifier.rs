@@ -4,9 +4,9 @@ use crate::{floats, relative_error};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
-use gpt2_model::Precision;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::ops::{ClassifierShape, Gpt2Backend, classifier_loss};
+use gpt2_model::{Operations, Precision};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -69,7 +69,7 @@ fn check_in<B>(
     };
     let operand = in_precision(hidden_1.clone());
     // The factor shows whether the upstream gradient is used.
-    let loss_1 = classifier_loss(operand, wte_1.clone(), targets_1, shape) * 3.0;
+    let loss_1 = classifier_loss(Operations::Kernels, operand, wte_1.clone(), targets_1, shape) * 3.0;
 
     let (hidden_2, wte_2, targets_2) = tensors();
     let logits = hidden_2.clone().matmul(wte_2.clone().narrow(0, 0, vocab).transpose());
@@ -94,9 +94,9 @@ mod kernels {
     use super::{Shape, check_in};
     use crate::{Kernels, operand};
     use burn::tensor::backend::AutodiffBackend;
-    use gpt2_model::Precision;
     use gpt2_model::ops::Gpt2Backend;
     use gpt2_model::ops::training::TrainingBackend;
+    use gpt2_model::{Operations, Precision};
 
     fn check<B>(device: &B::Device, kernels: Kernels)
     where

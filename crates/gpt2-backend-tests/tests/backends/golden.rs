@@ -6,10 +6,10 @@ use burn::module::Param;
 use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
-use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, TrainingBackend};
 use gpt2_model::weights::{NamedVisitor, load_hf, parameters, visit_parameters};
+use gpt2_model::{Gpt2, Operations};
 use gpt2_train::optimizer::{AdamW, AdamWConfig, squared_norm};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
@@ -75,8 +75,18 @@ mod forward_and_backward {
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
+        for operations in Operations::ALL {
+            check_with::<B>(operations, device, tolerance);
+        }
+    }
+
+    fn check_with<B>(operations: Operations, device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
         let golden = Golden::load();
-        let model = model::<B>(device);
+        let model = model::<B>(device).with_operations(operations);
         let (inputs, targets) = (
             golden.tokens::<B>("inputs", device),
             golden.tokens::<B>("targets", device),
@@ -84,11 +94,11 @@ mod forward_and_backward {
 
         let logits = floats(model.logits(inputs.clone()));
         let error = relative_error(&logits, &golden.floats("logits"));
-        assert!(error < tolerance, "logits: relative error {error:.2e}");
+        assert!(error < tolerance, "{operations}: logits: relative error {error:.2e}");
 
         let loss = model.loss(inputs, targets);
         let error = relative_error(&floats(loss.clone()), &golden.floats("loss"));
-        assert!(error < tolerance, "loss: relative error {error:.2e}");
+        assert!(error < tolerance, "{operations}: loss: relative error {error:.2e}");
 
         let mut gradients = Gradients {
             gradients: GradientsParams::from_grads(loss.backward(), &model),
@@ -98,7 +108,10 @@ mod forward_and_backward {
         assert_eq!(gradients.found.len(), 28, "parameters of a GPT-2 with two layers");
         for (name, gradient) in gradients.found {
             let error = relative_error(&gradient, &golden.floats(&format!("grad.transformer.{name}")));
-            assert!(error < tolerance, "gradient of {name}: relative error {error:.2e}");
+            assert!(
+                error < tolerance,
+                "{operations}: gradient of {name}: relative error {error:.2e}"
+            );
         }
     }
 

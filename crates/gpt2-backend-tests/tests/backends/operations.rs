@@ -10,7 +10,7 @@ use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_model::ops::training::{AdamWInput, Clip, TrainingBackend};
 use gpt2_model::ops::{self, BlockShape, BlockWeights, Gpt2Backend};
-use gpt2_model::{Precision, Recompute};
+use gpt2_model::{Operations, Precision, Recompute};
 use gpt2_train::optimizer::AdamWConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -188,7 +188,7 @@ mod affine {
             let inputs = [[rows, inner], [inner, columns], [1, columns]].map(|shape| Matrix::random(&mut rng, shape));
             let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
                 let [x, w, bias] = inputs.try_into().unwrap();
-                ops::affine(x, w, bias.squeeze_dim(0))
+                ops::affine(Operations::Kernels, x, w, bias.squeeze_dim(0))
             });
             let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
                 let [x, w, bias] = inputs.try_into().unwrap();
@@ -210,7 +210,9 @@ mod gelu {
         B::InnerBackend: TrainingBackend,
     {
         let inputs = [Matrix::random(&mut ChaCha8Rng::seed_from_u64(3), [150, 333])];
-        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| ops::gelu(inputs[0].clone()));
+        let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+            ops::gelu(Operations::Kernels, inputs[0].clone())
+        });
         let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| exact_gelu(inputs[0].clone()));
         compare(&found, &expected, tolerance);
     }
@@ -238,7 +240,7 @@ mod embed {
             let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
                 let [wte, wpe] = inputs.try_into().unwrap();
                 let tokens = Tensor::<B, 2, Int>::from_data(TOKENS, device);
-                ops::embed(wte, wpe, tokens, past).flatten(0, 1)
+                ops::embed(Operations::Kernels, wte, wpe, tokens, past).flatten(0, 1)
             });
             let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
                 let [wte, wpe] = inputs.try_into().unwrap();
@@ -408,7 +410,14 @@ mod layer_norm {
             let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
                 let [x, weight, bias] = inputs.try_into().unwrap();
                 // With the residual stream around it, as in a block.
-                x.clone() + ops::layer_norm(x, weight.squeeze_dim(0), bias.squeeze_dim(0), Precision::F32)
+                x.clone()
+                    + ops::layer_norm(
+                        Operations::Kernels,
+                        x,
+                        weight.squeeze_dim(0),
+                        bias.squeeze_dim(0),
+                        Precision::F32,
+                    )
             });
             let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
                 let [x, weight, bias] = inputs.try_into().unwrap();
@@ -440,7 +449,7 @@ mod attention {
             )];
             let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
                 let qkv = inputs[0].clone().reshape([batch, seq, 3 * width]);
-                ops::attention(qkv, HEADS).reshape([batch * seq, width])
+                ops::attention(Operations::Kernels, qkv, HEADS).reshape([batch * seq, width])
             });
             let expected = evaluate::<Exact>(&inputs, FloatDType::F64, &CPU, |inputs| {
                 exact_attention(&inputs[0], [batch, seq, head_dim])
@@ -498,7 +507,7 @@ mod kernels {
                 &[[rows, inner], [inner, outer], [1, outer]],
                 |inputs, precision| {
                     let [x, w, bias] = inputs.try_into().unwrap();
-                    ops::affine(operand(x, precision), w, bias.squeeze_dim(0))
+                    ops::affine(Operations::Kernels, operand(x, precision), w, bias.squeeze_dim(0))
                 },
                 |inputs| {
                     let [x, w, bias] = inputs.try_into().unwrap();
@@ -539,7 +548,7 @@ mod kernels {
                 &[[batch * seq, 3 * width]],
                 |inputs, precision| {
                     let qkv = operand(inputs[0].clone(), precision).reshape([batch, seq, 3 * width]);
-                    ops::attention(qkv, HEADS).reshape([batch * seq, width])
+                    ops::attention(Operations::Kernels, qkv, HEADS).reshape([batch * seq, width])
                 },
                 |inputs| exact_attention(&inputs[0], [batch, seq, 64]),
             );
@@ -553,7 +562,13 @@ mod kernels {
             &[[77, 192], [1, 192], [1, 192]],
             |inputs, precision| {
                 let [x, weight, bias] = inputs.try_into().unwrap();
-                let normal = ops::layer_norm(x.clone(), weight.squeeze_dim(0), bias.squeeze_dim(0), precision);
+                let normal = ops::layer_norm(
+                    Operations::Kernels,
+                    x.clone(),
+                    weight.squeeze_dim(0),
+                    bias.squeeze_dim(0),
+                    precision,
+                );
                 x + normal.cast(FloatDType::F32)
             },
             |inputs| {

@@ -10,7 +10,28 @@ use super::memory::written;
 use pulp::Arch;
 use std::sync::LazyLock;
 
-static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+static ARCH: LazyLock<Arch> = LazyLock::new(|| narrower(std::env::var("GPT2_CPU_VECTORS").ok().as_deref()));
+
+/// The vectors that `GPT2_CPU_VECTORS` asks for (`scalar`, `avx2`, `avx512`), so that studies can compare them; without it
+/// the widest.
+///
+/// # Panics
+/// If the processor has none of that kind, or the word is another: a study must not measure something else unsaid.
+fn narrower(asked: Option<&str>) -> Arch {
+    match asked {
+        None => Arch::new(),
+        Some("scalar") => Arch::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Some("avx2") => {
+            Arch::V3(pulp::x86::V3::try_new().expect("GPT2_CPU_VECTORS is avx2, which this processor lacks"))
+        }
+        #[cfg(target_arch = "x86_64")]
+        Some("avx512") => {
+            Arch::V4(pulp::x86::V4::try_new().expect("GPT2_CPU_VECTORS is avx512, which this processor lacks"))
+        }
+        Some(other) => panic!("GPT2_CPU_VECTORS is {other:?}, expected scalar, avx2 or avx512"),
+    }
+}
 
 /// Runs `work` as compiled for this processor's widest vectors. What `work` calls must be inlined into it.
 #[inline(always)]

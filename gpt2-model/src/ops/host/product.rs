@@ -7,6 +7,8 @@ use super::memory::initialised;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
+#[cfg(feature = "blis")]
+use std::sync::LazyLock;
 
 /// Multiplications below which a second thread is not worth waking.
 const WORTH_SPLITTING: usize = 1 << 18;
@@ -142,9 +144,28 @@ fn multiply(a: ArrayView2<f32>, b: ArrayView2<f32>, start: Start, mut out: Array
     };
     let ((m, k), n) = (a.dim(), b.ncols());
     assert_eq!((b.nrows(), out.dim()), (k, (m, n)), "shapes of a product");
-    if m > 0 && n > 0 {
-        sgemm(a, b, beta, &mut out);
+    if m == 0 || n == 0 {
+        return;
     }
+    #[cfg(feature = "blis")]
+    if uses_blas() {
+        return sgemm(a, b, beta, &mut out);
+    }
+    multiply_without_blas(a, b, beta, &mut out);
+}
+
+/// Whether products go to the BLAS. `GPT2_CPU_BLAS=none` lets studies compare it with none.
+///
+/// # Panics
+/// If that variable holds another word.
+#[cfg(feature = "blis")]
+fn uses_blas() -> bool {
+    static USES: LazyLock<bool> = LazyLock::new(|| match std::env::var("GPT2_CPU_BLAS").ok().as_deref() {
+        None | Some("blis") => true,
+        Some("none") => false,
+        Some(other) => panic!("GPT2_CPU_BLAS is {other:?}, expected blis or none"),
+    });
+    *USES
 }
 
 /// `out = a·b + beta·out`, none of them empty; with a `beta` of 0, `out` may be unwritten, and else must not be.
@@ -194,14 +215,30 @@ fn operand(matrix: ArrayView2<f32>) -> (cblas_sys::CBLAS_TRANSPOSE, usize, ndarr
     }
 }
 
-#[cfg(not(feature = "blis"))]
-fn sgemm(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewMut2<MaybeUninit<f32>>) {
-    if beta == 0.0 {
-        out.fill(MaybeUninit::new(0.0));
+/// [`sgemm`] in Rust, on this thread.
+fn multiply_without_blas(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewMut2<MaybeUninit<f32>>) {
+    let ((m, k), n) = (a.dim(), b.ncols());
+    let [a_strides, b_strides] = [a.strides(), b.strides()];
+    let (out_rows, out_columns) = (out.strides()[0], out.strides()[1]);
+    // SAFETY: the shapes fit, as `multiply` asserts, and the strides are those of the views; `out` is not read if `beta` is 0.
+    unsafe {
+        matrixmultiply::sgemm(
+            m,
+            k,
+            n,
+            1.0,
+            a.as_ptr(),
+            a_strides[0],
+            a_strides[1],
+            b.as_ptr(),
+            b_strides[0],
+            b_strides[1],
+            beta,
+            out.as_mut_ptr().cast(),
+            out_rows,
+            out_columns,
+        );
     }
-    // SAFETY: written just now, or before, as `multiply` sees to.
-    let mut out = unsafe { initialised(out.view_mut()) };
-    ndarray::linalg::general_mat_mul(1.0, &a, &b, beta, &mut out);
 }
 
 /// What a sum starts from, written to every element of `out`.

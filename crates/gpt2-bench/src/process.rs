@@ -1,0 +1,173 @@
+//! A process of its own for a configuration: its output goes to files, and it ends at its time limit or when asked.
+
+use crate::error::BenchError;
+use gpt2_train::TrainError;
+use gpt2_train::stop::StopRequest;
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long a process that was asked to end may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By itself.
+    Exited(ExitStatus),
+    /// At its time limit.
+    TimedOut,
+}
+
+/// Runs `command` with its output in the two files, and the time that it took.
+///
+/// # Errors
+/// If it cannot be started, and [`BenchError::Stopped`] if the study was asked to stop: the process is ended then.
+pub(crate) fn run(
+    command: &mut Command,
+    [stdout, stderr]: [&Path; 2],
+    limit: Duration,
+    stop: &StopRequest,
+) -> Result<(Ended, Duration), BenchError> {
+    let file = |path: &Path| File::create(path).map_err(|source| TrainError::io("create", path, source));
+    command.stdin(Stdio::null()).stdout(file(stdout)?).stderr(file(stderr)?);
+    own_group(command);
+    let began = Instant::now();
+    let mut child = command.spawn().map_err(|source| BenchError::NotStarted {
+        program: command.get_program().to_string_lossy().into_owned(),
+        source,
+    })?;
+    loop {
+        if let Some(status) = wait(&mut child)? {
+            return Ok((Ended::Exited(status), began.elapsed()));
+        }
+        if let Some(by) = stop.requested_by() {
+            end(&mut child)?;
+            return Err(BenchError::Stopped { by });
+        }
+        if began.elapsed() >= limit {
+            end(&mut child)?;
+            return Ok((Ended::TimedOut, began.elapsed()));
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn wait(child: &mut Child) -> Result<Option<ExitStatus>, BenchError> {
+    child.try_wait().map_err(|source| BenchError::NotStarted {
+        program: "a process of the study".to_owned(),
+        source,
+    })
+}
+
+/// Asks the process and all that it has started to end, and ends them if they do not.
+fn end(child: &mut Child) -> Result<(), BenchError> {
+    signal(child, Signal::Terminate);
+    let asked = Instant::now();
+    while asked.elapsed() < GRACE {
+        if wait(child)?.is_some() {
+            break;
+        }
+        thread::sleep(POLL);
+    }
+    signal(child, Signal::Kill);
+    // Only what cannot be waited for is left then.
+    let _ = child.wait();
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Signal {
+    Terminate,
+    Kill,
+}
+
+/// Makes the process the head of a group, so that what it starts ends with it. A Ctrl-C at the terminal does not reach the
+/// group: the study ends it.
+#[cfg(unix)]
+fn own_group(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+    command.process_group(0);
+}
+
+#[cfg(unix)]
+fn signal(child: &mut Child, signal: Signal) {
+    use rustix::process::{Pid, Signal as Unix, kill_process_group};
+    let signal = match signal {
+        Signal::Terminate => Unix::TERM,
+        Signal::Kill => Unix::KILL,
+    };
+    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+        // A group that is gone needs no signal.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+#[cfg(not(unix))]
+fn own_group(_: &mut Command) {}
+
+#[cfg(not(unix))]
+fn signal(child: &mut Child, _: Signal) {
+    let _ = child.kill();
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: Duration, stop: &StopRequest) -> (Result<(Ended, Duration), BenchError>, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let [out, err] = ["out", "err"].map(|name| dir.path().join(name));
+        let ended = run(Command::new("sh").args(["-c", script]), [&out, &err], limit, stop);
+        (ended, std::fs::read_to_string(out).unwrap())
+    }
+
+    #[test]
+    fn the_output_of_a_process_is_kept() {
+        let (ended, output) = shell("echo a; exit 3", Duration::from_secs(60), &StopRequest::default());
+        let (Ended::Exited(status), _) = ended.unwrap() else {
+            panic!("it ended")
+        };
+        assert_eq!((status.code(), output.as_str()), (Some(3), "a\n"));
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_ended_with_its_children() {
+        let script = "trap '' TERM; sleep 600 & echo $!; wait; sleep 600";
+        let (ended, output) = shell(script, Duration::from_millis(300), &StopRequest::default());
+        assert_eq!(ended.unwrap().0, Ended::TimedOut);
+        let sleeping = std::path::PathBuf::from(format!("/proc/{}/cmdline", output.trim()));
+        // What is left of a process that has ended has no command line.
+        assert!(std::fs::read(sleeping).unwrap_or_default().is_empty());
+    }
+
+    #[test]
+    fn a_study_that_is_stopped_leaves_no_process() {
+        let stop = StopRequest::default();
+        stop.stop("a test");
+        let (ended, _) = shell("sleep 600", Duration::from_secs(60), &stop);
+        assert!(matches!(ended, Err(BenchError::Stopped { .. })));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let [out, err] = ["out", "err"].map(|name| dir.path().join(name));
+        let mut command = Command::new("no-such-program");
+        let error = run(
+            &mut command,
+            [&out, &err],
+            Duration::from_secs(1),
+            &StopRequest::default(),
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot start no-such-program: "),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! One configuration of a study, and what a process of its own makes of it.
+//!
+//! The parent writes `work.json` into the run directory; the child trains as it says, and leaves `figures.json` or
+//! `failure.json` beside the run's own files.
+
+use crate::error::BenchError;
+use crate::gpu::unix_now;
+use gpt2_base::stats::Summary;
+use gpt2_counters::{PerfEvents, Total};
+use gpt2_records::{Figures, Spread, StepRecord, settled, warmup_steps};
+use gpt2_train::config::RunConfig;
+use gpt2_train::data_source::DataSource;
+use gpt2_train::launch::{Finished, Keep, Surroundings, View};
+use gpt2_train::observer::{Observer, StepReport};
+use gpt2_train::report::Provenance;
+use gpt2_train::stop::StopRequest;
+use gpt2_train::{Launch, StopReason, TrainError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a process of a study is to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The run; its directory is where this is written.
+    pub config: RunConfig,
+    /// Its tokens.
+    pub data: WorkData,
+    /// Whether counters run around the timed steps.
+    pub counters: bool,
+    /// Variables of the environment that select a variant of the CPU's kernels.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// Where the tokens come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkData {
+    /// The directory that the configuration names.
+    Directory,
+    /// The story corpus.
+    Demo,
+    /// Random ones, as many as the steps take.
+    Random,
+}
+
+/// What a process could not do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Whether nothing was begun, because the configuration has no meaning or this machine cannot do it.
+    pub refused: bool,
+    /// Why, in a line.
+    pub message: String,
+}
+
+/// What a process found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// The figures.
+    pub figures: Figures,
+    /// Bytes of device memory that the plan predicted.
+    pub predicted_memory_bytes: u64,
+    /// When the timed steps began and ended, in seconds since 1970.
+    pub timed: Option<[f64; 2]>,
+    /// Counters that could not be had, and why.
+    pub missing_counters: Vec<String>,
+}
+
+/// The names in the directory of one configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkPaths(pub(crate) PathBuf);
+
+impl WorkPaths {
+    pub(crate) fn work(&self) -> PathBuf {
+        self.0.join("work.json")
+    }
+
+    pub(crate) fn found(&self) -> PathBuf {
+        self.0.join("figures.json")
+    }
+
+    pub(crate) fn failure(&self) -> PathBuf {
+        self.0.join("failure.json")
+    }
+
+    pub(crate) fn stdout(&self) -> PathBuf {
+        self.0.join("stdout.txt")
+    }
+
+    pub(crate) fn stderr(&self) -> PathBuf {
+        self.0.join("stderr.txt")
+    }
+
+    /// The row, written when the configuration has ended.
+    pub(crate) fn row(&self) -> PathBuf {
+        self.0.join("row.json")
+    }
+}
+
+/// Does the work that `dir` holds, in this process, and leaves there what came of it.
+///
+/// # Errors
+/// What is wrong with the work, once it is written there too; and if nothing can be written.
+pub fn run_work(dir: &Path, program: &str, provenance: Provenance, stop: StopRequest) -> Result<(), BenchError> {
+    let paths = WorkPaths(dir.to_owned());
+    let work: Work = read_json(&paths.work())?;
+    let launched = launch(&work, dir);
+    let refused = launched.is_err();
+    let found = launched.and_then(|launch| measure(launch, &work, program, provenance, stop));
+    match found {
+        Ok(found) => write_json(&paths.found(), &found),
+        Err(error) => {
+            let message = error.to_string();
+            write_json(&paths.failure(), &Failure { refused, message })?;
+            Err(error)
+        }
+    }
+}
+
+fn launch(work: &Work, dir: &Path) -> Result<Launch, BenchError> {
+    let config = RunConfig {
+        run: Some(dir.to_owned()),
+        ..work.config.clone()
+    };
+    let data = match work.data {
+        WorkData::Directory => DataSource::Directory(config.data.clone().unwrap_or_default()),
+        WorkData::Demo => DataSource::Demo,
+        WorkData::Random => {
+            let per_step = [config.batch, config.grad_accum, config.seq]
+                .into_iter()
+                .map(|factor| factor.unwrap_or(1) as u64)
+                .fold(1, u64::saturating_mul);
+            DataSource::Random {
+                tokens: per_step.saturating_mul(config.steps.unwrap_or(1)).saturating_add(1),
+                seed: config.seed.unwrap_or_default(),
+            }
+        }
+    };
+    Ok(Launch::whatever_the_memory(&config, data)?)
+}
+
+fn measure(
+    launch: Launch,
+    work: &Work,
+    program: &str,
+    provenance: Provenance,
+    stop: StopRequest,
+) -> Result<Found, BenchError> {
+    let steps = launch.plan().last_step();
+    let predicted_memory_bytes = launch.plan().memory().total();
+    let marks = Arc::new(Mutex::new(Marks {
+        first_timed: warmup_steps(steps as usize) as u64 + 1,
+        counters: work.counters.then(|| Total::new(PerfEvents::new())),
+        ..Marks::default()
+    }));
+    let finished = launch.run(Surroundings {
+        view: View::Observer(Box::new(Watch(Arc::clone(&marks)))),
+        stop,
+        announcement: None,
+        keep: Keep::Report(provenance),
+        tensorboard: false,
+    })?;
+    if let StopReason::Requested(by) = &finished.outcome.reason {
+        return Err(BenchError::Stopped { by: by.clone() });
+    }
+    let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut figures = figures(program, &finished);
+    let mut missing_counters = Vec::new();
+    if let Some(counters) = marks.counters.take() {
+        match counters.finish() {
+            Ok(counts) => {
+                figures.counters = counts.named();
+                missing_counters = counts.notes();
+            }
+            Err(error) => missing_counters.push(error.to_string()),
+        }
+    }
+    Ok(Found {
+        figures,
+        predicted_memory_bytes,
+        timed: marks.began.zip(marks.ended).map(|(began, ended)| [began, ended]),
+        missing_counters,
+    })
+}
+
+/// What is noted around the timed steps.
+#[derive(Default)]
+struct Marks {
+    first_timed: u64,
+    /// Steps that have begun and not ended.
+    in_flight: u32,
+    counters: Option<Total<PerfEvents>>,
+    began: Option<f64>,
+    ended: Option<f64>,
+}
+
+struct Watch(Arc<Mutex<Marks>>);
+
+impl Observer for Watch {
+    fn step_begins(&mut self, step: u64) {
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if step < marks.first_timed {
+            return;
+        }
+        marks.began.get_or_insert_with(unix_now);
+        marks.in_flight += 1;
+        if marks.in_flight == 1
+            && let Some(counters) = &mut marks.counters
+        {
+            counters.start();
+        }
+    }
+
+    fn step_ends(&mut self, step: u64) {
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if step < marks.first_timed {
+            return;
+        }
+        marks.ended = Some(unix_now());
+        marks.in_flight = marks.in_flight.saturating_sub(1);
+        if marks.in_flight == 0
+            && let Some(counters) = &mut marks.counters
+        {
+            counters.stop();
+        }
+    }
+
+    fn step(&mut self, _: &StepReport) {}
+}
+
+/// The figures of a run that has ended.
+fn figures(program: &str, finished: &Finished) -> Figures {
+    let Finished {
+        plan, chosen, outcome, ..
+    } = finished;
+    let steps = &outcome.steps;
+    let all_step_ms = steps.iter().filter_map(|step| step.step_ms).collect();
+    let timed = of_step_times(all_step_ms, plan.tokens_per_step());
+    let largest = |memory: fn(&StepRecord) -> Option<u64>| steps.iter().filter_map(memory).max();
+    let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.batch.seq) as f64;
+    Figures {
+        program: program.to_owned(),
+        device: chosen.device.name.clone(),
+        peak_memory_bytes: largest(StepRecord::peak_memory_bytes).unwrap_or(0),
+        driver_memory_bytes: largest(|step| step.device_driver_bytes),
+        mfu: chosen
+            .peak_flops(plan.machine.precision)
+            .map(|peak| flops * timed.tokens_per_sec / peak),
+        losses: steps.iter().filter_map(|step| step.loss).collect(),
+        loss_last: steps.last().and_then(|step| step.loss),
+        val_losses: steps
+            .iter()
+            .filter_map(|step| Some((step.step, step.val_loss?)))
+            .collect(),
+        ..timed
+    }
+}
+
+/// What the times of all steps come to, by the one rule for warm-up. The rest is left empty.
+pub(crate) fn of_step_times(all_step_ms: Vec<f64>, tokens_per_step: u64) -> Figures {
+    let warmup_steps = warmup_steps(all_step_ms.len());
+    let (before, timed) = all_step_ms.split_at(warmup_steps);
+    let step_ms = Summary::of(timed).map_or_else(Spread::default, Spread::from);
+    let settled = settled(&all_step_ms);
+    Figures {
+        tokens_per_step,
+        step_ms,
+        tokens_per_sec: tokens_per_step as f64 / step_ms.p50 * 1e3,
+        timed_sec: timed.iter().sum::<f64>() / 1e3,
+        warmup_steps,
+        warmup_sec: before.iter().sum::<f64>() / 1e3,
+        first_step_sec: all_step_ms.first().copied().unwrap_or_default() / 1e3,
+        settled_after_steps: settled.map(|settled| settled.steps),
+        settling_cost_sec: settled.map(|settled| settled.cost_ms / 1e3),
+        all_step_ms,
+        ..Figures::default()
+    }
+}
+
+pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, BenchError> {
+    let bytes = std::fs::read(path).map_err(|source| TrainError::io("read", path, source))?;
+    serde_json::from_slice(&bytes).map_err(|source| BenchError::Damaged {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), BenchError> {
+    let text = serde_json::to_string_pretty(value).map_err(|source| TrainError::io("write", path, source.into()))?;
+    gpt2_base::fs::write(path, (text + "\n").as_bytes()).map_err(|source| TrainError::io("write", path, source))?;
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Studies as their users meet them: rows for whatever happens, resuming, and the files that are left.
+
+use crate::support::{Outcome, gpt2};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SWEEP: &str = r#"
+time-limit-sec = 60
+baseline = { batch = 1, program = "gpt2" }
+[common]
+backend = "flex"
+threads = 1
+n-layer = 1
+n-embd = 8
+block-size = 32
+seq = 8
+steps = 8
+[axes]
+n-head = [1, 3]
+batch = [1, 2]
+"#;
+
+/// A program that prints a timing.
+const PEER: &str = r#"
+[[peer]]
+name = "other"
+command = '''echo '{"peer": "other 1", "device": "cpu", "batch": 2, "seq": 8, "step_ms": [9, 1, 1, 1, 1, 1, 1, 1], "peak_mem_mib": 1}' '''
+[[peer]]
+name = "silent"
+command = "echo done"
+[[peer]]
+name = "failing"
+command = "echo broken >&2; exit 3"
+"#;
+
+fn sweep(dir: &Path, file: &str) -> Outcome {
+    fs::write(dir.join("sweep.toml"), file).unwrap();
+    gpt2(dir, &["bench", "sweep", "sweep.toml"])
+}
+
+fn results(study: &Path) -> Value {
+    let path = study.join("results.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Status and reason of each row by its name.
+fn rows(study: &Path) -> BTreeMap<String, (String, String)> {
+    let results = results(study);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = results["rows"].as_array().unwrap().iter();
+    rows.map(|row| (text(&row["name"]), (text(&row["status"]), text(&row["reason"]))))
+        .collect()
+}
+
+#[test]
+fn whatever_happens_to_a_configuration_is_a_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let hanging = "[[peer]]\nname = \"hanging\"\ncommand = \"sleep 600\"\n";
+    let file = [&SWEEP.replace("= 60", "= 5"), PEER, hanging].concat();
+    let said = sweep(dir.path(), &file).succeeded();
+    assert!(said.contains("highest throughput"), "{said}");
+    let study = dir.path().join("studies/sweep");
+    let rows = rows(&study);
+    let row = |name: &str| &rows[name];
+    assert_eq!(row("gpt2_n-head-1_batch-1").0, "done");
+    let (status, reason) = row("gpt2_n-head-3_batch-2");
+    assert_eq!(status, "skipped");
+    assert!(reason.contains("`n-head` is 3"), "{reason}");
+    assert_eq!(row("other").0, "done");
+    let (status, reason) = row("silent");
+    assert!(
+        status == "failed" && reason.contains("is no JSON of a timing (keys peer, "),
+        "{reason}"
+    );
+    assert_eq!(*row("failing"), ("failed".into(), "exit status: 3: broken".into()));
+    assert_eq!(
+        *row("hanging"),
+        ("timed-out".into(), "ended after its time limit of 5 s".into())
+    );
+    for file in ["results.csv", "results.md", "index.html", "figures"] {
+        assert!(study.join(file).exists(), "{file}");
+    }
+    let run = study.join("runs/gpt2_n-head-1_batch-1");
+    for file in [
+        "plan.toml",
+        "metrics.jsonl",
+        "training_metrics.json",
+        "launcher_metadata.json",
+        "RUN_COMPLETE.txt",
+    ] {
+        assert!(run.join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_killed_sweep_goes_on_and_has_each_row_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("sweep.toml"), SWEEP.replace("[1, 2]", "[1, 2, 3, 4]")).unwrap();
+    let study = dir.path().join("studies/sweep");
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_gpt2"))
+        .args(["bench", "sweep", "sweep.toml"])
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while !study.join("runs/gpt2_n-head-1_batch-2/row.json").exists() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no row was written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let first = study.join("runs/gpt2_n-head-1_batch-1/row.json");
+    let before = fs::read(&first).unwrap();
+    // A row that was damaged is measured again; one that is whole is not.
+    fs::write(study.join("runs/gpt2_n-head-1_batch-2/row.json"), "{").unwrap();
+
+    let outcome = gpt2(dir.path(), &["bench", "sweep", "sweep.toml"]);
+    assert!(outcome.stderr.contains("row.json is damaged"), "{outcome:#?}");
+    assert!(outcome.stderr.contains("(measured before)"), "{outcome:#?}");
+    outcome.succeeded();
+    assert_eq!(fs::read(&first).unwrap(), before);
+    let rows = rows(&study);
+    assert_eq!(rows.len(), 8);
+    assert_eq!(rows.values().filter(|(status, _)| status == "done").count(), 4);
+
+    // The same command once more measures nothing, and another study is refused.
+    gpt2(dir.path(), &["bench", "sweep", "sweep.toml"]).succeeded();
+    assert_eq!(fs::read(&first).unwrap(), before);
+    sweep(dir.path(), &SWEEP.replace("seq = 8", "seq = 16"))
+        .refused("studies/sweep holds another study: `seq` is 8 there and 16 here");
+    let json = fs::read_to_string(study.join("study.json")).unwrap();
+    fs::write(
+        study.join("study.json"),
+        json.replace("\"version\": 1", "\"version\": 7"),
+    )
+    .unwrap();
+    sweep(dir.path(), SWEEP).refused("its version is 7, expected 1");
+}
+
+#[test]
+fn threads_change_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = "bench threads --threads 1,2 --model d3 --batch 1 --seq 16 --steps 6";
+    let said = gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>());
+    assert!(said.stderr.contains("f32 configurations agree within"), "{said:#?}");
+    let said = said.succeeded();
+    assert!(said.contains("fastest: ") && said.contains("low priority"), "{said}");
+    let results = results(&dir.path().join("studies/threads"));
+    let row = results["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["name"] == "blas-1")
+        .unwrap();
+    let counters = &row["figures"]["counters"];
+    assert!(
+        counters["task_clock_ms"]
+            .as_f64()
+            .or(counters["user_sec"].as_f64())
+            .unwrap()
+            > 0.0,
+        "{counters}"
+    );
+}
+
+#[test]
+fn fixed_work_is_exactly_so_many_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = "bench fixed-work --backend flex --model d3 --seq 16 --batch 2 --global-batch 4 --steps 100 --scale 0.06 --repeats 2";
+    let flags: Vec<_> = flags.split(' ').collect();
+    let plan = gpt2(dir.path(), &[&flags[..], &["--dry-run"]].concat()).succeeded();
+    assert!(
+        plan.contains("grad-accum = 2\n") && plan.contains("tokens = 384\n"),
+        "{plan}"
+    );
+    assert!(!dir.path().join("studies").exists());
+    let said = gpt2(dir.path(), &flags).succeeded();
+    assert!(said.contains("2 repeats: steps "), "{said}");
+    let study = dir.path().join("studies/fixed-work");
+    let metrics: Value =
+        serde_json::from_str(&fs::read_to_string(study.join("training_metrics.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&metrics["summary"]["steps"], &metrics["summary"]["tokens"]),
+        (&6.into(), &384.into())
+    );
+    assert_eq!(metrics["training_config"]["grad_accum_steps"], 2);
+    assert!(study.join("RUN_COMPLETE.txt").exists() && study.join("launcher_metadata.json").exists());
+    let flags = "bench fixed-work --backend flex --batch 4 --global-batch 18";
+    gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>()).refused(
+        "`global-batch` is 18, expected a multiple of 4, the sequences that are trained on at once: 16 and 20 do",
+    );
+}
