@@ -109,10 +109,7 @@ impl FixedWork {
         let mut entry = |program: &str, repeat: u64, task: Task| {
             entries.push(Entry {
                 name: format!("{}-{repeat}", crate::threads::file_name(program)),
-                axes: BTreeMap::from([
-                    ("program".to_owned(), program.to_owned()),
-                    ("repeat".to_owned(), repeat.to_string()),
-                ]),
+                axes: BTreeMap::from([("repeat".to_owned(), repeat.to_string())]),
                 task,
             });
         };
@@ -145,7 +142,7 @@ impl FixedWork {
             version: STUDY_VERSION,
             kind: StudyKind::FixedWork,
             settings,
-            axes: vec!["program".to_owned(), "repeat".to_owned()],
+            axes: vec!["repeat".to_owned()],
             entries,
         })
     }
@@ -162,7 +159,7 @@ fn filled(command: &str, config: &RunConfig) -> String {
 
 /// Wall time of the steps over repeats, and speed-ups over the first peer, if there is one.
 pub fn conclude(study: &mut Study) {
-    let program = |row: &Row| row.axes.get("program").cloned().unwrap_or_default();
+    let program = |row: &Row| row.peer.clone().unwrap_or_else(|| "gpt2".to_owned());
     let mut programs: Vec<String> = Vec::new();
     for row in &study.rows {
         if !programs.contains(&program(row)) {

@@ -4,7 +4,7 @@ use crate::error::BenchError;
 use gpt2_train::TrainError;
 use gpt2_train::stop::StopRequest;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +22,51 @@ pub(crate) enum Ended {
     /// At its time limit.
     TimedOut,
 }
+
+/// The variable by which the processes of a run of a study are known, with those that they have started.
+const RUN: &str = "GPT2_STUDY_RUN";
+
+/// Marks the processes of the run in `dir`.
+pub(crate) fn mark(command: &mut Command, dir: &Path) {
+    command.env(RUN, whole(dir));
+}
+
+/// The path from the root, as no other run has it.
+fn whole(dir: &Path) -> PathBuf {
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
+}
+
+/// Ends what is left of the run in `dir` by a study that was killed: it would compete with the run that follows. Linux
+/// alone tells which processes those are.
+pub(crate) fn end_leftovers(dir: &Path) {
+    let mark = format!("{RUN}={}", whole(dir).display());
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return;
+    };
+    for process in processes.flatten() {
+        let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        if environment
+            .split(|&byte| byte == 0)
+            .any(|variable| variable == mark.as_bytes())
+        {
+            kill(id);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn kill(id: u32) {
+    use rustix::process::{Pid, Signal, kill_process};
+    if let Some(process) = Pid::from_raw(id.cast_signed()) {
+        let _ = kill_process(process, Signal::KILL);
+    }
+}
+
+#[cfg(not(unix))]
+fn kill(_: u32) {}
 
 /// Runs `command` with its output in the two files, and the time that it took.
 ///
@@ -151,6 +196,21 @@ mod tests {
         stop.stop("a test");
         let (ended, _) = shell("sleep 600", Duration::from_secs(60), &stop);
         assert!(matches!(ended, Err(BenchError::Stopped { .. })));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_killed_study_left_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600; true"]);
+        mark(&mut command, dir.path());
+        let mut left = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        end_leftovers(&dir.path().join("another"));
+        assert!(left.try_wait().unwrap().is_none());
+        end_leftovers(dir.path());
+        assert!(!left.wait().unwrap().success());
     }
 
     #[test]

@@ -256,6 +256,7 @@ fn measure(entry: &Entry, paths: &WorkPaths, runner: &Runner) -> Result<Row, Ben
     };
     let dir = &paths.0;
     if dir.exists() {
+        process::end_leftovers(dir);
         fs::remove_dir_all(dir).map_err(|source| TrainError::io("remove", dir, source))?;
     }
     fs::create_dir_all(dir).map_err(|source| TrainError::io("create", dir, source))?;
@@ -286,6 +287,7 @@ fn measure_ours(row: &mut Row, work: &Work, paths: &WorkPaths, runner: &Runner) 
     };
     let mut command = Command::new(program);
     command.args(arguments).arg(&paths.0).envs(&work.env);
+    process::mark(&mut command, &paths.0);
     let sampler = GpuSampler::start(runner.gpu);
     let (ended, time) = process::run(
         &mut command,
@@ -294,13 +296,15 @@ fn measure_ours(row: &mut Row, work: &Work, paths: &WorkPaths, runner: &Runner) 
         &runner.stop,
     )?;
     row.process_sec = Some(time.as_secs_f64());
+    if paths.predicted().exists() {
+        row.predicted_memory_bytes = Some(read_json(&paths.predicted())?);
+    }
     if let Ended::Exited(status) = ended
         && status.success()
         && paths.found().exists()
     {
         write_launcher_metadata(paths, status.code(), time)?;
         let found: Found = read_json(&paths.found())?;
-        row.predicted_memory_bytes = Some(found.predicted_memory_bytes);
         let mut figures = found.figures;
         figures.gpu = found
             .timed
@@ -332,6 +336,7 @@ fn measure_ours(row: &mut Row, work: &Work, paths: &WorkPaths, runner: &Runner) 
 fn measure_peer(row: &mut Row, command: &str, paths: &WorkPaths, runner: &Runner) -> Result<(), BenchError> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]);
+    process::mark(&mut shell, &paths.0);
     let sampler = GpuSampler::start(runner.gpu);
     let (ended, time) = process::run(
         &mut shell,
@@ -386,11 +391,16 @@ fn how_it_ended(status: std::process::ExitStatus, said: Option<String>) -> Strin
     format!("{status}{said}")
 }
 
-/// The last line that a process said, without styles.
+/// The last error that a process spoke of, or else the last line that it said.
 fn tail(path: &Path) -> Option<String> {
     let text = fs::read(path).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().rfind(|line| !line.trim().is_empty())?.trim();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let is_error = |line: &&str| {
+        let kind = line.split(':').next().unwrap_or_default();
+        line.contains(':') && kind.to_ascii_lowercase().ends_with("error")
+    };
+    let line = lines.clone().rfind(is_error).or_else(|| lines.next_back())?;
     Some(line.chars().take(400).collect())
 }
 

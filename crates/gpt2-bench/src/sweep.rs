@@ -39,6 +39,10 @@ const AXES: [&str; 15] = [
     "threads",
 ];
 
+/// The key by which `baseline` names a program, and the name of ours there.
+const PROGRAM: &str = "program";
+const OURS: &str = "gpt2";
+
 /// Axes that change what a token costs: rates of rows that differ in them are not to be compared.
 const SHAPE: [&str; 6] = ["model", "n-layer", "n-head", "n-embd", "block-size", "seq"];
 
@@ -107,6 +111,10 @@ impl Sweep {
         };
         check_keys(&common, &RunConfig::keys(), "setting in [common]").map_err(wrong)?;
         common.entry("steps").or_insert(Value::Integer(STEPS));
+        // Times of steps alone, unless the file asks for more.
+        for interval in ["eval-every", "sample-every", "checkpoint-every"] {
+            common.entry(interval).or_insert(Value::Integer(0));
+        }
         let axes = match file.get("axes") {
             Some(Value::Table(table)) => axes(table, Some(&AXES)).map_err(wrong)?,
             _ => {
@@ -155,14 +163,13 @@ impl Sweep {
             baseline,
             limit: Duration::from_secs_f64(limit),
         };
-        let names = sweep.axis_names();
+        let mut names = sweep.axis_names();
+        names.push(PROGRAM.to_owned());
         if let Some(key) = sweep.baseline.keys().find(|key| !names.contains(key)) {
             return Err(wrong(unknown("axis in `baseline`", key, &names)));
         }
         // A value of the wrong type is found now, and not when its configuration's turn comes.
-        for point in product(&sweep.axes) {
-            sweep.config(&point)?;
-        }
+        sweep.definition()?;
         Ok(sweep)
     }
 
@@ -171,12 +178,9 @@ impl Sweep {
         self.limit
     }
 
-    /// The axes of ours and of the peers, in their order, each once. The first is the program, where there are peers.
+    /// The axes of ours and of the peers, in their order, each once.
     fn axis_names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        if !self.peers.is_empty() {
-            names.push("program".to_owned());
-        }
         for axis in self.axes.iter().chain(self.peers.iter().flat_map(|peer| &peer.axes)) {
             if !names.contains(&axis.name) {
                 names.push(axis.name.clone());
@@ -208,7 +212,7 @@ impl Sweep {
                 Some(reason) => Task::Skip(reason),
                 None => Task::Ours(Box::new(work)),
             };
-            entries.push(self.entry("gpt2", &point, task));
+            entries.push(Self::entry(OURS, &point, task));
         }
         for peer in &self.peers {
             // Only the axes that the command names: other values of the rest would be the same run again.
@@ -222,7 +226,7 @@ impl Sweep {
                     name: peer.name.clone(),
                     command: self.filled(&peer.command, &point),
                 };
-                entries.push(self.entry(&peer.name, &point, task));
+                entries.push(Self::entry(&peer.name, &point, task));
             }
         }
         let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
@@ -249,15 +253,12 @@ impl Sweep {
         })
     }
 
-    fn entry(&self, program: &str, point: &Point, task: Task) -> Entry {
+    fn entry(program: &str, point: &Point, task: Task) -> Entry {
         let values = point.iter().map(|(axis, value)| (axis.clone(), words(value)));
-        let mut axes: BTreeMap<String, String> = values.clone().collect();
+        let axes: BTreeMap<String, String> = values.clone().collect();
         let mut name = file_name(program);
         for (axis, value) in values {
             name = format!("{name}_{axis}-{}", file_name(&value));
-        }
-        if !self.peers.is_empty() {
-            axes.insert("program".to_owned(), program.to_owned());
         }
         Entry { name, axes, task }
     }
@@ -298,10 +299,12 @@ impl Sweep {
 
     /// Computes what follows from the rows: speed-ups over the baseline, and which configuration for which goal.
     pub fn conclude(&self, study: &mut Study) {
+        let program = |row: &Row| row.peer.clone().unwrap_or_else(|| OURS.to_owned());
         let matches = |row: &&Row| {
-            self.baseline
-                .iter()
-                .all(|(axis, value)| row.axes.get(axis) == Some(value))
+            self.baseline.iter().all(|(axis, value)| match axis.as_str() {
+                PROGRAM => program(row) == *value,
+                axis => row.axes.get(axis) == Some(value),
+            })
         };
         let done = |row: &&Row| row.status == Status::Done;
         study.baseline = study.rows.iter().filter(done).find(matches).map(|row| row.name.clone());
@@ -553,7 +556,7 @@ mod tests {
                 "pytorch_batch-8_compile-default",
             ]
         );
-        assert_eq!(definition.axes, ["program", "batch", "precision", "compile"]);
+        assert_eq!(definition.axes, ["batch", "precision", "compile"]);
         let Task::Peer { command, .. } = &definition.entries[3].task else {
             panic!("a peer")
         };

@@ -125,7 +125,7 @@ impl ThreadsStudy {
         });
         Entry {
             name: format!("{}-{threads}", file_name(name)),
-            axes: axes(name, threads),
+            axes: BTreeMap::from([(THREADS.to_owned(), threads.to_string())]),
             task: Task::Peer {
                 name: name.to_owned(),
                 command,

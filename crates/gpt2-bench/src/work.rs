@@ -60,8 +60,6 @@ pub struct Failure {
 pub struct Found {
     /// The figures.
     pub figures: Figures,
-    /// Bytes of device memory that the plan predicted.
-    pub predicted_memory_bytes: u64,
     /// When the timed steps began and ended, in seconds since 1970.
     pub timed: Option<[f64; 2]>,
     /// Counters that could not be had, and why.
@@ -79,6 +77,11 @@ impl WorkPaths {
 
     pub(crate) fn found(&self) -> PathBuf {
         self.0.join("figures.json")
+    }
+
+    /// Bytes of device memory that the plan needs, as predicted.
+    pub(crate) fn predicted(&self) -> PathBuf {
+        self.0.join("predicted_memory_bytes.json")
     }
 
     pub(crate) fn failure(&self) -> PathBuf {
@@ -108,6 +111,10 @@ pub fn run_work(dir: &Path, program: &str, provenance: Provenance, stop: StopReq
     let work: Work = read_json(&paths.work())?;
     let launched = launch(&work, dir);
     let refused = launched.is_err();
+    if let Ok(launch) = &launched {
+        // Before the first step: it may be what the device has no memory for.
+        write_json(&paths.predicted(), &launch.plan().memory().total())?;
+    }
     let found = launched.and_then(|launch| measure(launch, &work, program, provenance, stop));
     match found {
         Ok(found) => write_json(&paths.found(), &found),
@@ -149,7 +156,6 @@ fn measure(
     stop: StopRequest,
 ) -> Result<Found, BenchError> {
     let steps = launch.plan().last_step();
-    let predicted_memory_bytes = launch.plan().memory().total();
     let marks = Arc::new(Mutex::new(Marks {
         first_timed: warmup_steps(steps as usize) as u64 + 1,
         counters: work.counters.then(|| Total::new(PerfEvents::new())),
@@ -179,7 +185,6 @@ fn measure(
     }
     Ok(Found {
         figures,
-        predicted_memory_bytes,
         timed: marks.began.zip(marks.ended).map(|(began, ended)| [began, ended]),
         missing_counters,
     })

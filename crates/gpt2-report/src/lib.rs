@@ -21,6 +21,7 @@ mod error;
 pub mod figures;
 mod number;
 mod page;
+mod run_records;
 mod run_report;
 pub mod scaling;
 mod study_files;
@@ -30,7 +31,8 @@ pub mod watch;
 
 pub use error::ReportError;
 pub use page::{runs_page, study_page};
-pub use run_report::{RunFigures, RunRecords, run_report};
+pub use run_records::{RunFigures, RunRecords};
+pub use run_report::run_report;
 pub use study_files::{read_study, write_study};
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn whatever_happens_to_a_configuration_is_a_row() {
     assert_eq!(row("gpt2_n-head-1_batch-1").0, "done");
     let (status, reason) = row("gpt2_n-head-3_batch-2");
     assert_eq!(status, "skipped");
-    assert!(reason.contains("`n-head` is 3"), "{reason}");
+    assert!(reason.contains("a multiple of `n-head` (3)"), "{reason}");
     assert_eq!(row("other").0, "done");
     let (status, reason) = row("silent");
     assert!(

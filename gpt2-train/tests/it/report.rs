@@ -1,7 +1,7 @@
 //! The report of a run has every field of schema 2.0, and is complete before it says so.
 
 use gpt2_backend::HostFacts;
-use gpt2_records::{Phases, Scheduler};
+use gpt2_records::{Phases, Scheduler, TrainingMetrics};
 use gpt2_train::config::RunConfig;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 use gpt2_train::report::{RunOutcome, training_metrics, write_report};

@@ -2,8 +2,9 @@
 
 use super::Figure;
 use super::axis::Axis;
-use super::chart::{Chart, LegendEntry, LegendSymbol, Mark, Marker, Panel, Stroke, TEXT_SIZE};
+use super::chart::{Chart, LegendEntry, LegendSymbol, Mark, Marker, Panel, Stroke};
 use super::text;
+use super::text::TEXT_SIZE;
 use super::theme::PlotColor;
 use crate::number::{fixed, label};
 use crate::tables::ranked;

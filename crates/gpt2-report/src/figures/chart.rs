@@ -4,7 +4,7 @@
 
 use super::axis::Axis;
 use super::labels::{leader_line, place_labels};
-use super::text;
+use super::text::{self, TEXT_SIZE};
 use super::theme::PlotColor;
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
@@ -14,8 +14,6 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 /// The width of every figure, in pixels of the SVG.
 pub(crate) const WIDTH: u32 = 760;
 
-/// The size of text, in pixels an em.
-pub(crate) const TEXT_SIZE: f64 = 12.0;
 const TITLE_SIZE: f64 = 15.0;
 
 /// plotters' size of a font is that of its box, which it takes to be 1.24 em.

@@ -1,7 +1,6 @@
 //! Where the labels of points go, so that they do not lie on each other.
 
-use super::chart::TEXT_SIZE;
-use super::text;
+use super::text::{self, TEXT_SIZE};
 
 /// A rectangle in pixels: left, top, right, bottom.
 pub(super) type PixelBox = (i32, i32, i32, i32);

@@ -4,8 +4,8 @@ use super::Figure;
 use super::axis::Axis;
 use super::bars::measured;
 use super::chart::{Chart, LegendEntry, LegendSymbol, Mark, Marker, Panel, Stroke, WIDTH, series_style};
+use super::downsample::downsampled;
 use super::names;
-use super::runs::downsampled;
 use super::theme::PlotColor;
 use gpt2_records::{Row, Status, Study};
 

@@ -6,6 +6,7 @@
 mod axis;
 mod bars;
 mod chart;
+mod downsample;
 mod labels;
 mod lines;
 mod names;
@@ -17,7 +18,7 @@ mod text;
 pub(crate) mod theme;
 
 use crate::error::ReportError;
-use crate::run_report::RunRecords;
+use crate::run_records::RunRecords;
 use chart::Chart;
 use gpt2_records::{Study, StudyKind};
 

@@ -1,7 +1,8 @@
 //! Words for rows in figures: their names, or where those are too long, the settings in which they differ.
 
-use super::chart::{NAMES_WIDTH, TEXT_SIZE};
+use super::chart::NAMES_WIDTH;
 use super::text;
+use super::text::TEXT_SIZE;
 use gpt2_records::{Row, Study};
 use std::collections::BTreeSet;
 

@@ -5,6 +5,9 @@
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use std::sync::LazyLock;
 
+/// The size of text, in pixels an em.
+pub(crate) const TEXT_SIZE: f64 = 12.0;
+
 static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
     FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT).expect("the font in the program is damaged")
 });

@@ -4,7 +4,7 @@
 
 use crate::error::ReportError;
 use crate::figures::{Figure, run_figures, study_figures, theme};
-use crate::run_report::{RunFigures, RunRecords};
+use crate::run_records::{RunFigures, RunRecords};
 use crate::tables::{self, Cell, Number, Source, Table, profile_tables};
 use gpt2_records::Study;
 use maud::{DOCTYPE, Markup, PreEscaped, html};

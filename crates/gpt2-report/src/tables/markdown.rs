@@ -5,7 +5,7 @@ use super::{
     Cell, Table, conclusions_table, facts, leader_board, profile_tables, results_table, runs_table, settings_table,
 };
 use crate::figures::Figure;
-use crate::run_report::RunFigures;
+use crate::run_records::RunFigures;
 use gpt2_records::Study;
 use std::fmt::Write;
 

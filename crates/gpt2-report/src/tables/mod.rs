@@ -13,8 +13,8 @@ pub use markdown::{report_md, results_md};
 pub use profile::profile_tables;
 pub(crate) use profile::{SlotField, mean};
 pub use runs::runs_table;
+pub(crate) use study::ranked;
 pub use study::{conclusions_table, facts, leader_board, results_table, settings_table};
-pub(crate) use study::{host_facts, ranked};
 
 use crate::number;
 

@@ -2,7 +2,7 @@
 
 use super::columns::{MIB, PERCENT};
 use super::{Cell, Column, Heading, Table};
-use crate::run_report::RunFigures;
+use crate::run_records::RunFigures;
 
 /// A row for each run. The pointers are into an array `runs` of [`RunFigures`].
 pub fn runs_table(runs: &[RunFigures]) -> Table {

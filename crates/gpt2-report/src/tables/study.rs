@@ -2,8 +2,8 @@
 
 use super::columns::{METRICS, Metric, metric_named};
 use super::{Cell, Column, Heading, Source, Table, pointer_key};
-use gpt2_base::units;
-use gpt2_records::{Host, Row, Status, Study, StudyKind};
+use crate::run_records::host_facts;
+use gpt2_records::{Row, Status, Study, StudyKind};
 use std::collections::BTreeSet;
 
 /// What the leader board shows of a row, by the names of `results.csv`.
@@ -60,24 +60,6 @@ pub fn facts(study: &Study) -> Vec<(&'static str, String)> {
     facts.push(("Begun", made.timestamp_utc.clone()));
     facts.push(("Command", made.command_line.clone()));
     facts
-}
-
-/// The machine: names and values.
-pub(crate) fn host_facts(host: &Host) -> Vec<(&'static str, String)> {
-    let cpu = host.cpu.as_deref().unwrap_or("processor not known");
-    let name = host.hostname.as_deref().unwrap_or("name not known");
-    let os = host.os.as_deref().unwrap_or("system not known");
-    vec![
-        (
-            "Hardware",
-            format!(
-                "{cpu}, {} processors to use, {} of memory",
-                host.cores,
-                units::bytes(host.memory_bytes)
-            ),
-        ),
-        ("Machine", format!("{name}, {os}")),
-    ]
 }
 
 /// Where the study ran, from its settings or from the axis.

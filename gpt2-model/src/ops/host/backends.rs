@@ -165,15 +165,11 @@ macro_rules! host_operations {
 #[allow(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
 mod with_ndarray {
     use super::*;
-    use burn::tensor::backend::Backend;
-    use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
+    use burn_ndarray::{NdArray, NdArrayTensor};
     use ndarray::ArrayD;
 
-    impl<E: FloatNdArrayElement, I: IntNdArrayElement, Q: QuantElement> Gpt2Backend for NdArray<E, I, Q>
-    where
-        Self: Backend<FloatTensorPrimitive = NdArrayTensor, IntTensorPrimitive = NdArrayTensor>,
-        NdArrayTensor: From<SharedArray<E>> + From<SharedArray<I>>,
-    {
+    // Of the default types alone: the operations are then compiled here, and not once more in each crate that uses them.
+    impl Gpt2Backend for NdArray {
         host_operations!();
     }
 

@@ -34,21 +34,10 @@ macro_rules! host_training {
     };
 }
 
+// Both of the default types alone, as the operations.
 #[cfg(feature = "ndarray")]
-#[allow(clippy::wildcard_imports, reason = "the macro names nearly all of it")]
-mod with_ndarray {
-    use super::*;
-    use crate::ops::Gpt2Backend;
-    use burn::tensor::backend::Backend;
-    use burn_ndarray::{FloatNdArrayElement, IntNdArrayElement, NdArray, NdArrayTensor, QuantElement, SharedArray};
-
-    impl<E: FloatNdArrayElement, I: IntNdArrayElement, Q: QuantElement> TrainingBackend for NdArray<E, I, Q>
-    where
-        Self: Gpt2Backend + Backend<FloatTensorPrimitive = NdArrayTensor>,
-        NdArrayTensor: From<SharedArray<E>> + From<SharedArray<I>>,
-    {
-        host_training!();
-    }
+impl TrainingBackend for burn_ndarray::NdArray {
+    host_training!();
 }
 
 #[cfg(feature = "flex")]
