@@ -26,7 +26,7 @@ impl TensorBoard {
                 file.resume_after(step)?;
             }
             // A block of code, as TensorBoard shows Markdown.
-            let block: String = plan.lines().map(|line| format!("    {line}\n")).collect();
+            let block: String = plan.lines().flat_map(|line| ["    ", line, "\n"]).collect();
             file.text("plan", step, &block)?;
             file.flush()?;
             Ok(file)

@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_output_of_a_process_is_kept() {
-        let (ended, output) = shell("echo a; exit 3", Duration::from_secs(60), &StopRequest::default());
+        let (ended, output) = shell("echo a; exit 3", Duration::from_mins(1), &StopRequest::default());
         let (Ended::Exited(status), _) = ended.unwrap() else {
             panic!("it ended")
         };
@@ -194,7 +194,7 @@ mod tests {
     fn a_study_that_is_stopped_leaves_no_process() {
         let stop = StopRequest::default();
         stop.stop("a test");
-        let (ended, _) = shell("sleep 600", Duration::from_secs(60), &stop);
+        let (ended, _) = shell("sleep 600", Duration::from_mins(1), &stop);
         assert!(matches!(ended, Err(BenchError::Stopped { .. })));
     }
 

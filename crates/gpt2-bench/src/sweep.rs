@@ -231,13 +231,10 @@ impl Sweep {
         }
         let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
             return Err(BenchError::StudyFile {
                 path: self.path.clone(),
-                reason: format!(
-                    "two configurations are {}: leave out one of equal values or names",
-                    twice[0]
-                ),
+                reason: format!("two configurations are {twice}: leave out one of equal values or names"),
             });
         }
         Ok(Definition {
