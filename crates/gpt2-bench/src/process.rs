@@ -185,7 +185,7 @@ mod tests {
         let script = "trap '' TERM; sleep 600 & echo $!; wait; sleep 600";
         let (ended, output) = shell(script, Duration::from_millis(300), &StopRequest::default());
         assert_eq!(ended.unwrap().0, Ended::TimedOut);
-        let sleeping = std::path::PathBuf::from(format!("/proc/{}/cmdline", output.trim()));
+        let sleeping = PathBuf::from(format!("/proc/{}/cmdline", output.trim()));
         // What is left of a process that has ended has no command line.
         assert!(std::fs::read(sleeping).unwrap_or_default().is_empty());
     }
@@ -206,7 +206,7 @@ mod tests {
         command.args(["-c", "sleep 600; true"]);
         mark(&mut command, dir.path());
         let mut left = command.spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         end_leftovers(&dir.path().join("another"));
         assert!(left.try_wait().unwrap().is_none());
         end_leftovers(dir.path());

@@ -133,14 +133,14 @@ fn a_killed_sweep_goes_on_and_has_each_row_once() {
     gpt2(dir.path(), &["bench", "sweep", "sweep.toml"]).succeeded();
     assert_eq!(fs::read(&first).unwrap(), before);
     sweep(dir.path(), &SWEEP.replace("seq = 8", "seq = 16"))
-        .refused("studies/sweep holds another study: `seq` is 8 there and 16 here");
+        .failed("studies/sweep holds another study: `seq` is 8 there and 16 here");
     let json = fs::read_to_string(study.join("study.json")).unwrap();
     fs::write(
         study.join("study.json"),
         json.replace("\"version\": 1", "\"version\": 7"),
     )
     .unwrap();
-    sweep(dir.path(), SWEEP).refused("its version is 7, expected 1");
+    sweep(dir.path(), SWEEP).failed("its version is 7, expected 1");
 }
 
 #[test]
