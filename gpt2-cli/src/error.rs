@@ -67,10 +67,6 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Backend(#[from] BackendError),
 
-    /// Nothing can be generated in this precision.
-    #[error(transparent)]
-    Generate(GenerateError),
-
     /// Runs that are not of the same work.
     #[error(transparent)]
     InvalidComparison(#[from] InvalidComparison),
@@ -160,7 +156,15 @@ impl From<GenerateError> for CliError {
         match error {
             GenerateError::Backend(error) => Self::Backend(error),
             GenerateError::Model(error) => Self::Model(error),
-            error @ GenerateError::TrainingOnly { .. } => Self::Generate(error),
+            GenerateError::TrainingOnly {
+                precision,
+                plain,
+                backend,
+            } => Self::InvalidFlag {
+                flag: "--precision",
+                value: precision.to_string(),
+                expected: format!("{plain}: the kernels of {precision} on {backend} are for training"),
+            },
         }
     }
 }
