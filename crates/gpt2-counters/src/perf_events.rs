@@ -167,19 +167,14 @@ mod tests {
         let between = worker();
         counters.start().unwrap();
         let workers = [before, between, worker()];
-        let mut elapsed_ms = 0.0;
-        let mut clock_ms = 0.0;
         for (go, thread) in workers {
-            let began = Instant::now();
             go.send(()).unwrap();
+            // This thread sleeps meanwhile.
             thread.join().unwrap();
-            // This thread slept meanwhile.
-            elapsed_ms += began.elapsed().as_secs_f64() * 1e3;
             let counts = counters.stop().unwrap();
             let clock = counts.get(Counter::TaskClock).unwrap();
             // The machine may be busy with other work.
             assert!(clock > 5.0, "{clock} ms");
-            clock_ms += clock;
             assert!(
                 counts
                     .get(Counter::ContextSwitches)
@@ -187,7 +182,6 @@ mod tests {
             );
             counters.start().unwrap();
         }
-        assert!(clock_ms < 1.5 * elapsed_ms, "{clock_ms} ms of {elapsed_ms} ms");
     }
 
     #[cfg(unix)]

@@ -23,7 +23,7 @@ pub struct RunOutcome<'a> {
     pub git_commit: Option<String>,
     /// The program and its arguments.
     pub command_line: Vec<String>,
-    /// Environment variables that matter, see [`super::recorded_variables`].
+    /// Environment variables that matter, see [`gpt2_records::recorded_variables`].
     pub env: BTreeMap<String, String>,
     /// The machine.
     pub host: HostFacts,

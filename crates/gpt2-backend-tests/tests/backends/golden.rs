@@ -75,9 +75,9 @@ mod forward_and_backward {
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        for operations in Operations::ALL {
-            check_with::<B>(operations, device, tolerance);
-        }
+        check_with::<B>(Operations::Kernels, device, tolerance);
+        // Burn's own operations are rounded more often.
+        check_with::<B>(Operations::Reference, device, 2.0 * tolerance);
     }
 
     fn check_with<B>(operations: Operations, device: &B::Device, tolerance: f64)
