@@ -94,9 +94,9 @@ mod kernels {
     use super::{Shape, check_in};
     use crate::{Kernels, operand};
     use burn::tensor::backend::AutodiffBackend;
+    use gpt2_model::Precision;
     use gpt2_model::ops::Gpt2Backend;
     use gpt2_model::ops::training::TrainingBackend;
-    use gpt2_model::{Operations, Precision};
 
     fn check<B>(device: &B::Device, kernels: Kernels)
     where
