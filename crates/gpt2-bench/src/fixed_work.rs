@@ -3,8 +3,8 @@
 
 use crate::error::BenchError;
 use crate::study::{Definition, Entry, Task};
-use crate::threads::settings;
-use crate::work::{Work, WorkData};
+use crate::words::{file_name, filled, settings};
+use crate::work::{Corpus, Work};
 use gpt2_base::Invalid;
 use gpt2_base::stats::Summary;
 use gpt2_records::{Conclusion, Row, STUDY_VERSION, Study, StudyKind};
@@ -100,15 +100,10 @@ impl FixedWork {
             log_every: Some(50),
             ..self.config.clone()
         };
-        let data = if config.data.is_some() {
-            WorkData::Directory
-        } else {
-            WorkData::Random
-        };
         let mut entries = Vec::new();
         let mut entry = |program: &str, repeat: u64, task: Task| {
             entries.push(Entry {
-                name: format!("{}-{repeat}", crate::threads::file_name(program)),
+                name: format!("{}-{repeat}", file_name(program)),
                 axes: BTreeMap::from([("repeat".to_owned(), repeat.to_string())]),
                 task,
             });
@@ -117,7 +112,7 @@ impl FixedWork {
         for repeat in 1..=self.repeats {
             let work = Work {
                 config: config.clone(),
-                data,
+                without_data: Corpus::Random,
                 counters: false,
                 env: BTreeMap::new(),
             };
@@ -125,7 +120,7 @@ impl FixedWork {
             for (name, command) in &self.peers {
                 let task = Task::Peer {
                     name: name.clone(),
-                    command: filled(command, &config),
+                    command: filled(command, settings(&config)),
                 };
                 entry(name, repeat, task);
             }
@@ -146,15 +141,6 @@ impl FixedWork {
             entries,
         })
     }
-}
-
-/// A peer's command with the settings in their places.
-fn filled(command: &str, config: &RunConfig) -> String {
-    settings(config)
-        .iter()
-        .fold(command.to_owned(), |command, (key, value)| {
-            command.replace(&format!("{{{}}}", key.replace('-', "_")), value)
-        })
 }
 
 /// Wall time of the steps over repeats, and speed-ups over the first peer, if there is one.

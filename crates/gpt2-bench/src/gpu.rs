@@ -75,8 +75,13 @@ impl GpuSampler {
         })
     }
 
+    /// What a GPU did from `timed` on to its end, if it was sampled and the times are known.
+    pub(crate) fn usage(sampler: Option<Self>, timed: Option<[f64; 2]>) -> Option<GpuUse> {
+        sampler?.between(timed?)
+    }
+
     /// Means over the samples from `began` to `ended`, in seconds since 1970. None if there are none.
-    pub(crate) fn between(&self, [began, ended]: [f64; 2]) -> Option<GpuUse> {
+    fn between(&self, [began, ended]: [f64; 2]) -> Option<GpuUse> {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let within: Vec<_> = samples
             .iter()

@@ -14,5 +14,6 @@ pub mod work;
 
 mod gpu;
 mod process;
+mod words;
 
 pub use error::BenchError;

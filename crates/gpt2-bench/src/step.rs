@@ -1,6 +1,7 @@
 //! The training step timed whole, on fixed shapes and random tokens or on real ones.
 
 use crate::error::BenchError;
+use crate::work::random_tokens;
 use gpt2_backend::Chosen;
 use gpt2_base::stats::Summary;
 use gpt2_train::config::RunConfig;
@@ -42,18 +43,6 @@ impl StepBench {
     pub fn new(config: RunConfig, warmup_steps: u64, steps: u64) -> Result<Self, BenchError> {
         let scratch = tempfile::tempdir().map_err(|source| TrainError::io("create", std::env::temp_dir(), source))?;
         let steps = warmup_steps + steps;
-        let micro_batch = config.batch.unwrap_or(1).saturating_mul(config.grad_accum.unwrap_or(1));
-        let a_step = micro_batch.saturating_mul(config.seq.unwrap_or(1)) as u64;
-        let (data, name) = match &config.data {
-            Some(dir) => (DataSource::Directory(dir.clone()), dir.display().to_string()),
-            None => (
-                DataSource::Random {
-                    tokens: steps.saturating_mul(a_step).saturating_add(1),
-                    seed: config.seed.unwrap_or_default(),
-                },
-                "random".to_owned(),
-            ),
-        };
         let config = RunConfig {
             run: Some(scratch.path().join("run")),
             steps: Some(steps),
@@ -63,6 +52,10 @@ impl StepBench {
             // The device's memory is asked for at the first steps and at the last.
             log_every: Some(steps),
             ..config
+        };
+        let (data, name) = match &config.data {
+            Some(dir) => (DataSource::Directory(dir.clone()), dir.display().to_string()),
+            None => (random_tokens(&config), "random".to_owned()),
         };
         Ok(Self {
             launch: Launch::on(&config, data)?,

@@ -306,10 +306,7 @@ fn measure_ours(row: &mut Row, work: &Work, paths: &WorkPaths, runner: &Runner) 
         write_launcher_metadata(paths, status.code(), time)?;
         let found: Found = read_json(&paths.found())?;
         let mut figures = found.figures;
-        figures.gpu = found
-            .timed
-            .zip(sampler)
-            .and_then(|(timed, sampler)| sampler.between(timed));
+        figures.gpu = GpuSampler::usage(sampler, found.timed);
         row.status = Status::Done;
         row.figures = Some(figures);
         return Ok(());
@@ -362,10 +359,7 @@ fn measure_peer(row: &mut Row, command: &str, paths: &WorkPaths, runner: &Runner
             match PeerRun::parse(&output) {
                 Ok(run) => {
                     let mut figures = run.figures();
-                    figures.gpu = run
-                        .timed
-                        .zip(sampler)
-                        .and_then(|(timed, sampler)| sampler.between(timed));
+                    figures.gpu = GpuSampler::usage(sampler, run.timed);
                     row.figures = Some(figures);
                     (Status::Done, None)
                 }

@@ -2,8 +2,8 @@
 
 use crate::error::BenchError;
 use crate::study::{Definition, Entry, Task, best};
-use crate::threads::file_name;
-use crate::work::{Work, WorkData};
+use crate::words::{file_name, filled, placeholder};
+use crate::work::{Corpus, Work};
 use gpt2_backend::BackendChoice;
 use gpt2_base::nearest;
 use gpt2_records::{Conclusion, Row, STUDY_VERSION, Status, Study, StudyKind};
@@ -197,14 +197,9 @@ impl Sweep {
         let mut entries = Vec::new();
         for point in product(&self.axes) {
             let config = self.config(&point)?;
-            let data = if config.data.is_some() {
-                WorkData::Directory
-            } else {
-                WorkData::Random
-            };
             let work = Work {
                 config,
-                data,
+                without_data: Corpus::Random,
                 counters: false,
                 env: BTreeMap::new(),
             };
@@ -219,7 +214,7 @@ impl Sweep {
             let used = self
                 .axes
                 .iter()
-                .filter(|axis| peer.command.contains(&format!("{{{}}}", axis.name.replace('-', "_"))));
+                .filter(|axis| peer.command.contains(&placeholder(&axis.name)));
             let axes: Vec<Axis> = used.chain(&peer.axes).cloned().collect();
             for point in product(&axes) {
                 let task = Task::Peer {
@@ -284,14 +279,8 @@ impl Sweep {
         ];
         let defaults = defaults.map(|(key, value)| (key.to_owned(), value));
         let common = self.common.iter().map(|(key, value)| (key.clone(), value.clone()));
-        point
-            .iter()
-            .cloned()
-            .chain(common)
-            .chain(defaults)
-            .fold(command.to_owned(), |command, (key, value)| {
-                command.replace(&format!("{{{}}}", key.replace('-', "_")), &words(&value))
-            })
+        let values = point.iter().cloned().chain(common).chain(defaults);
+        filled(command, values.map(|(key, value)| (key, words(&value))))
     }
 
     /// Computes what follows from the rows: speed-ups over the baseline, and which configuration for which goal.
@@ -333,7 +322,7 @@ impl Peer {
                     axis.name
                 ));
             }
-            if !command.contains(&format!("{{{}}}", axis.name.replace('-', "_"))) {
+            if !command.contains(&placeholder(&axis.name)) {
                 return Err(format!("the command of {name} does not use its axis `{}`", axis.name));
             }
         }

@@ -2,7 +2,8 @@
 
 use crate::error::BenchError;
 use crate::study::{Definition, Entry, Task, best};
-use crate::work::{Work, WorkData};
+use crate::words::{file_name, filled, settings};
+use crate::work::{Corpus, Work};
 use gpt2_backend::BackendChoice;
 use gpt2_base::Invalid;
 use gpt2_model::Precision;
@@ -88,11 +89,6 @@ impl ThreadsStudy {
             precision: Some(variant.precision),
             ..self.config.clone()
         };
-        let data = if config.data.is_some() {
-            WorkData::Directory
-        } else {
-            WorkData::Demo
-        };
         let env = variant
             .env
             .iter()
@@ -103,7 +99,7 @@ impl ThreadsStudy {
             axes,
             task: Task::Ours(Box::new(Work {
                 config,
-                data,
+                without_data: Corpus::Demo,
                 counters: true,
                 env,
             })),
@@ -111,18 +107,11 @@ impl ThreadsStudy {
     }
 
     fn peer(&self, name: &str, command: &str, threads: usize) -> Entry {
-        let config = &self.config;
-        let number = |value: Option<usize>| value.map(|value| value.to_string()).unwrap_or_default();
-        let values = [
-            (THREADS, threads.to_string()),
-            ("batch", number(config.batch)),
-            ("seq", number(config.seq)),
-            ("steps", config.steps.map(|steps| steps.to_string()).unwrap_or_default()),
-            ("model", config.model.clone().unwrap_or_default()),
-        ];
-        let command = values.iter().fold(command.to_owned(), |command, (key, value)| {
-            command.replace(&format!("{{{key}}}"), value)
-        });
+        let config = RunConfig {
+            threads: Some(threads),
+            ..self.config.clone()
+        };
+        let command = filled(command, settings(&config));
         Entry {
             name: format!("{}-{threads}", file_name(name)),
             axes: BTreeMap::from([(THREADS.to_owned(), threads.to_string())]),
@@ -139,32 +128,6 @@ fn axes(variant: &str, threads: usize) -> BTreeMap<String, String> {
         (VARIANT.to_owned(), variant.to_owned()),
         (THREADS.to_owned(), threads.to_string()),
     ])
-}
-
-/// The settings that a run's configuration makes, for people.
-pub(crate) fn settings(config: &RunConfig) -> BTreeMap<String, String> {
-    let words = serde_json::to_value(config).expect("settings are plain values");
-    let serde_json::Value::Object(fields) = words else {
-        unreachable!("a struct is an object")
-    };
-    fields
-        .into_iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| match value {
-            serde_json::Value::String(text) => (key, text),
-            other => (key, other.to_string()),
-        })
-        .collect()
-}
-
-/// A name as part of a file's.
-pub(crate) fn file_name(name: &str) -> String {
-    let words: Vec<String> = name
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'))
-        .filter(|word| !word.is_empty())
-        .map(str::to_ascii_lowercase)
-        .collect();
-    words.join("-")
 }
 
 /// The variants, those that this processor or build lacks among them.

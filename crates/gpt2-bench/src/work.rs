@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Work {
     /// The run; its directory is where this is written.
     pub config: RunConfig,
-    /// Its tokens.
-    pub data: WorkData,
+    /// Its tokens, where the configuration names none.
+    pub without_data: Corpus,
     /// Whether counters run around the timed steps.
     pub counters: bool,
     /// Variables of the environment that select a variant of the CPU's kernels.
@@ -34,12 +34,10 @@ pub struct Work {
     pub env: BTreeMap<String, String>,
 }
 
-/// Where the tokens come from.
+/// Tokens that a run makes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum WorkData {
-    /// The directory that the configuration names.
-    Directory,
+pub enum Corpus {
     /// The story corpus.
     Demo,
     /// Random ones, as many as the steps take.
@@ -131,21 +129,24 @@ fn launch(work: &Work, dir: &Path) -> Result<Launch, BenchError> {
         run: Some(dir.to_owned()),
         ..work.config.clone()
     };
-    let data = match work.data {
-        WorkData::Directory => DataSource::Directory(config.data.clone().unwrap_or_default()),
-        WorkData::Demo => DataSource::Demo,
-        WorkData::Random => {
-            let per_step = [config.batch, config.grad_accum, config.seq]
-                .into_iter()
-                .map(|factor| factor.unwrap_or(1) as u64)
-                .fold(1, u64::saturating_mul);
-            DataSource::Random {
-                tokens: per_step.saturating_mul(config.steps.unwrap_or(1)).saturating_add(1),
-                seed: config.seed.unwrap_or_default(),
-            }
-        }
+    let data = match (&config.data, work.without_data) {
+        (Some(dir), _) => DataSource::Directory(dir.clone()),
+        (None, Corpus::Demo) => DataSource::Demo,
+        (None, Corpus::Random) => random_tokens(&config),
     };
     Ok(Launch::whatever_the_memory(&config, data)?)
+}
+
+/// As many random tokens as the steps of `config` take.
+pub(crate) fn random_tokens(config: &RunConfig) -> DataSource {
+    let per_step = [config.batch, config.grad_accum, config.seq]
+        .into_iter()
+        .map(|factor| factor.unwrap_or(1) as u64)
+        .fold(1, u64::saturating_mul);
+    DataSource::Random {
+        tokens: per_step.saturating_mul(config.steps.unwrap_or(1)).saturating_add(1),
+        seed: config.seed.unwrap_or_default(),
+    }
 }
 
 fn measure(

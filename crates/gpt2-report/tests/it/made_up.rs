@@ -1,4 +1,4 @@
-//! Studies and runs that nobody measured, for tests and for looking at.
+//! Made-up studies and runs, for tests and for looking at.
 
 use gpt2_records::{
     Ceilings, Completion, Conclusion, Derived, Figures, GpuUse, Hardware, Host, KindTime, LossPoint, Made,
