@@ -39,6 +39,8 @@ pub(crate) enum Command {
     /// Measure speed and memory.
     #[command(subcommand, arg_required_else_help = true)]
     Bench(BenchCommand),
+    /// Take a training step apart: time by layer kind and operation, beside what the device reaches at most.
+    Profile(ProfileArgs),
     /// Make tables, figures and a page of runs or of a study; compare runs; check files; follow a run.
     Report(ReportArgs),
     /// List what there is to compute on.
@@ -114,7 +116,7 @@ pub(crate) struct SampleArgs {
 pub(crate) enum BenchCommand {
     /// Time the training step itself: forward, backward, clip and update, as `gpt2 train` does them.
     Step(BenchStepArgs),
-    /// Time each operation of the training step by itself, beside the most that the device reaches.
+    /// The operations of `gpt2 profile` as a table, and nothing written.
     Operations(BenchOperationsArgs),
     /// Train exactly so many steps of a global batch, to compare systems by their wall time.
     FixedWork(FixedWorkArgs),
@@ -278,22 +280,65 @@ Prints one line of JSON. Nothing is evaluated, sampled or saved.")]
 pub(crate) struct BenchStepArgs {
     #[command(flatten)]
     pub(crate) work: BenchWork,
+    /// Whether our kernels compute, or plain tensors, for comparison [default: kernels].
+    #[arg(long, value_name = "WHICH", help_heading = "Machine", value_parser = operations_parser())]
+    pub(crate) operations: Option<Operations>,
+    /// Timed steps.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: u64,
+    /// Steps before those.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) warmup_steps: u64,
     /// Compare with the last line of this file, written by this command or by another program with the same keys.
     #[arg(long, value_name = "FILE")]
     pub(crate) vs: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  gpt2 bench operations --batch 4 --seq 256 --steps 5
-
-Times whole steps first, as `gpt2 bench step` does, to say what part of them the operations make up.")]
+#[command(after_help = "Example:
+  gpt2 bench operations --batch 4 --seq 256")]
 pub(crate) struct BenchOperationsArgs {
     #[command(flatten)]
     pub(crate) work: BenchWork,
-    /// How often each operation is timed.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub(crate) repeats: usize,
+    #[command(flatten)]
+    pub(crate) trials: TrialsArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 profile --batch 4 --seq 64
+  gpt2 profile --backend cuda --precision bf16 --batch 8 --trace
+
+Every other step is profiled, so that what profiling costs is measured too. A trace opens in https://ui.perfetto.dev.")]
+pub(crate) struct ProfileArgs {
+    #[command(flatten)]
+    pub(crate) work: BenchWork,
+    #[command(flatten)]
+    pub(crate) trials: TrialsArgs,
+    /// Write trace.json too: what the host queues and what the device does, for Perfetto.
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// Take the top-down metrics from this recording of counters: the output of `perf stat -x,` or `-j`, or one with
+    /// several measurements.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) counters: Option<PathBuf>,
+    /// Directory of the study [default: studies/profile].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the settings, and measure nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How much is profiled.
+#[derive(Debug, Args)]
+pub(crate) struct TrialsArgs {
+    /// Steps that are profiled; as many others lie between them.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    pub(crate) trials: u64,
+    /// Seconds that it may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]
+    pub(crate) time_limit: f64,
 }
 
 #[derive(Debug, Args)]
@@ -359,12 +404,6 @@ pub(crate) struct BenchWork {
     /// Micro-steps in a step.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) grad_accum: usize,
-    /// Timed steps.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) steps: u64,
-    /// Steps before those.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub(crate) warmup_steps: u64,
     /// Real tokens; without, they are random.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -376,9 +415,6 @@ pub(crate) struct BenchWork {
     /// What the backward pass computes anew instead of keeping it [default: gelu on CUDA, else none].
     #[arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser())]
     pub(crate) recompute: Option<Recompute>,
-    /// Whether our kernels compute, or plain tensors, for comparison [default: kernels].
-    #[arg(long, value_name = "WHICH", help_heading = "Machine", value_parser = operations_parser())]
-    pub(crate) operations: Option<Operations>,
     /// CPU threads; all cores without.
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,

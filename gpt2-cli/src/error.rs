@@ -96,6 +96,12 @@ pub(crate) enum CliError {
         /// Which, and by how much.
         said: String,
     },
+    /// There is no profile of what was to be profiled.
+    #[error("there is no profile: {reason}")]
+    NotProfiled {
+        /// Why.
+        reason: String,
+    },
     /// This program's own file is not known, so no process of its own can be started.
     #[error("cannot find this program's own file: {source}")]
     OwnProgram {

@@ -47,6 +47,7 @@ fn run() -> Result<(), CliError> {
         Command::Train(args) => commands::train::run(&args),
         Command::Sample(args) => commands::sample::run(&args),
         Command::Bench(command) => commands::bench::run(&command),
+        Command::Profile(args) => commands::profile::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Devices => commands::devices::run(),
         Command::Data(command) => commands::data::run(&command),

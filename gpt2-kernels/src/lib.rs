@@ -20,6 +20,7 @@ pub mod layer_norm;
 mod nvrtc;
 pub mod product;
 pub mod scale;
+pub mod timer;
 
 pub use launch::compiled;
 

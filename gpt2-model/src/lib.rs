@@ -13,6 +13,7 @@ pub mod capabilities;
 pub mod cost;
 pub mod ops;
 pub mod sampling;
+pub mod spans;
 pub mod weights;
 
 mod attention;

@@ -11,7 +11,7 @@ use crate::visit::{BackendVisitor, visit};
 use burn::tensor::DType;
 use gpt2_model::Precision;
 use gpt2_model::capabilities::BackendKind;
-use gpt2_model::ops::training::TrainingBackend;
+use gpt2_model::ops::training::{DeviceTimer, TimerError, TrainingBackend};
 use std::sync::Arc;
 
 /// A backend and a device, decided.
@@ -79,6 +79,14 @@ impl Chosen {
         }
     }
 
+    /// What times the device's work while a run goes on.
+    ///
+    /// # Errors
+    /// That of a device that cannot be opened; in the result, why its work cannot be timed.
+    pub fn timer(&self) -> Result<Result<Box<dyn DeviceTimer>, TimerError>, BackendError> {
+        visit(self.backend, self.device.index, Timer)
+    }
+
     /// Checks that the device computes in `precision`, and not only pretends to: the products of `bf16` of a CPU without a
     /// unit for them are slower than those of `f32`. Opens the device if `precision` is `bf16`.
     ///
@@ -116,6 +124,17 @@ impl Chosen {
                 (single, _) => single,
             },
         }
+    }
+}
+
+/// The device's timer.
+struct Timer;
+
+impl BackendVisitor for Timer {
+    type Output = Result<Box<dyn DeviceTimer>, TimerError>;
+
+    fn visit<B: TrainingBackend>(self, device: B::Device) -> Self::Output {
+        B::timer(device)
     }
 }
 

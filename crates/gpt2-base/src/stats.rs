@@ -1,7 +1,9 @@
 //! Mean, spread and percentiles of a list of measurements, such as step times.
 
+use serde::{Deserialize, Serialize};
+
 /// What a list of measurements comes to, in the unit of the measurements.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// How many measurements.
     pub count: usize,

@@ -2,6 +2,7 @@
 
 use gpt2_backend::BackendError;
 use gpt2_base::Invalid;
+use gpt2_model::ops::training::TimerError;
 use gpt2_train::TrainError;
 use std::io;
 use std::path::PathBuf;
@@ -15,6 +16,18 @@ pub enum BenchError {
     /// The device cannot be had.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The device's work cannot be timed.
+    #[error(transparent)]
+    Timer(#[from] TimerError),
+    /// A recording of counters cannot be used.
+    #[error(transparent)]
+    Counters(#[from] gpt2_counters::CountersError),
+    /// The derivatives of the run are Burn's own.
+    #[error(
+        "a profile needs this project's own derivatives: with `dropout`, or with `operations` set to reference, they are \
+         Burn's, which do not tell one operation from another; leave both out"
+    )]
+    NotProfiled,
     /// Tables, figures or pages cannot be written.
     #[error(transparent)]
     Report(#[from] gpt2_report::ReportError),

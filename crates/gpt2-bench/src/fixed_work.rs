@@ -115,6 +115,7 @@ impl FixedWork {
                 without_data: Corpus::Random,
                 counters: false,
                 env: BTreeMap::new(),
+                profiling: None,
             };
             entry("gpt2", repeat, Task::Ours(Box::new(work)));
             for (name, command) in &self.peers {

@@ -4,8 +4,8 @@
 pub mod error;
 pub mod fixed_work;
 mod launcher;
-pub mod operations;
 pub mod peer;
+pub mod profile;
 pub mod step;
 pub mod study;
 pub mod sweep;

@@ -163,10 +163,13 @@ pub fn run(
             row: &row,
             before: is_before,
         });
-        for missing in missing_counters(&paths) {
-            if !study.notes.contains(&missing) {
-                study.notes.push(missing);
+        if let Some(found) = found(&paths) {
+            for said in found.notes {
+                if !study.notes.contains(&said) {
+                    study.notes.push(said);
+                }
             }
+            study.profile = study.profile.or(found.profile);
         }
         study.rows.push(row);
         study.made.devices = devices(&study.rows);
@@ -271,13 +274,9 @@ fn measure(entry: &Entry, paths: &WorkPaths, runner: &Runner) -> Result<Row, Ben
     Ok(row)
 }
 
-/// Counters that a configuration could not have, and why.
-fn missing_counters(paths: &WorkPaths) -> Vec<String> {
-    let found = paths.found().exists().then(|| read_json::<Found>(&paths.found()));
-    found
-        .and_then(Result::ok)
-        .map(|found| found.missing_counters)
-        .unwrap_or_default()
+/// What the process of a configuration of ours found out.
+fn found(paths: &WorkPaths) -> Option<Found> {
+    paths.found().exists().then(|| read_json(&paths.found()).ok())?
 }
 
 fn measure_ours(row: &mut Row, work: &Work, paths: &WorkPaths, runner: &Runner) -> Result<(), BenchError> {

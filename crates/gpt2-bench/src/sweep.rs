@@ -202,6 +202,7 @@ impl Sweep {
                 without_data: Corpus::Random,
                 counters: false,
                 env: BTreeMap::new(),
+                profiling: None,
             };
             let task = match meaningless(&work.config, &point, &self.axes) {
                 Some(reason) => Task::Skip(reason),

@@ -102,6 +102,7 @@ impl ThreadsStudy {
                 without_data: Corpus::Demo,
                 counters: true,
                 env,
+                profiling: None,
             })),
         }
     }
@@ -293,7 +294,8 @@ fn agreement(rows: &[Row]) -> (Option<String>, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gpt2_records::{Figures, Spread};
+    use gpt2_base::stats::Summary;
+    use gpt2_records::Figures;
 
     fn row(variant: &str, threads: usize, step_ms: &[f64], losses: &[f64]) -> Row {
         let mean = step_ms.iter().sum::<f64>() / step_ms.len() as f64;
@@ -307,10 +309,10 @@ mod tests {
             process_sec: None,
             figures: Some(Figures {
                 tokens_per_sec: 256.0 / mean * 1e3,
-                step_ms: Spread {
+                step_ms: Summary {
                     mean,
                     p50: mean,
-                    ..Spread::default()
+                    ..Summary::default()
                 },
                 losses: losses.to_vec(),
                 peak_memory_bytes: 1 << 20,
@@ -353,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_mean_is_the_mean_of_its_own_rows() {
-        let mean = gpt2_base::stats::Summary::of(&ONE_THREAD).unwrap().mean;
+        let mean = Summary::of(&ONE_THREAD).unwrap().mean;
         assert!((mean / 1e3 - 12.27).abs() <= 0.005, "{mean}");
     }
 

@@ -5,9 +5,10 @@
 
 use crate::error::BenchError;
 use crate::gpu::unix_now;
+use crate::profile::{self, Profiled, Profiling};
 use gpt2_base::stats::Summary;
 use gpt2_counters::{PerfEvents, Total};
-use gpt2_records::{Figures, Spread, StepRecord, settled, warmup_steps};
+use gpt2_records::{Figures, Profile, StepRecord, settled, warmup_steps};
 use gpt2_train::config::RunConfig;
 use gpt2_train::data_source::DataSource;
 use gpt2_train::launch::{Finished, Keep, Surroundings, View};
@@ -32,6 +33,9 @@ pub struct Work {
     /// Variables of the environment that select a variant of the CPU's kernels.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// How the run is profiled, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiling: Option<Profiling>,
 }
 
 /// Tokens that a run makes itself.
@@ -60,8 +64,11 @@ pub struct Found {
     pub figures: Figures,
     /// When the timed steps began and ended, in seconds since 1970.
     pub timed: Option<[f64; 2]>,
-    /// Counters that could not be had, and why.
-    pub missing_counters: Vec<String>,
+    /// What a reader must know, such as counters that could not be had, and why.
+    pub notes: Vec<String>,
+    /// Where the time of a step goes, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// The names in the directory of one configuration.
@@ -113,7 +120,10 @@ pub fn run_work(dir: &Path, program: &str, provenance: Provenance, stop: StopReq
         // Before the first step: it may be what the device has no memory for.
         write_json(&paths.predicted(), &launch.plan().memory().total())?;
     }
-    let found = launched.and_then(|launch| measure(launch, &work, program, provenance, stop));
+    let found = launched.and_then(|launch| match &work.profiling {
+        Some(profiling) => profile(launch, profiling, dir, program, provenance, stop),
+        None => measure(launch, &work, program, provenance, stop),
+    });
     match found {
         Ok(found) => write_json(&paths.found(), &found),
         Err(error) => {
@@ -174,20 +184,48 @@ fn measure(
     }
     let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
     let mut figures = figures(program, &finished);
-    let mut missing_counters = Vec::new();
+    let mut notes = Vec::new();
     if let Some(counters) = marks.counters.take() {
         match counters.finish() {
             Ok(counts) => {
                 figures.counters = counts.named();
-                missing_counters = counts.notes();
+                notes = counts.notes();
             }
-            Err(error) => missing_counters.push(error.to_string()),
+            Err(error) => notes.push(error.to_string()),
         }
     }
     Ok(Found {
         figures,
         timed: marks.began.zip(marks.ended).map(|(began, ended)| [began, ended]),
-        missing_counters,
+        notes,
+        profile: None,
+    })
+}
+
+fn profile(
+    launch: Launch,
+    profiling: &Profiling,
+    dir: &Path,
+    program: &str,
+    provenance: Provenance,
+    stop: StopRequest,
+) -> Result<Found, BenchError> {
+    let Profiled {
+        finished,
+        profile,
+        mut notes,
+    } = profile::measure(launch, profiling, Keep::Report(provenance), stop, dir)?;
+    let mut figures = figures(program, &finished);
+    if figures.mfu.is_none() {
+        let flops = gpt2_model::cost::flops_per_token(&finished.plan.model, finished.plan.batch.seq) as f64;
+        figures.mfu = Some(flops * figures.tokens_per_sec / profile.ceilings.product_flops);
+        notes.push("MFU is the share of the measured product's rate: this device's peak is not known.".to_owned());
+    }
+    Ok(Found {
+        figures,
+        timed: None,
+        notes,
+        profile: Some(profile),
     })
 }
 
@@ -268,7 +306,7 @@ fn figures(program: &str, finished: &Finished) -> Figures {
 pub(crate) fn of_step_times(all_step_ms: Vec<f64>, tokens_per_step: u64) -> Figures {
     let warmup_steps = warmup_steps(all_step_ms.len());
     let (before, timed) = all_step_ms.split_at(warmup_steps);
-    let step_ms = Summary::of(timed).map_or_else(Spread::default, Spread::from);
+    let step_ms = Summary::of(timed).unwrap_or_default();
     let settled = settled(&all_step_ms);
     Figures {
         tokens_per_step,

@@ -77,19 +77,19 @@ impl Study {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::Spread;
+    use gpt2_base::stats::Summary;
 
     fn figures(step_ms: f64, settling_cost_sec: f64) -> Figures {
         Figures {
             tokens_per_step: 1000,
             tokens_per_sec: 1000.0 / step_ms * 1e3,
-            step_ms: Spread {
+            step_ms: Summary {
                 count: 10,
                 mean: step_ms,
                 std: step_ms / 20.0,
                 p50: step_ms,
                 p95: 1.2 * step_ms,
-                ..Spread::default()
+                ..Summary::default()
             },
             settling_cost_sec: Some(settling_cost_sec),
             peak_memory_bytes: 100 << 20,

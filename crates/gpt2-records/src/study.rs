@@ -137,7 +137,7 @@ pub struct Figures {
     /// Tokens of an optimizer step.
     pub tokens_per_step: u64,
     /// Milliseconds of the timed steps, those after the warm-up.
-    pub step_ms: Spread,
+    pub step_ms: Summary,
     /// Tokens a second of the median step.
     pub tokens_per_sec: f64,
     /// Seconds of all timed steps.
@@ -180,9 +180,6 @@ pub struct Figures {
     /// Counters of the operating system and the processor around the timed steps, by name with the unit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, f64>,
-    /// Wall time in seconds of the steps of each repeat, where there are several.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub repeats_sec: Vec<f64>,
 }
 
 /// What a GPU did, as NVML tells: means over samples.
@@ -196,48 +193,6 @@ pub struct GpuUse {
     pub clock_mhz: f64,
     /// Power.
     pub power_watts: f64,
-}
-
-/// [`Summary`] as a file holds it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
-    /// How many values.
-    pub count: usize,
-    /// Arithmetic mean.
-    pub mean: f64,
-    /// Sample standard deviation.
-    pub std: f64,
-    /// The smallest.
-    pub min: f64,
-    /// The median.
-    pub p50: f64,
-    /// The value that 95 in 100 do not exceed.
-    pub p95: f64,
-    /// The largest.
-    pub max: f64,
-}
-
-impl From<Summary> for Spread {
-    fn from(summary: Summary) -> Self {
-        let Summary {
-            count,
-            mean,
-            std,
-            min,
-            p50,
-            p95,
-            max,
-        } = summary;
-        Self {
-            count,
-            mean,
-            std,
-            min,
-            p50,
-            p95,
-            max,
-        }
-    }
 }
 
 /// What follows from a row's figures and the baseline's.
@@ -280,9 +235,9 @@ pub struct Profile {
     /// Profiled steps.
     pub trials: usize,
     /// Milliseconds of steps that were not profiled.
-    pub unprofiled_step_ms: Spread,
+    pub unprofiled_step_ms: Summary,
     /// Milliseconds of the profiled steps.
-    pub profiled_step_ms: Spread,
+    pub profiled_step_ms: Summary,
     /// What the device reaches at most, measured at the start.
     pub ceilings: Ceilings,
     /// By layer kind; device idle and the rest among them.

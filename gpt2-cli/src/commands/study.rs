@@ -126,7 +126,7 @@ fn out(args: &StudyArgs, name: &str) -> PathBuf {
     args.out.clone().unwrap_or_else(|| default_dir(name))
 }
 
-fn limit(seconds: f64) -> Result<Duration, CliError> {
+pub(super) fn limit(seconds: f64) -> Result<Duration, CliError> {
     if seconds.is_finite() && seconds > 0.0 {
         return Ok(Duration::from_secs_f64(seconds));
     }
@@ -134,7 +134,7 @@ fn limit(seconds: f64) -> Result<Duration, CliError> {
 }
 
 /// Measures, telling of each row. None for a dry run.
-fn measure(
+pub(super) fn measure(
     dir: &Path,
     definition: &Definition,
     dry_run: bool,
@@ -213,7 +213,7 @@ fn print_definition(definition: &Definition) -> Result<(), CliError> {
 }
 
 /// Writes tables, figures and page, and prints the conclusions.
-fn finish(dir: &Path, study: &Study) -> Result<(), CliError> {
+pub(super) fn finish(dir: &Path, study: &Study) -> Result<(), CliError> {
     write_study(dir, study).map_err(BenchError::from)?;
     for conclusion in &study.conclusions {
         let row = conclusion.row.as_deref().unwrap_or("none");

@@ -23,6 +23,7 @@ fn the_help_of_each_command() {
     assert_snapshot!("bench_fixed_work", shown(&["bench", "fixed-work", "-h"]));
     assert_snapshot!("bench_threads", shown(&["bench", "threads", "-h"]));
     assert_snapshot!("bench_sweep", shown(&["bench", "sweep", "-h"]));
+    assert_snapshot!("profile", shown(&["profile", "-h"]));
     assert_snapshot!("report", shown(&["report"]));
     assert_snapshot!("data", shown(&["data"]));
     assert_snapshot!("prepare", shown(&["data", "prepare", "-h"]));

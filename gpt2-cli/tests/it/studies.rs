@@ -196,3 +196,80 @@ fn fixed_work_is_exactly_so_many_steps() {
         "`global-batch` is 18, expected a multiple of 4, the sequences that are trained on at once: 16 and 20 do",
     );
 }
+
+#[test]
+fn a_profile_accounts_for_the_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags =
+        "profile --backend flex --threads 1 --model d4 --batch 2 --seq 32 --grad-accum 2 --recompute block --trace";
+    let said = gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>()).succeeded();
+    assert!(said.contains("Trace for https://ui.perfetto.dev"), "{said}");
+    let study = dir.path().join("studies/profile");
+    let results = results(&study);
+    let profile = &results["profile"];
+    assert_eq!(profile["trials"], 10);
+    let number = |value: &Value| value.as_f64().unwrap();
+    let kinds = profile["kinds"].as_array().unwrap();
+    let of = |kind: &Value| number(&kind["forward_ms"]) + number(&kind["backward_ms"]);
+    let profiled = number(&profile["profiled_step_ms"]["p50"]);
+    let sum: f64 = kinds.iter().map(of).sum();
+    // Medians of parts need not add up to that of the whole.
+    assert!((sum / profiled - 1.0).abs() < 0.2, "{sum} of {profiled} ms");
+    let of_kind = |name: &str| kinds.iter().find(|kind| kind["kind"] == name).map_or(f64::NAN, of);
+    for kind in [
+        "attention",
+        "feed-forward",
+        "LayerNorm",
+        "embedding",
+        "head and loss",
+        "optimizer",
+        "data",
+    ] {
+        assert!(of_kind(kind) > 0.0, "{kind}: {kinds:#?}");
+    }
+    let operations = profile["operations"].as_array().unwrap();
+    let count = |name: &str, pass: &str| {
+        let found = operations.iter().find(|one| one["name"] == name && one["pass"] == pass);
+        found.map_or(f64::NAN, |one| number(&one["count"]))
+    };
+    // Four layers, two micro-steps; the backward pass computes the block anew.
+    assert_eq!([count("qkv", "forward"), count("attention", "backward")], [8.0, 16.0]);
+    assert_eq!([count("LayerNorm", "forward"), count("AdamW", "update")], [18.0, 1.0]);
+    assert!(number(&profile["ceilings"]["product_flops"]) > 1e9);
+    assert!(number(&results["rows"][0]["figures"]["mfu"]) > 0.0);
+    assert!(!profile["advice"].as_array().unwrap().is_empty());
+    let trace = fs::read_to_string(study.join("runs/profile/trace.json")).unwrap();
+    let trace: Value = serde_json::from_str(&trace).unwrap();
+    assert!(trace["traceEvents"].as_array().unwrap().len() > 1000);
+    gpt2(dir.path(), &["report", "verify", "studies/profile"]).succeeded();
+    // The view of it leaves nothing.
+    let flags = "bench operations --backend flex --threads 1 --model d4 --batch 1 --seq 8";
+    let table = gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>()).succeeded();
+    for name in [
+        "classifier, loss and derivatives",
+        "feed-forward",
+        "bound by",
+        "at most",
+    ] {
+        assert!(table.contains(name), "{name} in\n{table}");
+    }
+}
+
+#[test]
+fn the_top_down_metrics_of_a_recording_are_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../crates/gpt2-counters/recordings/top-down-amd-zen4.json"
+    );
+    let flags = "profile --backend flex --threads 1 --model d3 --batch 1 --seq 8 --counters";
+    let flags: Vec<_> = flags.split(' ').collect();
+    gpt2(dir.path(), &[&flags[..], &[recording]].concat()).succeeded();
+    let page = fs::read_to_string(dir.path().join("studies/profile/index.html")).unwrap();
+    assert!(page.contains("Top-down averages (recorded)"));
+    let missing = gpt2(
+        dir.path(),
+        &[&flags[..], &["missing.json", "--out", "studies/again"]].concat(),
+    );
+    missing.failed("there is no profile: failed: cannot read missing.json");
+}

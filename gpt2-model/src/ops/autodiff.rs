@@ -4,6 +4,7 @@ use super::backend::Gpt2Backend;
 use super::block::{self, Activations};
 use super::types::{Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, Normalised};
 use crate::precision::Precision;
+use crate::spans::{Operation, Pass, span};
 use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
@@ -46,11 +47,13 @@ impl<B: Gpt2Backend> Backward<B, 2> for ClassifierBackward {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node); // [1]
-        for (parent, derivative) in ops.parents.into_iter().zip(ops.state) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, B::scale(derivative, upstream.clone()));
+        span(Operation::ClassifierScale, Pass::Backward, || {
+            for (parent, derivative) in ops.parents.into_iter().zip(ops.state) {
+                if let Some(parent) = parent {
+                    grads.register::<B>(parent.id, B::scale(derivative, upstream.clone()));
+                }
             }
-        }
+        });
     }
 }
 
@@ -68,7 +71,9 @@ impl<B: Gpt2Backend> Backward<B, 2> for EmbedBackward {
         let (wte, wpe, tokens, past) = ops.state;
         // A tied classifier has its derivative there already: far larger than the few rows that are added here.
         let sum = wte.take(grads);
-        let found = B::embed_backward([wte.value(), wpe], tokens, past, upstream, sum);
+        let found = span(Operation::Embed, Pass::Backward, || {
+            B::embed_backward([wte.value(), wpe], tokens, past, upstream, sum)
+        });
         register::<B, 2>(parents, found, grads);
     }
 }
@@ -140,7 +145,9 @@ impl<B: Gpt2Backend> Backward<B, 3> for LayerNormBackward {
         let upstream = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
         let (x, weight, statistics) = ops.state;
-        let found = B::normalise_rows_backward(x, weight, statistics, upstream, None);
+        let found = span(Operation::LayerNorm, Pass::Backward, || {
+            B::normalise_rows_backward(x, weight, statistics, upstream, None)
+        });
         register::<B, 3>(parents, [found.x, found.weight, found.bias], grads);
     }
 }
@@ -225,7 +232,7 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         past: usize,
     ) -> FloatTensor<Self> {
         let nodes = [wte.node.clone(), wpe.node.clone()];
-        let value = |wte, wpe, tokens| B::embed(wte, wpe, tokens, past);
+        let value = |wte, wpe, tokens| span(Operation::Embed, Pass::Forward, || B::embed(wte, wpe, tokens, past));
         match EmbedBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let state = (SoFar::of::<C>(&wte), wpe.primitive.clone(), tokens.clone(), past);
@@ -251,12 +258,20 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         let nodes: [_; 13] = nodes.try_into().expect("an input and twelve parameters");
         let dtype = shape.precision.operands().into();
         let operand = |[w, bias]: [FloatTensor<B>; 2]| [rounded::<B>(w, dtype), bias];
+        let operands = |operation, both: [[FloatTensor<B>; 2]; 2]| {
+            if both[0][0].dtype() == dtype {
+                return both;
+            }
+            span(operation, Pass::Forward, || both.map(operand))
+        };
         let weights = weights.map(|parameter| parameter.primitive);
+        let [qkv, attention_out] = operands(Operation::AttentionWeights, [weights.qkv, weights.attention_out]);
+        let [feed_in, feed_out] = operands(Operation::FeedForwardWeights, [weights.feed_in, weights.feed_out]);
         let weights = BlockWeights {
-            qkv: operand(weights.qkv),
-            attention_out: operand(weights.attention_out),
-            feed_in: operand(weights.feed_in),
-            feed_out: operand(weights.feed_out),
+            qkv,
+            attention_out,
+            feed_in,
+            feed_out,
             ..weights
         };
         let (out, activations) = block::value::<B>(x.primitive.clone(), &weights, shape);
@@ -283,7 +298,9 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         precision: Precision,
     ) -> Normalised<FloatTensor<Self>> {
         let nodes = [x.node.clone(), weight.node.clone(), bias.node.clone()];
-        let value = B::normalise_rows(x.primitive.clone(), weight.primitive.clone(), bias.primitive, precision);
+        let value = span(Operation::LayerNorm, Pass::Forward, || {
+            B::normalise_rows(x.primitive.clone(), weight.primitive.clone(), bias.primitive, precision)
+        });
         let statistics = value.statistics.clone().map(|both| both.map(Self::from_inner));
         let out = match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((x.primitive, weight.primitive, value.statistics), value.out),
@@ -318,7 +335,9 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         let nodes = [hidden.node.clone(), wte.node.clone()];
         match ClassifierBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let result = B::classifier_gradients(hidden.primitive, wte.primitive, targets, shape);
+                let result = span(Operation::Classifier, Pass::Forward, || {
+                    B::classifier_gradients(hidden.primitive, wte.primitive, targets, shape)
+                });
                 prepared.finish([result.hidden, result.wte], result.loss)
             }
             OpsKind::UnTracked(prepared) => {

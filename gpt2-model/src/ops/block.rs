@@ -4,6 +4,7 @@ use super::backend::Gpt2Backend;
 use super::convert::{self, primitive, tensor};
 use super::types::{Attended, BlockShape, BlockWeights, Normalised};
 use crate::recompute::Recompute;
+use crate::spans::{Operation, Pass, span};
 use burn::tensor::TensorMetadata;
 use burn::tensor::ops::FloatTensor;
 
@@ -46,10 +47,12 @@ pub(super) fn value<B: Gpt2Backend>(
     weights: &BlockWeights<FloatTensor<B>>,
     shape: BlockShape,
 ) -> (FloatTensor<B>, Activations<FloatTensor<B>>) {
-    let activations = activations::<B>(x, weights, shape);
+    let activations = activations::<B>(x, weights, shape, Pass::Forward);
     let activated = activations.activated.clone().expect("all activations are there");
     let [w, bias] = weights.feed_out.clone();
-    let out = B::affine_onto(activations.middle.clone(), activated, w, bias);
+    let out = span(Operation::FeedOut, Pass::Forward, || {
+        B::affine_onto(activations.middle.clone(), activated, w, bias)
+    });
     (out, activations)
 }
 
@@ -58,18 +61,23 @@ fn activations<B: Gpt2Backend>(
     x: FloatTensor<B>,
     weights: &BlockWeights<FloatTensor<B>>,
     shape: BlockShape,
+    pass: Pass,
 ) -> Activations<FloatTensor<B>> {
-    let first = normalise::<B>(x.clone(), &weights.ln_1, shape);
+    let first = normalise::<B>(x.clone(), &weights.ln_1, shape, pass);
     let [w, bias] = weights.qkv.clone();
-    let qkv = B::affine(first.out.clone(), w, bias);
+    let qkv = span(Operation::Qkv, pass, || B::affine(first.out.clone(), w, bias));
     let [tokens, width] = qkv.shape().dims();
     let qkv = B::float_reshape(qkv, [tokens / shape.seq, shape.seq, width].into());
-    let attended = B::causal_attention(qkv.clone(), shape.n_head);
+    let attended = span(Operation::Attention, pass, || {
+        B::causal_attention(qkv.clone(), shape.n_head)
+    });
     let [w, bias] = weights.attention_out.clone();
-    let middle = B::affine_onto(x, rows::<B>(attended.out.clone()), w, bias);
-    let second = normalise::<B>(middle.clone(), &weights.ln_2, shape);
+    let middle = span(Operation::AttentionOut, pass, || {
+        B::affine_onto(x, rows::<B>(attended.out.clone()), w, bias)
+    });
+    let second = normalise::<B>(middle.clone(), &weights.ln_2, shape, pass);
     let [w, bias] = weights.feed_in.clone();
-    let [inner, activated] = B::affine_gelu(second.out.clone(), w, bias);
+    let [inner, activated] = span(Operation::FeedIn, pass, || B::affine_gelu(second.out.clone(), w, bias));
     Activations {
         normal: [first.out, second.out].map(Some),
         statistics: [first.statistics, second.statistics],
@@ -97,26 +105,37 @@ pub(super) fn derivatives<B: Gpt2Backend>(
         middle,
         inner,
         activated,
-    } = kept.unwrap_or_else(|| activations::<B>(x.clone(), &weights, shape));
+    } = kept.unwrap_or_else(|| activations::<B>(x.clone(), &weights, shape, Pass::Backward));
+    let backward = Pass::Backward;
 
     // The second half. Its derivative by the residual stream goes around it and is added to in place.
-    let normal = normal_2.unwrap_or_else(|| normalise::<B>(middle.clone(), &weights.ln_2, shape).out);
+    let normal = normal_2.unwrap_or_else(|| normalise::<B>(middle.clone(), &weights.ln_2, shape, backward).out);
     let ([w_in, _], [w_out, _]) = (weights.feed_in, weights.feed_out);
-    let (by_normal, fed) = B::feed_forward_backward(normal, [w_in, w_out], inner, activated, upstream.clone());
+    let (by_normal, fed) = span(Operation::FeedForward, backward, || {
+        B::feed_forward_backward(normal, [w_in, w_out], inner, activated, upstream.clone())
+    });
     let [gain, _] = weights.ln_2;
-    let by_middle = B::normalise_rows_backward(middle, gain, statistics_2, by_normal, Some(upstream));
+    let by_middle = span(Operation::LayerNorm, backward, || {
+        B::normalise_rows_backward(middle, gain, statistics_2, by_normal, Some(upstream))
+    });
 
     // The first half.
     let [w, _] = weights.attention_out;
     let mixed = rows::<B>(attended.out.clone());
-    let out = B::affine_backward(mixed, w, by_middle.x.clone());
+    let out = span(Operation::AttentionOut, backward, || {
+        B::affine_backward(mixed, w, by_middle.x.clone())
+    });
     let by_mixed = B::float_reshape(out.x, attended.out.shape());
-    let by_qkv = rows::<B>(B::causal_attention_backward(qkv, attended, by_mixed, shape.n_head));
-    let normal = normal_1.unwrap_or_else(|| normalise::<B>(x.clone(), &weights.ln_1, shape).out);
+    let by_qkv = rows::<B>(span(Operation::Attention, backward, || {
+        B::causal_attention_backward(qkv, attended, by_mixed, shape.n_head)
+    }));
+    let normal = normal_1.unwrap_or_else(|| normalise::<B>(x.clone(), &weights.ln_1, shape, backward).out);
     let [w, _] = weights.qkv;
-    let projected = B::affine_backward(normal, w, by_qkv);
+    let projected = span(Operation::Qkv, backward, || B::affine_backward(normal, w, by_qkv));
     let [gain, _] = weights.ln_1;
-    let by_x = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x));
+    let by_x = span(Operation::LayerNorm, backward, || {
+        B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x))
+    });
     let by = BlockWeights {
         ln_1: [by_x.weight, by_x.bias],
         qkv: [projected.w, projected.bias],
@@ -132,8 +151,11 @@ fn normalise<B: Gpt2Backend>(
     x: FloatTensor<B>,
     [gain, offset]: &[FloatTensor<B>; 2],
     shape: BlockShape,
+    pass: Pass,
 ) -> Normalised<FloatTensor<B>> {
-    B::normalise_rows(x, gain.clone(), offset.clone(), shape.precision)
+    span(Operation::LayerNorm, pass, || {
+        B::normalise_rows(x, gain.clone(), offset.clone(), shape.precision)
+    })
 }
 
 /// `[B, T, C]` → `[B·T, C]`.

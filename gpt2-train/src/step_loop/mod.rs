@@ -28,6 +28,7 @@ use gpt2_data::Loader;
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
+use gpt2_model::spans::{Operation, Pass, span};
 use gpt2_records::Phases;
 use gradients::GradientSum;
 use memory::MemoryMeter;
@@ -263,15 +264,18 @@ where
     /// Queues an optimizer step: `grad_accum` forward and backward passes, the clip, and AdamW.
     fn queue(&mut self, step: u64) -> Result<QueuedStep, TrainError> {
         self.observer.step_begins(step);
-        let plan = &self.setup.plan;
         let began = Instant::now();
         let mut wait = Duration::ZERO;
         let mut losses: Option<Tensor<Inner<B>, 1>> = None;
         let mut gradients = GradientSum::Empty;
-        for micro_step in 0..plan.batch.grad_accum as u64 {
-            let batch = MicroBatch::new(self.setup.loader.next()?, &self.setup.device);
+        for micro_step in 0..self.setup.plan.batch.grad_accum as u64 {
+            let StepLoop { loader, device, .. } = &mut self.setup;
+            let batch = span(Operation::Batch, Pass::Forward, || {
+                loader.next().map(|batch| MicroBatch::new(batch, device))
+            })?;
             wait += batch.wait;
             // A backend's random state cannot be saved, so each micro-step seeds it.
+            let plan = &self.setup.plan;
             let draws = (plan.model.dropout > 0.0).then(|| {
                 let draws = RANDOM_STATE.lock().unwrap_or_else(PoisonError::into_inner);
                 B::seed(&self.setup.device, dropout_seed(plan.seed, step, micro_step));
@@ -283,20 +287,29 @@ where
                 Some(sum) => sum + loss,
                 None => loss,
             });
-            gradients = gradients.add(&self.stepper.model(), gradient);
+            let model = self.stepper.model();
+            gradients = match gradients {
+                GradientSum::Empty => gradients.add(&model, gradient),
+                _ => span(Operation::GradientSum, Pass::Update, || gradients.add(&model, gradient)),
+            };
         }
         let loss = losses.expect("at least one micro-step");
         let (loss, gradients) = self.setup.ranks.sum(loss, gradients.finish());
-        let squared_norm = squared_norm(&self.stepper.model(), &gradients);
+        let squared_norm = span(Operation::GradientNorm, Pass::Update, || {
+            squared_norm(&self.stepper.model(), &gradients)
+        });
         let clip = Clip {
-            max_norm: plan.grad_clip,
+            max_norm: self.setup.plan.grad_clip,
             micro_steps: self.micro_steps(),
         };
         // On the device: a loss that is not finite must not reach the weights, and the host has not seen it yet.
-        self.setup
-            .optimizer
-            .clip_next_gradients(loss.clone(), squared_norm.clone(), &clip);
-        self.stepper.optimizer_step(gradients);
+        let optimizer = &self.setup.optimizer;
+        span(Operation::Clip, Pass::Update, || {
+            optimizer.clip_next_gradients(loss.clone(), squared_norm.clone(), &clip);
+        });
+        span(Operation::AdamW, Pass::Update, || {
+            self.stepper.optimizer_step(gradients);
+        });
         // Behind the update, so that a step is over when they are there.
         let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
         Ok(QueuedStep {
@@ -304,7 +317,9 @@ where
             began,
             wait,
             lr: self.stepper.lr(),
-            numbers: Inner::<B>::read_async(numbers.into()),
+            numbers: span(Operation::Readback, Pass::Update, || {
+                Inner::<B>::read_async(numbers.into())
+            }),
         })
     }
 

@@ -5,7 +5,7 @@ use crate::tables::results_csv;
 use gpt2_base::stats::Summary;
 use gpt2_records::{
     Completion, Conclusion, Epoch, Figures, Hardware, Host, LossPoint, Made, Phases, Row, RunSummary, STUDY_VERSION,
-    Scheduler, Spread, Status, StepRecord, Study, StudyKind, SubsetSizes, TrainingConfig, TrainingMetrics, settled,
+    Scheduler, Status, StepRecord, Study, StudyKind, SubsetSizes, TrainingConfig, TrainingMetrics, settled,
     steady_steps,
 };
 use serde_json::{Value, json};
@@ -282,7 +282,7 @@ fn figures(records: &[StepRecord]) -> Figures {
     let steady = steady_steps(records);
     let warmup_steps = records.len() - steady.len();
     let (all, timed) = (times(records), times(steady));
-    let step_ms = Spread::from(Summary::of(&timed).unwrap());
+    let step_ms = Summary::of(&timed).unwrap();
     let settled = settled(&all).unwrap();
     let tokens_per_sec = TOKENS_PER_STEP as f64 / step_ms.p50 * 1e3;
     Figures {

@@ -6,7 +6,7 @@ use crate::error::ReportError;
 use crate::study_files::read_study;
 use crate::tables::results_csv;
 use gpt2_base::stats::Summary;
-use gpt2_records::{Derived, Figures, Row, Spread, Status, StepRecord, Study, settled, steady_steps};
+use gpt2_records::{Derived, Figures, Row, Status, StepRecord, Study, settled, steady_steps};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fs;
@@ -153,8 +153,8 @@ fn check_times(check: &mut Check<'_>, index: usize, figures: &Figures) {
             format!("at most the {} steps", times.len()),
         );
     };
-    let expected = Summary::of(timed).map_or_else(Spread::default, Spread::from);
-    check_spread(check, &at("step_ms"), &figures.step_ms, &expected);
+    let expected = Summary::of(timed).unwrap_or_default();
+    check_summary(check, &at("step_ms"), &figures.step_ms, &expected);
     let seconds = |times: &[f64]| times.iter().sum::<f64>() / 1e3;
     let settled = settled(times);
     let rate = figures.tokens_per_step as f64 / figures.step_ms.p50 * 1e3;
@@ -182,9 +182,9 @@ fn check_times(check: &mut Check<'_>, index: usize, figures: &Figures) {
     }
 }
 
-fn check_spread(check: &mut Check<'_>, at: &str, found: &Spread, expected: &Spread) {
+fn check_summary(check: &mut Check<'_>, at: &str, found: &Summary, expected: &Summary) {
     check.equal(format!("{at}.count"), found.count, expected.count);
-    let numbers: [Named<Spread, f64>; 6] = [
+    let numbers: [Named<Summary, f64>; 6] = [
         ("mean", |spread| spread.mean),
         ("std", |spread| spread.std),
         ("min", |spread| spread.min),

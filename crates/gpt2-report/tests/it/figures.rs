@@ -1,7 +1,8 @@
 //! What figures look like, as far as a program can tell.
 
 use crate::made_up;
-use gpt2_records::{Figures, Profile, Spread, Status, Study, StudyKind, TopDown, TopDownSlots};
+use gpt2_base::stats::Summary;
+use gpt2_records::{Figures, Profile, Status, Study, StudyKind, TopDown, TopDownSlots};
 use gpt2_report::figures::{Figure, study_figures};
 use roxmltree::Document;
 use std::collections::BTreeMap;
@@ -230,7 +231,7 @@ fn draw(study: &Study) {
 #[test]
 fn odd_numbers_draw_what_they_can() {
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -1.0, 1e300] {
-        let spread = Spread {
+        let spread = Summary {
             count: 3,
             mean: value,
             std: value,

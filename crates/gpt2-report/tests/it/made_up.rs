@@ -1,9 +1,10 @@
 //! Made-up studies and runs, for tests and for looking at.
 
+use gpt2_base::stats::Summary;
 use gpt2_records::{
     Ceilings, Completion, Conclusion, Derived, Figures, GpuUse, Hardware, Host, KindTime, LossPoint, Made,
-    OperationTime, Phases, Profile, Row, RunSummary, STUDY_VERSION, Scheduler, Spread, Status, StepRecord, Study,
-    StudyKind, SubsetSizes, TopDown, TopDownSlots, TrainingConfig, TrainingMetrics,
+    OperationTime, Phases, Profile, Row, RunSummary, STUDY_VERSION, Scheduler, Status, StepRecord, Study, StudyKind,
+    SubsetSizes, TopDown, TopDownSlots, TrainingConfig, TrainingMetrics,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -82,7 +83,7 @@ pub(crate) fn figures(
         program: "gpt2 0.1.0".to_owned(),
         device: "Made-up GPU 80 GB".to_owned(),
         tokens_per_step,
-        step_ms: Spread {
+        step_ms: Summary {
             count: 50,
             mean,
             std,
@@ -118,7 +119,6 @@ pub(crate) fn figures(
         ]
         .map(|(name, value)| (name.to_owned(), value * (0.5 + noise(seed))))
         .into(),
-        repeats_sec: Vec::new(),
     }
 }
 
@@ -308,7 +308,6 @@ pub(crate) fn fixed_work() -> Study {
             ..row(name.to_owned(), &[("program", name.to_owned())])
         };
         let mut figures = figures(step_ms as u64, 8192, step_ms, 1.5, 12 * GIB);
-        figures.repeats_sec = vec![213.1, 214.2, 212.9];
         row.figures = Some(figures);
         rows.push(row);
     }
@@ -364,7 +363,7 @@ pub(crate) fn profile() -> Study {
         ("rest", 0.8, 0.0),
     ];
     let total: f64 = kinds.iter().map(|(_, forward, backward)| forward + backward).sum();
-    let spread = |ms: f64| Spread {
+    let spread = |ms: f64| Summary {
         count: 10,
         mean: ms,
         std: ms / 50.0,

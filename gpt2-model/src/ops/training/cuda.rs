@@ -1,6 +1,8 @@
 //! AdamW on a CUDA device: all parameters in a few launches.
 
-use super::{AdamWInput, AdamWOutput, AdamWStep, CLIP_EPS, Clip, Readback, TrainingBackend};
+use super::{
+    AdamWInput, AdamWOutput, AdamWStep, CLIP_EPS, Clip, DeviceTimer, Passed, Readback, TimerError, TrainingBackend,
+};
 use crate::ops::Cuda;
 use burn::tensor::ops::FloatTensor;
 use cubecl::client::ComputeClient;
@@ -9,6 +11,7 @@ use cubecl::future::block_on;
 use cubecl::prelude::CubeElement;
 use cubecl::{MemoryAllocationMode, Runtime};
 use gpt2_kernels::adamw::{Rule, Slot, gradient_scale, squared_norm, update};
+use gpt2_kernels::timer::{self, EventTimer};
 use gpt2_kernels::{contiguous, owned};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -87,6 +90,35 @@ impl TrainingBackend for Cuda {
     fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
         let tensors: Vec<_> = tensors.into_iter().map(contiguous).collect();
         squared_norm(&tensors)
+    }
+
+    fn timer(device: Self::Device) -> Result<Box<dyn DeviceTimer>, TimerError> {
+        Ok(Box::new(EventTimer::new(&device)?))
+    }
+}
+
+impl DeviceTimer for EventTimer {
+    fn is_asynchronous(&self) -> bool {
+        true
+    }
+
+    fn mark(&mut self) {
+        EventTimer::mark(self);
+    }
+
+    fn take(&mut self) -> Result<Vec<Passed>, TimerError> {
+        let marks = EventTimer::take(self)?;
+        Ok(marks.into_iter().map(|[queued, at]| Passed { queued, at }).collect())
+    }
+}
+
+impl From<timer::TimerError> for TimerError {
+    fn from(error: timer::TimerError) -> Self {
+        match error {
+            timer::TimerError::DriverTooOld => Self::DriverTooOld,
+            timer::TimerError::Driver(error) => Self::Failed(format!("the CUDA driver answers {error}")),
+            timer::TimerError::NoDevice => Self::Failed("its thread has ended".to_owned()),
+        }
     }
 }
 

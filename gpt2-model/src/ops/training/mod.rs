@@ -7,13 +7,17 @@
 mod cuda;
 #[cfg(feature = "host")]
 mod host;
+mod timer;
 #[cfg(feature = "wgpu")]
 mod wgpu;
+
+pub use timer::{DeviceTimer, Passed, TimerError};
 
 use super::Gpt2Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorPrimitive};
 use std::fmt::{self, Debug, Formatter};
+use timer::WaitingTimer;
 
 /// `clip_coef = max_norm / (norm + 1e-6)`, as PyTorch's `clip_grad_norm_` has it.
 const CLIP_EPS: f64 = 1e-6;
@@ -174,6 +178,14 @@ pub trait TrainingBackend: Gpt2Backend {
     /// Whether memory is from now on allocated in exactly the sizes that are asked for, each kept for the next allocation of
     /// its size. A training step asks for the same sizes each time; generation always for new ones.
     fn set_persistent_allocation(_device: &Self::Device, _on: bool) {}
+
+    /// What tells when `device` passes points of the work that is queued on it.
+    ///
+    /// # Errors
+    /// [`TimerError`].
+    fn timer(device: Self::Device) -> Result<Box<dyn DeviceTimer>, TimerError> {
+        Ok(Box::new(WaitingTimer::<Self>::new(device)))
+    }
 
     /// The sum of the squares of all elements of `tensors`.
     ///

@@ -1,0 +1,185 @@
+//! What bounds an operation, and what can be done about it.
+
+use gpt2_records::{Ceilings, KindTime, OperationTime};
+
+/// The bound of an operation that comes to less than this share of both ceilings: what it takes is neither arithmetic of
+/// products nor memory, but launches, waiting, or other arithmetic.
+const LATENCY_BELOW: f64 = 0.25;
+
+/// Share of the step above which an operation or a kind is worth advice.
+const WORTH_ADVICE: f64 = 0.05;
+
+/// The ceiling that an operation comes nearest to, and the share of it.
+pub(super) fn bound(flop: f64, bytes: f64, ms: f64, ceilings: &Ceilings) -> (&'static str, f64) {
+    let share = |amount: f64, ceiling: f64| {
+        if ms > 0.0 && ceiling > 0.0 {
+            amount / (ms / 1e3) / ceiling
+        } else {
+            0.0
+        }
+    };
+    let of_products = share(flop, ceilings.product_flops);
+    let of_memory = share(bytes, ceilings.bytes_per_sec);
+    let (name, nearest) = if of_products >= of_memory {
+        ("products", of_products)
+    } else {
+        ("memory", of_memory)
+    };
+    if nearest < LATENCY_BELOW {
+        ("latency", nearest)
+    } else {
+        (name, nearest)
+    }
+}
+
+/// What to do about what takes the most time, from the longest.
+pub(super) fn advice(kinds: &[KindTime], operations: &[OperationTime], step_ms: f64, overhead: f64) -> Vec<String> {
+    let mut said = Vec::new();
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let of = |name: &str| {
+        kinds
+            .iter()
+            .find(|kind| kind.kind == name)
+            .map_or(0.0, |kind| kind.share)
+    };
+    if of(IDLE) > WORTH_ADVICE {
+        said.push(format!(
+            "The device is idle for {} of the step, waiting for the host to queue work: a larger `batch` gives each launch \
+             more to do.",
+            percent(of(IDLE))
+        ));
+    }
+    if of("data") > WORTH_ADVICE {
+        said.push(format!(
+            "Data takes {} of the step: raise `prefetch`, or put the shards on a faster disk.",
+            percent(of("data"))
+        ));
+    }
+    if of("optimizer") > 2.0 * WORTH_ADVICE {
+        said.push(format!(
+            "The optimizer takes {} of the step, whatever the batch: a larger `batch` or `grad-accum` spreads it over more \
+             tokens.",
+            percent(of("optimizer"))
+        ));
+    }
+    if of(REST) > 0.03 {
+        said.push(format!(
+            "{} of the step belongs to no operation: the table is not the whole story.",
+            percent(of(REST))
+        ));
+    }
+    let mut sorted: Vec<&OperationTime> = operations
+        .iter()
+        .filter(|operation| operation.ms > WORTH_ADVICE * step_ms && !matches!(&*operation.kind, "data" | "optimizer"))
+        .collect();
+    sorted.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    for operation in sorted {
+        let what = format!(
+            "{}, {}: {} of the step, {} of the ceiling of {}",
+            operation.name,
+            operation.pass,
+            percent(operation.ms / step_ms),
+            percent(operation.of_ceiling),
+            if operation.bound_by == "memory" {
+                "memory"
+            } else {
+                "products"
+            },
+        );
+        said.push(match &*operation.bound_by {
+            "products" if operation.of_ceiling > 0.7 => {
+                format!("{what}. Little is left to gain but by a narrower `precision` or a smaller model.")
+            }
+            "products" => format!("{what}. A larger `batch` or `seq` makes its products larger, and those come nearer to it."),
+            "memory" => format!("{what}. A narrower `precision` moves fewer bytes; a larger batch moves as many a token."),
+            _ => format!(
+                "{what}: bound by neither. On a GPU a larger `batch` fills it; on a CPU it is arithmetic other than products."
+            ),
+        });
+    }
+    if overhead > 0.03 {
+        said.push(format!(
+            "Profiled steps take {} longer than others: times of short operations are that much too large.",
+            percent(overhead)
+        ));
+    }
+    said
+}
+
+/// The kind of time in which the device had nothing to do.
+pub(super) const IDLE: &str = "device idle";
+
+/// The kind of time that belongs to no operation.
+pub(super) const REST: &str = "rest";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CEILINGS: Ceilings = Ceilings {
+        product_flops: 1e12,
+        product_side: 2048,
+        bytes_per_sec: 1e11,
+    };
+
+    #[test]
+    fn an_operation_is_bound_by_the_ceiling_that_it_is_nearest_to() {
+        // 1 ms: 0.8 of 1 TFLOP/s, and 0.1 of 100 GB/s.
+        assert_eq!(bound(0.8e9, 1e7, 1.0, &CEILINGS).0, "products");
+        assert_eq!(bound(0.1e9, 6e7, 1.0, &CEILINGS).0, "memory");
+        let (name, share) = bound(0.2e9, 1e7, 1.0, &CEILINGS);
+        assert_eq!(name, "latency");
+        assert!((share - 0.2).abs() < 1e-12);
+        assert_eq!(bound(0.0, 0.0, 0.0, &CEILINGS), ("latency", 0.0));
+    }
+
+    fn kind(name: &str, share: f64) -> KindTime {
+        KindTime {
+            kind: name.to_owned(),
+            share,
+            ..KindTime::default()
+        }
+    }
+
+    fn operation(name: &str, bound_by: &str, of_ceiling: f64, ms: f64) -> OperationTime {
+        OperationTime {
+            name: name.to_owned(),
+            kind: "feed-forward".to_owned(),
+            pass: "forward".to_owned(),
+            bound_by: bound_by.to_owned(),
+            of_ceiling,
+            ms,
+            ..OperationTime::default()
+        }
+    }
+
+    #[test]
+    fn advice_follows_from_the_bound() {
+        let kinds = [
+            kind(IDLE, 0.2),
+            kind("data", 0.01),
+            kind("optimizer", 0.11),
+            kind(REST, 0.01),
+        ];
+        let operations = [
+            operation("short", "memory", 0.9, 1.0),
+            operation("copied", "memory", 0.8, 10.0),
+            operation("multiplied", "products", 0.9, 30.0),
+            operation("softmax", "latency", 0.1, 20.0),
+        ];
+        let said = advice(&kinds, &operations, 100.0, 0.01);
+        let begins: Vec<&str> = said.iter().map(|line| line.split([',', ':']).next().unwrap()).collect();
+        assert_eq!(
+            begins,
+            [
+                "The device is idle for 20 % of the step",
+                "The optimizer takes 11 % of the step",
+                "multiplied",
+                "softmax",
+                "copied"
+            ]
+        );
+        assert!(said[2].ends_with("a smaller model."), "{}", said[2]);
+        assert!(advice(&kinds[1..2], &[], 100.0, 0.05)[0].starts_with("Profiled steps take 5 % longer"));
+    }
+}

@@ -1,0 +1,308 @@
+//! A profile: where the time of the trainer's own step goes, by layer kind and by operation.
+//!
+//! Every other step of a run is profiled, so that a drift of the machine meets both. On CUDA events stand between the
+//! operations, and the device goes on; elsewhere each operation is waited for, which on a CPU is no wait.
+
+mod bound;
+mod ceilings;
+mod recorder;
+mod timeline;
+mod trace;
+
+use crate::error::BenchError;
+use crate::study::{Definition, Entry, Task};
+use crate::words::settings;
+use crate::work::{Corpus, Work, write_json};
+use bound::{IDLE, REST, advice, bound};
+use ceilings::MeasureCeilings;
+use gpt2_backend::{BackendKind, Chosen, dispatch, thread_pool};
+use gpt2_base::stats::{Summary, median};
+use gpt2_counters::{PerfEvents, Recording, top_down};
+use gpt2_model::Operations;
+use gpt2_model::spans::{LayerKind, Pass, Span};
+use gpt2_records::{KindTime, OperationTime, Profile, STUDY_VERSION, StudyKind, TopDown};
+use gpt2_train::config::RunConfig;
+use gpt2_train::launch::{Finished, Keep, Surroundings, View};
+use gpt2_train::plan::RunPlan;
+use gpt2_train::stop::StopRequest;
+use gpt2_train::{Launch, StopReason};
+use recorder::{Recorder, Trials};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use timeline::{Trial, trials};
+
+/// Name of the one configuration.
+const NAME: &str = "profile";
+
+/// Steps before the first that is looked at.
+const WARMUP: u64 = 10;
+
+/// What is profiled.
+#[derive(Debug, Clone)]
+pub struct ProfileStudy {
+    /// Model, machine, data and seed.
+    pub config: RunConfig,
+    /// How often, and what is left besides the tables.
+    pub profiling: Profiling,
+}
+
+/// How a run is profiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profiling {
+    /// Steps that are profiled.
+    pub trials: u64,
+    /// Whether a trace is written.
+    pub trace: bool,
+    /// Counts of another time or machine, from which the top-down metrics are taken.
+    pub recording: Option<PathBuf>,
+}
+
+impl Profiling {
+    fn trials(&self) -> Trials {
+        let counts = self.recording.is_none() && !processor_events().is_empty();
+        Trials {
+            warmup: WARMUP,
+            profiled: self.trials,
+            counted: if counts { self.trials } else { 0 },
+        }
+    }
+}
+
+impl ProfileStudy {
+    /// The run.
+    pub fn definition(&self) -> Definition {
+        let config = RunConfig {
+            steps: Some(self.profiling.trials().steps()),
+            eval_every: Some(0),
+            sample_every: Some(0),
+            checkpoint_every: Some(0),
+            ..self.config.clone()
+        };
+        let mut settings = settings(&config);
+        settings.insert("trials".to_owned(), self.profiling.trials.to_string());
+        let work = Work {
+            config,
+            without_data: Corpus::Random,
+            counters: false,
+            env: BTreeMap::new(),
+            profiling: Some(self.profiling.clone()),
+        };
+        Definition {
+            version: STUDY_VERSION,
+            kind: StudyKind::Profile,
+            settings,
+            axes: Vec::new(),
+            entries: vec![Entry {
+                name: NAME.to_owned(),
+                axes: BTreeMap::new(),
+                task: Task::Ours(Box::new(work)),
+            }],
+        }
+    }
+}
+
+/// A profiled run.
+pub(crate) struct Profiled {
+    pub(crate) finished: Finished,
+    pub(crate) profile: Profile,
+    /// What a reader must know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Profiles a run, and writes its trace into `dir` if that is asked for.
+pub(crate) fn measure(
+    launch: Launch,
+    profiling: &Profiling,
+    keep: Keep,
+    stop: StopRequest,
+    dir: &Path,
+) -> Result<Profiled, BenchError> {
+    let (plan, chosen) = (launch.plan().clone(), launch.chosen().clone());
+    if plan.machine.operations == Operations::Reference || plan.model.dropout > 0.0 {
+        return Err(BenchError::NotProfiled);
+    }
+    // Before the run, so that a recording that cannot be read costs no time.
+    let recorded = profiling.recording.as_deref().map(Recording::read).transpose()?;
+    let recorded = recorded.map(|recording| recording.top_down()).transpose()?;
+    let pool = thread_pool(plan.machine.threads)?;
+    let precision = plan.machine.precision;
+    let ceilings = pool.install(|| dispatch(&chosen, MeasureCeilings { precision }))?;
+    let trials_wanted = profiling.trials();
+    let is_host = is_host(&chosen);
+    let counters = (is_host && trials_wanted.counted > 0).then(|| PerfEvents::with_raw_events(processor_events()));
+    let recorder = Recorder::new(trials_wanted, chosen.timer()??, counters);
+    let finished = launch.run(Surroundings {
+        view: View::Observer(Box::new(recorder.clone())),
+        stop,
+        announcement: None,
+        keep,
+        tensorboard: false,
+    })?;
+    if let StopReason::Requested(by) = &finished.outcome.reason {
+        return Err(BenchError::Stopped { by: by.clone() });
+    }
+    let marks = recorder.marks()?;
+    if profiling.trace {
+        write_json(&dir.join("trace.json"), &trace::trace(&marks))?;
+    }
+    let is_asynchronous = recorder.is_asynchronous();
+    let all = trials(&marks, is_asynchronous);
+    let mut profile = summary(&all, trials_wanted, &plan, is_asynchronous);
+    profile.ceilings = ceilings;
+    for operation in &mut profile.operations {
+        let (name, share) = bound(operation.flop, operation.bytes, operation.ms, &ceilings);
+        name.clone_into(&mut operation.bound_by);
+        operation.of_ceiling = share;
+    }
+    let step_ms = profile.unprofiled_step_ms.p50;
+    let overhead = profile.profiled_step_ms.p50 / step_ms - 1.0;
+    profile.advice = advice(&profile.kinds, &profile.operations, step_ms, overhead);
+    let mut notes = vec![format!(
+        "Profiled steps take {:.1} % longer than the others between them.",
+        100.0 * overhead
+    )];
+    notes.push(
+        match (is_asynchronous, is_host) {
+            (true, _) => {
+                "Times are the device's own, between events; idle time within an operation counts as the operation's."
+            }
+            (false, true) => "The device is the processor that the program runs on: it is never idle for want of work.",
+            (false, false) => {
+                "Each operation is waited for, since this backend has no events: idle time is not seen, and profiled \
+                 steps take as much longer as is said here."
+            }
+        }
+        .to_owned(),
+    );
+    match recorded.map_or_else(|| counted(&recorder, is_host), Ok) {
+        Ok(top_down) => profile.top_down = Some(top_down),
+        Err(reason) => notes.push(format!("No top-down metrics: {reason}.")),
+    }
+    Ok(Profiled {
+        finished,
+        profile,
+        notes,
+    })
+}
+
+fn is_host(chosen: &Chosen) -> bool {
+    matches!(chosen.backend, BackendKind::Ndarray | BackendKind::Flex)
+}
+
+/// The events of this machine's processor from which the top-down metrics are computed.
+fn processor_events() -> &'static [top_down::RawEvent] {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    top_down::events(&cpuinfo)
+}
+
+/// The top-down metrics of the counted steps, or why there are none.
+fn counted(recorder: &Recorder, is_host: bool) -> Result<TopDown, String> {
+    const OR_RECORDED: &str = "a recording of `perf stat` can be given";
+    if !is_host {
+        return Err(format!(
+            "they are those of a processor, and this device is none; {OR_RECORDED}"
+        ));
+    }
+    if processor_events().is_empty() {
+        return Err(format!(
+            "the events of this processor are not among those of Intel's Skylake to Cascade Lake and AMD's Zen 4; {OR_RECORDED}"
+        ));
+    }
+    let mut kinds: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for step in recorder.counts()? {
+        for (kind, counts) in step {
+            let slots = top_down(&counts).map_err(|error| {
+                let missing = counts.notes().join("; ");
+                format!("{error} ({missing}); {OR_RECORDED}")
+            })?;
+            kinds.entry(kind.name().to_owned()).or_default().push(slots);
+        }
+    }
+    Ok(TopDown { recorded: None, kinds })
+}
+
+/// Medians over the trials. Ceilings and what follows from them are left out.
+fn summary(all: &[Trial], wanted: Trials, plan: &RunPlan, is_asynchronous: bool) -> Profile {
+    let profiled: Vec<&Trial> = all.iter().filter(|trial| !trial.spans.is_empty()).collect();
+    let plain: Vec<f64> = all
+        .iter()
+        .filter(|trial| wanted.is_plain(trial.step))
+        .map(|trial| trial.ms)
+        .collect();
+    let unprofiled_step_ms = Summary::of(&plain).unwrap_or_default();
+    let of_trials = |value: &dyn Fn(&Trial) -> f64| {
+        let values: Vec<f64> = profiled.iter().map(|trial| value(trial)).collect();
+        median(&values).unwrap_or_default()
+    };
+    let spans: BTreeSet<Span> = profiled.iter().flat_map(|trial| trial.spans.keys().copied()).collect();
+    let batch = &plan.batch;
+    let operations = spans
+        .iter()
+        .map(|span| {
+            let of_span = |value: fn((u64, f64)) -> f64| {
+                of_trials(&|trial: &Trial| value(trial.spans.get(span).copied().unwrap_or_default()))
+            };
+            let count = of_span(|(count, _)| count as f64);
+            let cost = span.cost(&plan.model, batch.micro_batch, batch.seq, plan.machine.precision);
+            OperationTime {
+                name: span.operation.name().to_owned(),
+                kind: span.operation.kind().name().to_owned(),
+                pass: span.pass.name().to_owned(),
+                count,
+                ms: of_span(|(_, ms)| ms),
+                flop: count * cost.flop,
+                bytes: count * cost.bytes,
+                ..OperationTime::default()
+            }
+        })
+        .collect();
+    let of_kind = |kind: LayerKind, backward: bool| {
+        of_trials(&|trial: &Trial| {
+            let spans = trial.spans.iter();
+            spans
+                .filter(|(span, _)| span.operation.kind() == kind && (span.pass == Pass::Backward) == backward)
+                .map(|(_, (_, ms))| ms)
+                .sum()
+        })
+    };
+    let kind = |name: &str, forward_ms: f64, backward_ms: f64| KindTime {
+        kind: name.to_owned(),
+        forward_ms,
+        backward_ms,
+        share: (forward_ms + backward_ms) / unprofiled_step_ms.p50,
+    };
+    let mut kinds: Vec<KindTime> = LayerKind::ALL
+        .into_iter()
+        .map(|layer| kind(layer.name(), of_kind(layer, false), of_kind(layer, true)))
+        .collect();
+    if is_asynchronous {
+        kinds.push(kind(IDLE, of_trials(&|trial: &Trial| trial.idle_ms), 0.0));
+    }
+    kinds.push(kind(REST, of_trials(&|trial: &Trial| trial.rest_ms), 0.0));
+    let profiled_ms: Vec<f64> = profiled.iter().map(|trial| trial.ms).collect();
+    Profile {
+        trials: profiled.len(),
+        unprofiled_step_ms,
+        profiled_step_ms: Summary::of(&profiled_ms).unwrap_or_default(),
+        kinds,
+        operations,
+        ..Profile::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpt2_records::warmup_steps;
+
+    #[test]
+    fn the_steps_before_the_first_trial_are_those_of_the_one_rule() {
+        let profiling = Profiling {
+            trials: 10,
+            trace: false,
+            recording: None,
+        };
+        assert_eq!(warmup_steps(profiling.trials().steps() as usize) as u64, WARMUP);
+    }
+}
