@@ -92,6 +92,7 @@ def arguments():
     parser.add_argument("--seq", type=int, default=1024)
     parser.add_argument("--grad-accum", type=int, default=1)
     parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's own choice without")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=5)
     return parser.parse_args()
@@ -102,7 +103,7 @@ def main():
     on_gpu = args.device == "cuda"
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(1)
+    torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = args.dtype == "tf32"
     n_layer, n_head, n_embd, block_size = MODELS[args.model]
     model = Gpt2(n_layer, n_head, n_embd, max(block_size, args.seq)).to(args.device)

@@ -180,7 +180,8 @@ pub struct Cost {
 
 impl Span {
     /// What it costs in a micro-step of `batch` sequences of `seq` tokens. Of attention's `[T, T]` one half is counted,
-    /// since no position attends to a later one. Nothing is known of the costs of data and readback.
+    /// since no position attends to a later one. Nothing is
+    /// known of those that are no work of their own, such as the readback.
     pub fn cost(self, model: &Gpt2Config, batch: usize, seq: usize, precision: Precision) -> Cost {
         let size = match precision {
             Precision::F32 | Precision::Tf32 => 4.0,
@@ -210,7 +211,8 @@ impl Span {
         // Onto the residual stream, which is read and written in f32.
         let onto = 8.0;
         match self.operation {
-            Operation::Batch | Operation::Readback | Operation::Clip => Cost::default(),
+            // A backend need not multiply by 1.
+            Operation::Batch | Operation::Readback | Operation::Clip | Operation::ClassifierScale => Cost::default(),
             Operation::Embed if is_backward => memory(16.0 * stream),
             Operation::Embed => memory(8.0 * stream),
             Operation::LayerNorm if is_backward => memory((12.0 + size) * stream),
@@ -239,7 +241,6 @@ impl Span {
                 flop: 6.0 * rows * vocab * c,
                 bytes: 4.0 * (3.0 * vocab * c + 2.0 * stream),
             },
-            Operation::ClassifierScale => memory(8.0 * vocab * c + 2.0 * size * stream),
             Operation::GradientSum => memory(12.0 * parameters),
             Operation::GradientNorm => memory(4.0 * parameters),
             // Parameter and both moments in and out, the gradient in.

@@ -189,7 +189,8 @@ impl Sweep {
         names
     }
 
-    /// The configurations: ours in the order of the axes, the last of which changes fastest, then each peer's.
+    /// The configurations: for each value of the first axis ours in the order of the others, the last of which changes
+    /// fastest, then each peer's, so that a drift of the machine meets all. A peer without the first axis comes last.
     ///
     /// # Errors
     /// [`BenchError::StudyFile`] if two configurations have one name.
@@ -224,6 +225,15 @@ impl Sweep {
                 };
                 entries.push(Self::entry(&peer.name, &point, task));
             }
+        }
+        if let Some(first) = self.axes.first() {
+            let values: Vec<String> = first.values.iter().map(words).collect();
+            entries.sort_by_key(|entry| {
+                let value = entry.axes.get(&first.name);
+                value.map_or(values.len(), |value| {
+                    values.iter().position(|one| one == value).unwrap_or(values.len())
+                })
+            });
         }
         let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
         names.sort_unstable();
@@ -536,22 +546,22 @@ mod tests {
             names,
             [
                 "gpt2_batch-4_precision-f32",
-                "gpt2_batch-8_precision-f32",
                 "pytorch_batch-4_compile-none",
                 "pytorch_batch-4_compile-default",
+                "gpt2_batch-8_precision-f32",
                 "pytorch_batch-8_compile-none",
                 "pytorch_batch-8_compile-default",
             ]
         );
         assert_eq!(definition.axes, ["batch", "precision", "compile"]);
-        let Task::Peer { command, .. } = &definition.entries[3].task else {
+        let Task::Peer { command, .. } = &definition.entries[2].task else {
             panic!("a peer")
         };
         assert_eq!(
             command,
             "python step.py --model d4 --batch 4 --seq 64 --compile default"
         );
-        let Task::Ours(work) = &definition.entries[1].task else {
+        let Task::Ours(work) = &definition.entries[3].task else {
             panic!("ours")
         };
         assert_eq!(

@@ -213,16 +213,10 @@ fn profile(
     let Profiled {
         finished,
         profile,
-        mut notes,
+        notes,
     } = profile::measure(launch, profiling, Keep::Report(provenance), stop, dir)?;
-    let mut figures = figures(program, &finished);
-    if figures.mfu.is_none() {
-        let flops = gpt2_model::cost::flops_per_token(&finished.plan.model, finished.plan.batch.seq) as f64;
-        figures.mfu = Some(flops * figures.tokens_per_sec / profile.ceilings.product_flops);
-        notes.push("MFU is the share of the measured product's rate: this device's peak is not known.".to_owned());
-    }
     Ok(Found {
-        figures,
+        figures: figures(program, &finished),
         timed: None,
         notes,
         profile: Some(profile),

@@ -238,6 +238,10 @@ pub struct Profile {
     pub unprofiled_step_ms: Summary,
     /// Milliseconds of the profiled steps.
     pub profiled_step_ms: Summary,
+    /// Floating-point operations of a step, as MFU counts them.
+    pub flop_per_step: f64,
+    /// Those a second, without profiling, over the ceiling of products.
+    pub mfu: f64,
     /// What the device reaches at most, measured at the start.
     pub ceilings: Ceilings,
     /// By layer kind; device idle and the rest among them.
@@ -273,6 +277,11 @@ pub struct KindTime {
     pub backward_ms: f64,
     /// Share of the unprofiled step.
     pub share: f64,
+    /// Standard deviation over the trials of both together.
+    pub std_ms: f64,
+    /// Both, of each trial.
+    #[serde(default)]
+    pub trials_ms: Vec<[f64; 2]>,
 }
 
 /// Time of an operation in a step: medians over the trials.
@@ -288,6 +297,11 @@ pub struct OperationTime {
     pub count: f64,
     /// Milliseconds of all of them in a step.
     pub ms: f64,
+    /// Standard deviation of those over the trials.
+    pub std_ms: f64,
+    /// Those of each trial.
+    #[serde(default)]
+    pub trials_ms: Vec<f64>,
     /// Floating-point operations of all of them.
     pub flop: f64,
     /// Bytes that they must at least read and write.

@@ -92,6 +92,7 @@ fn kinds(profile: &Profile) -> String {
             kind.kind.clone(),
             format!("{:.3}", kind.forward_ms),
             format!("{:.3}", kind.backward_ms),
+            format!("± {:.3}", kind.std_ms),
             format!("{:.1} %", 100.0 * kind.share),
         ]
     };
@@ -101,9 +102,15 @@ fn kinds(profile: &Profile) -> String {
         forward_ms: sum(|kind| kind.forward_ms),
         backward_ms: sum(|kind| kind.backward_ms),
         share: sum(|kind| kind.share),
+        std_ms: profile.profiled_step_ms.std,
+        trials_ms: Vec::new(),
     };
     let rows = profile.kinds.iter().chain([&total]).map(row).collect();
-    table(["kind", "forward, ms", "backward, ms", "of the step"], rows, 1)
+    table(
+        ["kind", "forward, ms", "backward, ms", "both, std", "of the step"],
+        rows,
+        1,
+    )
 }
 
 fn operations(profile: &Profile) -> String {
@@ -116,16 +123,19 @@ fn operations(profile: &Profile) -> String {
                 String::new()
             }
         };
+        let has_work = operation.of_ceiling > 0.0;
+        let of_work = |text: String| if has_work { text } else { String::new() };
         [
             operation.name.clone(),
             operation.pass.clone(),
             format!("{:.0}", operation.count),
             format!("{:.3}", operation.ms),
+            format!("± {:.3}", operation.std_ms),
             format!("{:.1} %", 100.0 * operation.ms / profile.unprofiled_step_ms.p50),
             rate(operation.flop),
             rate(operation.bytes),
-            operation.bound_by.clone(),
-            format!("{:.0} %", 100.0 * operation.of_ceiling),
+            of_work(operation.bound_by.clone()),
+            of_work(format!("{:.0} %", 100.0 * operation.of_ceiling)),
         ]
     };
     let mut sorted: Vec<&OperationTime> = profile.operations.iter().collect();
@@ -135,6 +145,7 @@ fn operations(profile: &Profile) -> String {
         "pass",
         "count",
         "ms",
+        "std",
         "of the step",
         "GFLOP/s",
         "GB/s",
@@ -148,12 +159,13 @@ fn operations(profile: &Profile) -> String {
 fn steps(profile: &Profile) -> String {
     let (plain, profiled) = (&profile.unprofiled_step_ms, &profile.profiled_step_ms);
     format!(
-        "step {:.3} ms, profiled {:.3} ms (medians of {} and {})\n\
+        "step {:.3} ms, profiled {:.3} ms (medians of {} and {}), MFU {:.1} % of the product below\n\
          at most {:.1} GFLOP/s (product of {side} by {side}) and {:.1} GB/s (read and written)",
         plain.p50,
         profiled.p50,
         plain.count,
         profiled.count,
+        100.0 * profile.mfu,
         profile.ceilings.product_flops / 1e9,
         profile.ceilings.bytes_per_sec / 1e9,
         side = profile.ceilings.product_side,

@@ -32,7 +32,24 @@ pub(super) fn bound(flop: f64, bytes: f64, ms: f64, ceilings: &Ceilings) -> (&'s
     }
 }
 
-/// What to do about what takes the most time, from the longest.
+/// What helps against each bound.
+const REMEDIES: [(&str, &str); 3] = [
+    (
+        "products",
+        "Near to the ceiling only a narrower `precision` or a smaller model helps; far from it a larger `batch`, whose \
+         products are larger.",
+    ),
+    (
+        "memory",
+        "A narrower `precision` moves fewer bytes; a larger `batch` moves as many for each token.",
+    ),
+    (
+        "latency",
+        "On a GPU these wait for launches, and a larger `batch` fills it; on a CPU they are arithmetic other than products.",
+    ),
+];
+
+/// What to do about what takes the most time.
 pub(super) fn advice(kinds: &[KindTime], operations: &[OperationTime], step_ms: f64, overhead: f64) -> Vec<String> {
     let mut said = Vec::new();
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
@@ -68,34 +85,31 @@ pub(super) fn advice(kinds: &[KindTime], operations: &[OperationTime], step_ms: 
             percent(of(REST))
         ));
     }
-    let mut sorted: Vec<&OperationTime> = operations
-        .iter()
-        .filter(|operation| operation.ms > WORTH_ADVICE * step_ms && !matches!(&*operation.kind, "data" | "optimizer"))
-        .collect();
-    sorted.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    for operation in sorted {
-        let what = format!(
-            "{}, {}: {} of the step, {} of the ceiling of {}",
-            operation.name,
-            operation.pass,
-            percent(operation.ms / step_ms),
-            percent(operation.of_ceiling),
-            if operation.bound_by == "memory" {
-                "memory"
-            } else {
-                "products"
-            },
-        );
-        said.push(match &*operation.bound_by {
-            "products" if operation.of_ceiling > 0.7 => {
-                format!("{what}. Little is left to gain but by a narrower `precision` or a smaller model.")
-            }
-            "products" => format!("{what}. A larger `batch` or `seq` makes its products larger, and those come nearer to it."),
-            "memory" => format!("{what}. A narrower `precision` moves fewer bytes; a larger batch moves as many a token."),
-            _ => format!(
-                "{what}: bound by neither. On a GPU a larger `batch` fills it; on a CPU it is arithmetic other than products."
-            ),
-        });
+    let in_step = |operation: &&OperationTime| !matches!(&*operation.kind, "data" | "optimizer");
+    for (bound_by, remedy) in REMEDIES {
+        let mut bound: Vec<&OperationTime> = operations
+            .iter()
+            .filter(in_step)
+            .filter(|operation| operation.bound_by == bound_by && operation.of_ceiling > 0.0)
+            .collect();
+        let share = bound.iter().map(|operation| operation.ms).sum::<f64>() / step_ms;
+        if share < WORTH_ADVICE {
+            continue;
+        }
+        bound.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        let longest: Vec<String> = bound
+            .iter()
+            .take(3)
+            .map(|operation| {
+                let of = percent(operation.of_ceiling);
+                format!("{} ({}) at {of}", operation.name, operation.pass)
+            })
+            .collect();
+        said.push(format!(
+            "Bound by {bound_by}: {} of the step, above all {} of that ceiling. {remedy}",
+            percent(share),
+            longest.join(", ")
+        ));
     }
     if overhead > 0.03 {
         said.push(format!(
@@ -174,12 +188,23 @@ mod tests {
             [
                 "The device is idle for 20 % of the step",
                 "The optimizer takes 11 % of the step",
-                "multiplied",
-                "softmax",
-                "copied"
+                "Bound by products",
+                "Bound by memory",
+                "Bound by latency"
             ]
         );
-        assert!(said[2].ends_with("a smaller model."), "{}", said[2]);
+        assert!(
+            said[2].starts_with(
+                "Bound by products: 30 % of the step, above all multiplied (forward) at 90 % of that ceiling."
+            ),
+            "{}",
+            said[2]
+        );
+        assert!(
+            said[3].contains("copied (forward) at 80 %, short (forward) at 90 %"),
+            "{}",
+            said[3]
+        );
         assert!(advice(&kinds[1..2], &[], 100.0, 0.05)[0].starts_with("Profiled steps take 5 % longer"));
     }
 }

@@ -9,6 +9,7 @@ use gpt2_model::Precision;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_records::Ceilings;
+use rayon::prelude::*;
 use std::time::Instant;
 
 /// Sides of the square matrices whose product is the ceiling of arithmetic: the first that keeps the device busy for a
@@ -18,7 +19,7 @@ const SIDES: [usize; 3] = [2048, 4096, 8192];
 /// Milliseconds of work that are queued before the device is waited for.
 const QUEUED_MS: f64 = 5.0;
 
-/// Elements of each of the two tensors that are copied for the ceiling of memory: as many as the smallest limit on a buffer
+/// Elements of each of the two tensors that are scaled for the ceiling of memory: as many as the smallest limit on a buffer
 /// that GPUs have (128 MiB) lets through, and far more than any cache holds.
 const ELEMENTS: usize = 1 << 25;
 
@@ -28,6 +29,8 @@ const REPEATS: usize = 5;
 /// Measures the ceilings of products of `precision` and of memory.
 pub(super) struct MeasureCeilings {
     pub(super) precision: Precision,
+    /// Whether the device is the processor.
+    pub(super) is_host: bool,
 }
 
 impl TrainingJob for MeasureCeilings {
@@ -38,11 +41,11 @@ impl TrainingJob for MeasureCeilings {
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        measure::<B::InnerBackend>(self.precision, &device)
+        measure::<B::InnerBackend>(self.precision, self.is_host, &device)
     }
 }
 
-fn measure<B: TrainingBackend>(precision: Precision, device: &B::Device) -> Ceilings {
+fn measure<B: TrainingBackend>(precision: Precision, is_host: bool, device: &B::Device) -> Ceilings {
     let mut product_side = SIDES[0];
     let mut ms = square_product::<B>(product_side, precision, device);
     for side in SIDES.into_iter().skip(1) {
@@ -53,16 +56,43 @@ fn measure<B: TrainingBackend>(precision: Precision, device: &B::Device) -> Ceil
         ms = square_product::<B>(side, precision, device);
     }
     let product_flops = 2.0 * (product_side as f64).powi(3) / ms * 1e3;
-    let copied = [(); 2].map(|()| normal::<B, 1>([ELEMENTS], device));
-    let ms = time::<B, _>(device, || {
-        copied.clone().map(|one| B::float_mul_scalar(one, 0.5.into()))
-    });
     Ceilings {
         product_flops,
         product_side,
-        // Two tensors, each read and written.
-        bytes_per_sec: 2.0 * 8.0 * ELEMENTS as f64 / ms * 1e3,
+        bytes_per_sec: if is_host {
+            host_bytes_per_sec()
+        } else {
+            device_bytes_per_sec::<B>(device)
+        },
     }
+}
+
+/// Bytes read and written a second by scaling two tensors into two others.
+fn device_bytes_per_sec<B: TrainingBackend>(device: &B::Device) -> f64 {
+    let scaled = [(); 2].map(|()| normal::<B, 1>([ELEMENTS], device));
+    let ms = time::<B, _>(device, || {
+        scaled.clone().map(|one| B::float_mul_scalar(one, 0.5.into()))
+    });
+    bytes_per_sec(ms)
+}
+
+/// The same on this thread's pool, in place: where memory is written that was not read, a processor reads it first.
+fn host_bytes_per_sec() -> f64 {
+    let mut numbers = vec![1.0_f32; 2 * ELEMENTS];
+    let mut times = [0.0; REPEATS];
+    for ms in &mut times {
+        let began = Instant::now();
+        numbers
+            .par_chunks_mut(1 << 16)
+            .for_each(|chunk| chunk.iter_mut().for_each(|number| *number *= 0.999));
+        *ms = began.elapsed().as_secs_f64() * 1e3;
+    }
+    bytes_per_sec(median(&times).expect("times are finite"))
+}
+
+/// Each element is read and written.
+fn bytes_per_sec(ms: f64) -> f64 {
+    2.0 * 8.0 * ELEMENTS as f64 / ms * 1e3
 }
 
 /// Milliseconds of a product of matrices of `side` by `side`.

@@ -127,9 +127,9 @@ pub(crate) fn measure(
     let recorded = recorded.map(|recording| recording.top_down()).transpose()?;
     let pool = thread_pool(plan.machine.threads)?;
     let precision = plan.machine.precision;
-    let ceilings = pool.install(|| dispatch(&chosen, MeasureCeilings { precision }))?;
-    let trials_wanted = profiling.trials();
     let is_host = is_host(&chosen);
+    let ceilings = pool.install(|| dispatch(&chosen, MeasureCeilings { precision, is_host }))?;
+    let trials_wanted = profiling.trials();
     let counters = (is_host && trials_wanted.counted > 0).then(|| PerfEvents::with_raw_events(processor_events()));
     let recorder = Recorder::new(trials_wanted, chosen.timer()??, counters);
     let finished = launch.run(Surroundings {
@@ -156,6 +156,7 @@ pub(crate) fn measure(
         operation.of_ceiling = share;
     }
     let step_ms = profile.unprofiled_step_ms.p50;
+    profile.mfu = profile.flop_per_step / (step_ms / 1e3) / ceilings.product_flops;
     let overhead = profile.profiled_step_ms.p50 / step_ms - 1.0;
     profile.advice = advice(&profile.kinds, &profile.operations, step_ms, overhead);
     let mut notes = vec![format!(
@@ -231,64 +232,80 @@ fn summary(all: &[Trial], wanted: Trials, plan: &RunPlan, is_asynchronous: bool)
         .map(|trial| trial.ms)
         .collect();
     let unprofiled_step_ms = Summary::of(&plain).unwrap_or_default();
-    let of_trials = |value: &dyn Fn(&Trial) -> f64| {
-        let values: Vec<f64> = profiled.iter().map(|trial| value(trial)).collect();
-        median(&values).unwrap_or_default()
+    let kind = |name: &str, trials_ms: Vec<[f64; 2]>| {
+        let [forward_ms, backward_ms] = [0, 1].map(|pass| middle(trials_ms.iter().map(|both| both[pass])));
+        KindTime {
+            kind: name.to_owned(),
+            forward_ms,
+            backward_ms,
+            share: (forward_ms + backward_ms) / unprofiled_step_ms.p50,
+            std_ms: spread(trials_ms.iter().map(|both| both[0] + both[1])),
+            trials_ms,
+        }
     };
-    let spans: BTreeSet<Span> = profiled.iter().flat_map(|trial| trial.spans.keys().copied()).collect();
-    let batch = &plan.batch;
-    let operations = spans
-        .iter()
-        .map(|span| {
-            let of_span = |value: fn((u64, f64)) -> f64| {
-                of_trials(&|trial: &Trial| value(trial.spans.get(span).copied().unwrap_or_default()))
-            };
-            let count = of_span(|(count, _)| count as f64);
-            let cost = span.cost(&plan.model, batch.micro_batch, batch.seq, plan.machine.precision);
-            OperationTime {
-                name: span.operation.name().to_owned(),
-                kind: span.operation.kind().name().to_owned(),
-                pass: span.pass.name().to_owned(),
-                count,
-                ms: of_span(|(_, ms)| ms),
-                flop: count * cost.flop,
-                bytes: count * cost.bytes,
-                ..OperationTime::default()
-            }
-        })
-        .collect();
-    let of_kind = |kind: LayerKind, backward: bool| {
-        of_trials(&|trial: &Trial| {
-            let spans = trial.spans.iter();
-            spans
-                .filter(|(span, _)| span.operation.kind() == kind && (span.pass == Pass::Backward) == backward)
-                .map(|(_, (_, ms))| ms)
-                .sum()
-        })
+    let of_kind = |trial: &Trial, layer: LayerKind, backward: bool| -> f64 {
+        let spans = trial.spans.iter();
+        spans
+            .filter(|(span, _)| span.operation.kind() == layer && (span.pass == Pass::Backward) == backward)
+            .map(|(_, (_, ms))| ms)
+            .sum()
     };
-    let kind = |name: &str, forward_ms: f64, backward_ms: f64| KindTime {
-        kind: name.to_owned(),
-        forward_ms,
-        backward_ms,
-        share: (forward_ms + backward_ms) / unprofiled_step_ms.p50,
-    };
+    let undivided = |value: fn(&Trial) -> f64| profiled.iter().map(|trial| [value(trial), 0.0]).collect();
     let mut kinds: Vec<KindTime> = LayerKind::ALL
         .into_iter()
-        .map(|layer| kind(layer.name(), of_kind(layer, false), of_kind(layer, true)))
+        .map(|layer| {
+            let trials = profiled.iter();
+            kind(
+                layer.name(),
+                trials
+                    .map(|trial| [false, true].map(|backward| of_kind(trial, layer, backward)))
+                    .collect(),
+            )
+        })
         .collect();
     if is_asynchronous {
-        kinds.push(kind(IDLE, of_trials(&|trial: &Trial| trial.idle_ms), 0.0));
+        kinds.push(kind(IDLE, undivided(|trial| trial.idle_ms)));
     }
-    kinds.push(kind(REST, of_trials(&|trial: &Trial| trial.rest_ms), 0.0));
+    kinds.push(kind(REST, undivided(|trial| trial.rest_ms)));
+    let spans: BTreeSet<Span> = profiled.iter().flat_map(|trial| trial.spans.keys().copied()).collect();
+    let operation = |span: &Span| {
+        let found = |trial: &&Trial| trial.spans.get(span).copied().unwrap_or_default();
+        let trials_ms: Vec<f64> = profiled.iter().map(|trial| found(trial).1).collect();
+        let count = middle(profiled.iter().map(|trial| found(trial).0 as f64));
+        let batch = &plan.batch;
+        let cost = span.cost(&plan.model, batch.micro_batch, batch.seq, plan.machine.precision);
+        OperationTime {
+            name: span.operation.name().to_owned(),
+            kind: span.operation.kind().name().to_owned(),
+            pass: span.pass.name().to_owned(),
+            count,
+            ms: middle(trials_ms.iter().copied()),
+            std_ms: spread(trials_ms.iter().copied()),
+            trials_ms,
+            flop: count * cost.flop,
+            bytes: count * cost.bytes,
+            ..OperationTime::default()
+        }
+    };
     let profiled_ms: Vec<f64> = profiled.iter().map(|trial| trial.ms).collect();
+    let flops_per_token = gpt2_model::cost::flops_per_token(&plan.model, plan.batch.seq);
     Profile {
         trials: profiled.len(),
         unprofiled_step_ms,
         profiled_step_ms: Summary::of(&profiled_ms).unwrap_or_default(),
+        flop_per_step: (flops_per_token * plan.tokens_per_step()) as f64,
         kinds,
-        operations,
+        operations: spans.iter().map(operation).collect(),
         ..Profile::default()
     }
+}
+
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    median(&values.collect::<Vec<_>>()).unwrap_or_default()
+}
+
+fn spread(values: impl Iterator<Item = f64>) -> f64 {
+    Summary::of(&values.collect::<Vec<_>>()).unwrap_or_default().std
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::error::ReportError;
 use crate::study_files::read_study;
 use crate::tables::results_csv;
 use gpt2_base::stats::Summary;
-use gpt2_records::{Derived, Figures, Row, Status, StepRecord, Study, settled, steady_steps};
+use gpt2_records::{Derived, Figures, Profile, Row, Status, StepRecord, Study, settled, steady_steps};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,6 +35,9 @@ pub(super) fn check(dir: &Path, findings: &mut Vec<Finding>) {
                 Some(_) => check_peer(&run_dir, &file, index, row, findings),
             }
         }
+    }
+    if let Some(profile) = &study.profile {
+        check_profile(&mut Check::new(file, findings), profile);
     }
     check_csv(dir, &study, findings);
     check_copies(dir, &study, findings);
@@ -194,6 +197,41 @@ fn check_summary(check: &mut Check<'_>, at: &str, found: &Summary, expected: &Su
     ];
     for (name, value) in numbers {
         check.close(format!("{at}.{name}"), Some(value(found)), Some(value(expected)));
+    }
+}
+
+/// A profile's figures, computed again from its trials.
+fn check_profile(check: &mut Check<'_>, profile: &Profile) {
+    let at = |field: &str| format!("profile.{field}");
+    check.equal(at("trials"), profile.trials, profile.profiled_step_ms.count);
+    let step_ms = profile.unprofiled_step_ms.p50;
+    let mfu = profile.flop_per_step / (step_ms / 1e3) / profile.ceilings.product_flops;
+    check.close(at("mfu"), Some(profile.mfu), Some(mfu));
+    let of_trials = |values: Vec<f64>| Summary::of(&values).unwrap_or_default();
+    for (index, kind) in profile.kinds.iter().enumerate() {
+        let at = |field: &str| format!("profile.kinds[{index}].{field}");
+        check.equal(at("trials_ms"), kind.trials_ms.len(), profile.trials);
+        let of = |value: fn(&[f64; 2]) -> f64| of_trials(kind.trials_ms.iter().map(value).collect());
+        let share = (kind.forward_ms + kind.backward_ms) / step_ms;
+        for (name, found, expected) in [
+            ("forward_ms", kind.forward_ms, of(|both| both[0]).p50),
+            ("backward_ms", kind.backward_ms, of(|both| both[1]).p50),
+            ("std_ms", kind.std_ms, of(|both| both[0] + both[1]).std),
+            ("share", kind.share, share),
+        ] {
+            check.close(at(name), Some(found), Some(expected));
+        }
+    }
+    for (index, operation) in profile.operations.iter().enumerate() {
+        let at = |field: &str| format!("profile.operations[{index}].{field}");
+        let trials = of_trials(operation.trials_ms.clone());
+        check.close(at("ms"), Some(operation.ms), Some(trials.p50));
+        check.close(at("std_ms"), Some(operation.std_ms), Some(trials.std));
+        let seconds = (operation.ms > 0.0).then_some(operation.ms / 1e3);
+        let share = |amount: f64, ceiling: f64| seconds.map_or(0.0, |seconds| amount / seconds / ceiling);
+        let nearest = share(operation.flop, profile.ceilings.product_flops)
+            .max(share(operation.bytes, profile.ceilings.bytes_per_sec));
+        check.close(at("of_ceiling"), Some(operation.of_ceiling), Some(nearest));
     }
 }
 
@@ -488,6 +526,57 @@ mod tests {
             &found,
             "results.json: `rows[0].figures.peak_memory_bytes` is 1, expected 2040",
         );
+    }
+
+    #[test]
+    fn a_faster_operation_is_noticed() {
+        let profile = json!({
+            "trials": 2,
+            "unprofiled_step_ms": Summary::of(&[10.0, 10.0]),
+            "profiled_step_ms": Summary::of(&[10.0, 12.0]),
+            "flop_per_step": 4e9,
+            "mfu": 0.4,
+            "ceilings": { "product_flops": 1e12, "product_side": 2048, "bytes_per_sec": 1e11 },
+            "kinds": [{
+                "kind": "attention", "forward_ms": 2.0, "backward_ms": 4.0, "share": 0.6, "std_ms": 2f64.sqrt(),
+                "trials_ms": [[1.0, 4.0], [3.0, 4.0]],
+            }],
+            "operations": [{
+                "name": "qkv", "kind": "attention", "pass": "forward", "count": 1.0, "ms": 2.0, "std_ms": 0.0,
+                "trials_ms": [2.0, 2.0], "flop": 1e9, "bytes": 1e7, "bound_by": "products", "of_ceiling": 0.5,
+            }],
+            "advice": [],
+        });
+        let found_in = |profile: Value| found_after(|study| study.edit_json(RESULTS, |json| json["profile"] = profile));
+        assert_eq!(found_in(profile.clone()), Vec::<String>::new());
+        for (pointer, value, expected) in [
+            ("/mfu", json!(0.8), "`profile.mfu` is 0.8, expected 0.4"),
+            ("/trials", json!(3), "`profile.trials` is 3, expected 2"),
+            (
+                "/kinds/0/forward_ms",
+                json!(1.0),
+                "`profile.kinds[0].forward_ms` is 1, expected 2",
+            ),
+            (
+                "/kinds/0/share",
+                json!(0.5),
+                "`profile.kinds[0].share` is 0.5, expected 0.6",
+            ),
+            (
+                "/operations/0/ms",
+                json!(1.0),
+                "`profile.operations[0].ms` is 1, expected 2",
+            ),
+            (
+                "/operations/0/of_ceiling",
+                json!(0.9),
+                "`profile.operations[0].of_ceiling` is 0.9, expected 0.5",
+            ),
+        ] {
+            let mut tampered = profile.clone();
+            *tampered.pointer_mut(pointer).unwrap() = value;
+            assert_found(&found_in(tampered), &format!("results.json: {expected}"));
+        }
     }
 
     #[test]
