@@ -21,7 +21,7 @@ const STEPS: i64 = 40;
 const LIMIT_SEC: f64 = 600.0;
 
 /// Settings that can be axes: those that say what is computed, and where.
-const AXES: [&str; 15] = [
+const AXES: [&str; 16] = [
     "model",
     "n-layer",
     "n-head",
@@ -37,6 +37,8 @@ const AXES: [&str; 15] = [
     "backend",
     "device",
     "threads",
+    // Repeats.
+    "seed",
 ];
 
 /// The key by which `baseline` names a program, and the name of ours there.

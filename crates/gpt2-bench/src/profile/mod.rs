@@ -30,7 +30,7 @@ use recorder::{Recorder, Trials};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use timeline::{Trial, trials};
+use timeline::{Trial, mark_cost, trials};
 
 /// Name of the one configuration.
 const NAME: &str = "profile";
@@ -147,7 +147,8 @@ pub(crate) fn measure(
         write_json(&dir.join("trace.json"), &trace::trace(&marks))?;
     }
     let is_asynchronous = recorder.is_asynchronous();
-    let all = trials(&marks, is_asynchronous);
+    let of_mark = mark_cost(&marks);
+    let all = trials(&marks, is_asynchronous, of_mark);
     let mut profile = summary(&all, trials_wanted, &plan, is_asynchronous);
     profile.ceilings = ceilings;
     for operation in &mut profile.operations {
@@ -158,10 +159,12 @@ pub(crate) fn measure(
     let step_ms = profile.unprofiled_step_ms.p50;
     profile.mfu = profile.flop_per_step / (step_ms / 1e3) / ceilings.product_flops;
     let overhead = profile.profiled_step_ms.p50 / step_ms - 1.0;
-    profile.advice = advice(&profile.kinds, &profile.operations, step_ms, overhead);
+    profile.advice = advice(&profile.kinds, &profile.operations, step_ms);
     let mut notes = vec![format!(
-        "Profiled steps take {:.1} % longer than the others between them.",
-        100.0 * overhead
+        "Profiled steps take {:.1} % longer than the others between them. Each of their marks costs the device {:.2} µs, which is \
+         taken off.",
+        100.0 * overhead,
+        1e6 * of_mark.as_secs_f64()
     )];
     notes.push(
         match (is_asynchronous, is_host) {

@@ -30,7 +30,7 @@ pub(crate) fn study_page_with(study: &Study, figures: &[Figure]) -> Result<Strin
         (facts_list(&tables::facts(study)))
         (table_section(&settings))
         (table_section(&tables::conclusions_table(study)))
-        @if !study.rows.is_empty() { (table_section(&tables::leader_board(study))) }
+        @if study.rows.len() > 1 { (table_section(&tables::leader_board(study))) }
         (figures)
         @if let Some(profile) = &study.profile {
             @for table in profile_tables(profile) { (table_section(&table)) }

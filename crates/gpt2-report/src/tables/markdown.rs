@@ -15,15 +15,17 @@ pub fn results_md(study: &Study, figures: &[Figure]) -> String {
     push_facts(&mut text, &facts(study));
     push_table(&mut text, &settings_table(study));
     push_table(&mut text, &conclusions_table(study));
-    if !study.rows.is_empty() {
+    if study.rows.len() > 1 {
         push_table(&mut text, &leader_board(study));
-        push_table(&mut text, &results_table(study));
     }
     if let Some(profile) = &study.profile {
         for table in profile_tables(profile) {
             push_table(&mut text, &table);
         }
         push_list(&mut text, "Advice", &profile.advice);
+    }
+    if !study.rows.is_empty() {
+        push_table(&mut text, &results_table(study));
     }
     push_list(&mut text, "Notes", &study.notes);
     push_figures(&mut text, figures);

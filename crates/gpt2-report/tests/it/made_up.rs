@@ -307,7 +307,7 @@ pub(crate) fn fixed_work() -> Study {
             peer,
             ..row(name.to_owned(), &[("program", name.to_owned())])
         };
-        let mut figures = figures(step_ms as u64, 8192, step_ms, 1.5, 12 * GIB);
+        let figures = figures(step_ms as u64, 8192, step_ms, 1.5, 12 * GIB);
         row.figures = Some(figures);
         rows.push(row);
     }
