@@ -14,6 +14,7 @@ pub mod work;
 
 mod gpu;
 mod process;
+mod profiler;
 mod words;
 
 pub use error::BenchError;

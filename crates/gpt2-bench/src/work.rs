@@ -5,7 +5,7 @@
 
 use crate::error::BenchError;
 use crate::gpu::unix_now;
-use crate::profile::{self, Profiled, Profiling};
+use crate::profiler::{self, Profiled, Profiling};
 use gpt2_base::stats::Summary;
 use gpt2_counters::{PerfEvents, Total};
 use gpt2_records::{Figures, Profile, StepRecord, settled, warmup_steps};
@@ -101,6 +101,11 @@ impl WorkPaths {
         self.0.join("stderr.txt")
     }
 
+    /// A profile's trace.
+    pub(crate) fn trace(&self) -> PathBuf {
+        self.0.join("trace.json")
+    }
+
     /// The row, written when the configuration has ended.
     pub(crate) fn row(&self) -> PathBuf {
         self.0.join("row.json")
@@ -121,7 +126,7 @@ pub fn run_work(dir: &Path, program: &str, provenance: Provenance, stop: StopReq
         write_json(&paths.predicted(), &launch.plan().memory().total())?;
     }
     let found = launched.and_then(|launch| match &work.profiling {
-        Some(profiling) => profile(launch, profiling, dir, program, provenance, stop),
+        Some(profiling) => profile(launch, profiling, &paths, program, provenance, stop),
         None => measure(launch, &work, program, provenance, stop),
     });
     match found {
@@ -205,7 +210,7 @@ fn measure(
 fn profile(
     launch: Launch,
     profiling: &Profiling,
-    dir: &Path,
+    paths: &WorkPaths,
     program: &str,
     provenance: Provenance,
     stop: StopRequest,
@@ -214,7 +219,11 @@ fn profile(
         finished,
         profile,
         notes,
-    } = profile::measure(launch, profiling, Keep::Report(provenance), stop, dir)?;
+        trace,
+    } = profiler::measure(launch, profiling, Keep::Report(provenance), stop)?;
+    if let Some(trace) = trace {
+        write_json(&paths.trace(), &trace)?;
+    }
     Ok(Found {
         figures: figures(program, &finished),
         timed: None,

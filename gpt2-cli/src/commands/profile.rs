@@ -5,7 +5,7 @@ use super::study::{finish, limit, measure};
 use crate::cli::{BenchOperationsArgs, BenchWork, ProfileArgs, TrialsArgs};
 use crate::error::CliError;
 use crate::printer::{print, quoted, table};
-use gpt2_bench::profile::{ProfileStudy, Profiling};
+use gpt2_bench::profile::{ProfileStudy, Profiling, trace_path};
 use gpt2_bench::study::default_dir;
 use gpt2_records::{KindTime, OperationTime, Profile, Row, Status, Study};
 use gpt2_train::TrainError;
@@ -30,8 +30,10 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<(), CliError> {
     }
     print("\n")?;
     if args.trace {
-        let trace = dir.join("runs").join("profile").join("trace.json");
-        print(format!("Trace for https://ui.perfetto.dev: {}\n", quoted(&trace)))?;
+        print(format!(
+            "Trace for https://ui.perfetto.dev: {}\n",
+            quoted(&trace_path(&dir))
+        ))?;
     }
     finish(&dir, &study)
 }

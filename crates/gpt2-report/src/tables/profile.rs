@@ -81,15 +81,12 @@ fn kinds(kinds: &[KindTime]) -> Table {
             Column::new(
                 Heading::number("Forward", "ms"),
                 numbers("forward_ms", 1.0, |k| k.forward_ms),
-            )
-            .with_decimals(Some(3)),
+            ),
             Column::new(
                 Heading::number("Backward", "ms"),
                 numbers("backward_ms", 1.0, |k| k.backward_ms),
-            )
-            .with_decimals(Some(3)),
-            Column::new(Heading::number("Both, std", "ms"), numbers("std_ms", 1.0, |k| k.std_ms))
-                .with_decimals(Some(3)),
+            ),
+            Column::new(Heading::number("Both, std", "ms"), numbers("std_ms", 1.0, |k| k.std_ms)),
             Column::new(
                 Heading::number("Share of the step", "%"),
                 numbers("share", PERCENT, |k| k.share),
@@ -133,8 +130,8 @@ fn operations(operations: &[OperationTime]) -> Table {
             Column::new(Heading::text("Kind"), text(|o| &o.kind)),
             Column::new(Heading::text("Pass"), text(|o| &o.pass)),
             Column::new(Heading::number("Count", ""), number("count", 1.0, |o| o.count)),
-            Column::new(Heading::number("Time", "ms"), number("ms", 1.0, |o| o.ms)).with_decimals(Some(3)),
-            Column::new(Heading::number("Std", "ms"), number("std_ms", 1.0, |o| o.std_ms)).with_decimals(Some(3)),
+            Column::new(Heading::number("Time", "ms"), number("ms", 1.0, |o| o.ms)),
+            Column::new(Heading::number("Std", "ms"), number("std_ms", 1.0, |o| o.std_ms)),
             Column::new(Heading::number("Work", "GFLOP"), number("flop", GIGA, |o| o.flop)),
             Column::new(Heading::number("Rate", "TFLOP/s"), rate("flop", TERA, |o| o.flop)),
             Column::new(Heading::number("Traffic", "GB/s"), rate("bytes", GIGA, |o| o.bytes)),

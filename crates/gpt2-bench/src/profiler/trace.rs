@@ -10,7 +10,7 @@ const DEVICE: u32 = 2;
 /// A trace.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Trace {
+pub(crate) struct Trace {
     display_time_unit: &'static str,
     trace_events: Vec<Event>,
 }
@@ -37,29 +37,31 @@ struct Named {
     name: &'static str,
 }
 
-/// The trace of a run whose marks are these.
-pub(super) fn trace(marks: &[Mark]) -> Trace {
-    let lane = |tid, name| Event {
-        name: "thread_name".to_owned(),
-        cat: None,
-        ph: "M",
-        ts: 0.0,
-        dur: None,
-        pid: 1,
-        tid,
-        args: Some(Named { name }),
-    };
-    let mut trace_events = vec![lane(HOST, "host: queues"), lane(DEVICE, "device: computes")];
-    if let Some(first) = marks.first() {
-        let host = |mark: &Mark| mark.host;
-        let device = |mark: &Mark| mark.device.at;
-        let start = first.host.min(first.device.at);
-        slices(&mut trace_events, marks, HOST, start, host);
-        slices(&mut trace_events, marks, DEVICE, start, device);
-    }
-    Trace {
-        display_time_unit: "ms",
-        trace_events,
+impl Trace {
+    /// The trace of a run whose marks are these.
+    pub(super) fn of(marks: &[Mark]) -> Self {
+        let lane = |tid, name| Event {
+            name: "thread_name".to_owned(),
+            cat: None,
+            ph: "M",
+            ts: 0.0,
+            dur: None,
+            pid: 1,
+            tid,
+            args: Some(Named { name }),
+        };
+        let mut trace_events = vec![lane(HOST, "host: queues"), lane(DEVICE, "device: computes")];
+        if let Some(first) = marks.first() {
+            let host = |mark: &Mark| mark.host;
+            let device = |mark: &Mark| mark.device.at;
+            let start = first.host.min(first.device.at);
+            slices(&mut trace_events, marks, HOST, start, host);
+            slices(&mut trace_events, marks, DEVICE, start, device);
+        }
+        Self {
+            display_time_unit: "ms",
+            trace_events,
+        }
     }
 }
 
@@ -118,7 +120,7 @@ mod tests {
             operation: Operation::Qkv,
             pass: Pass::Forward,
         };
-        let trace = trace(&[
+        let trace = Trace::of(&[
             mark(Point::Step(4), 0, 0),
             mark(Point::Begins(span), 1, 10),
             mark(Point::Ends, 2, 30),

@@ -10,9 +10,6 @@ mod timeline;
 mod trace;
 
 use crate::error::BenchError;
-use crate::study::{Definition, Entry, Task};
-use crate::words::settings;
-use crate::work::{Corpus, Work, write_json};
 use bound::{IDLE, REST, advice, bound};
 use ceilings::MeasureCeilings;
 use gpt2_backend::{BackendKind, Chosen, dispatch, thread_pool};
@@ -20,8 +17,7 @@ use gpt2_base::stats::{Summary, median};
 use gpt2_counters::{PerfEvents, Recording, top_down};
 use gpt2_model::Operations;
 use gpt2_model::spans::{LayerKind, Pass, Span};
-use gpt2_records::{KindTime, OperationTime, Profile, STUDY_VERSION, StudyKind, TopDown};
-use gpt2_train::config::RunConfig;
+use gpt2_records::{KindTime, OperationTime, Profile, TopDown};
 use gpt2_train::launch::{Finished, Keep, Surroundings, View};
 use gpt2_train::plan::RunPlan;
 use gpt2_train::stop::StopRequest;
@@ -29,23 +25,12 @@ use gpt2_train::{Launch, StopReason};
 use recorder::{Recorder, Trials};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use timeline::{Trial, mark_cost, trials};
-
-/// Name of the one configuration.
-const NAME: &str = "profile";
+use std::path::PathBuf;
+use timeline::{Trial, cost_of_marks, trials};
+use trace::Trace;
 
 /// Steps before the first that is looked at.
 const WARMUP: u64 = 10;
-
-/// What is profiled.
-#[derive(Debug, Clone)]
-pub struct ProfileStudy {
-    /// Model, machine, data and seed.
-    pub config: RunConfig,
-    /// How often, and what is left besides the tables.
-    pub profiling: Profiling,
-}
 
 /// How a run is profiled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +44,11 @@ pub struct Profiling {
 }
 
 impl Profiling {
+    /// The steps of the run.
+    pub(crate) fn steps(&self) -> u64 {
+        self.trials().steps()
+    }
+
     fn trials(&self) -> Trials {
         let counts = self.recording.is_none() && !processor_events().is_empty();
         Trials {
@@ -69,54 +59,22 @@ impl Profiling {
     }
 }
 
-impl ProfileStudy {
-    /// The run.
-    pub fn definition(&self) -> Definition {
-        let config = RunConfig {
-            steps: Some(self.profiling.trials().steps()),
-            eval_every: Some(0),
-            sample_every: Some(0),
-            checkpoint_every: Some(0),
-            ..self.config.clone()
-        };
-        let mut settings = settings(&config);
-        settings.insert("trials".to_owned(), self.profiling.trials.to_string());
-        let work = Work {
-            config,
-            without_data: Corpus::Random,
-            counters: false,
-            env: BTreeMap::new(),
-            profiling: Some(self.profiling.clone()),
-        };
-        Definition {
-            version: STUDY_VERSION,
-            kind: StudyKind::Profile,
-            settings,
-            axes: Vec::new(),
-            entries: vec![Entry {
-                name: NAME.to_owned(),
-                axes: BTreeMap::new(),
-                task: Task::Ours(Box::new(work)),
-            }],
-        }
-    }
-}
-
 /// A profiled run.
 pub(crate) struct Profiled {
     pub(crate) finished: Finished,
     pub(crate) profile: Profile,
     /// What a reader must know.
     pub(crate) notes: Vec<String>,
+    /// If it was asked for.
+    pub(crate) trace: Option<Trace>,
 }
 
-/// Profiles a run, and writes its trace into `dir` if that is asked for.
+/// Profiles a run.
 pub(crate) fn measure(
     launch: Launch,
     profiling: &Profiling,
     keep: Keep,
     stop: StopRequest,
-    dir: &Path,
 ) -> Result<Profiled, BenchError> {
     let (plan, chosen) = (launch.plan().clone(), launch.chosen().clone());
     if plan.machine.operations == Operations::Reference || plan.model.dropout > 0.0 {
@@ -143,12 +101,10 @@ pub(crate) fn measure(
         return Err(BenchError::Stopped { by: by.clone() });
     }
     let marks = recorder.marks()?;
-    if profiling.trace {
-        write_json(&dir.join("trace.json"), &trace::trace(&marks))?;
-    }
+    let trace = profiling.trace.then(|| Trace::of(&marks));
     let is_asynchronous = recorder.is_asynchronous();
-    let of_mark = mark_cost(&marks);
-    let all = trials(&marks, is_asynchronous, of_mark);
+    let of_marks = cost_of_marks(&marks);
+    let all = trials(&marks, is_asynchronous, of_marks);
     let mut profile = summary(&all, trials_wanted, &plan, is_asynchronous);
     profile.ceilings = ceilings;
     for operation in &mut profile.operations {
@@ -161,10 +117,10 @@ pub(crate) fn measure(
     let overhead = profile.profiled_step_ms.p50 / step_ms - 1.0;
     profile.advice = advice(&profile.kinds, &profile.operations, step_ms);
     let mut notes = vec![format!(
-        "Profiled steps take {:.1} % longer than the others between them. Each of their marks costs the device {:.2} µs, which is \
-         taken off.",
+        "Profiled steps take {:.1} % longer than the others between them. Two marks with nothing between them cost \
+         {:.2} µs, which is taken off between operations.",
         100.0 * overhead,
-        1e6 * of_mark.as_secs_f64()
+        1e6 * of_marks.as_secs_f64()
     )];
     notes.push(
         match (is_asynchronous, is_host) {
@@ -187,6 +143,7 @@ pub(crate) fn measure(
         finished,
         profile,
         notes,
+        trace,
     })
 }
 
@@ -323,6 +280,6 @@ mod tests {
             trace: false,
             recording: None,
         };
-        assert_eq!(warmup_steps(profiling.trials().steps() as usize) as u64, WARMUP);
+        assert_eq!(warmup_steps(profiling.steps() as usize) as u64, WARMUP);
     }
 }

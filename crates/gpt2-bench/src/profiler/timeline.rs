@@ -39,9 +39,9 @@ pub(super) struct Trial {
     pub(super) rest_ms: f64,
 }
 
-/// What a mark costs the device: a twentieth of the gaps between the end of a span and the begin of the next are shorter.
-/// In those there is nothing else.
-pub(super) fn mark_cost(marks: &[Mark]) -> Duration {
+/// What two marks with nothing between them cost the device: a twentieth of the gaps between the end of a span and the begin
+/// of the next are shorter.
+pub(super) fn cost_of_marks(marks: &[Mark]) -> Duration {
     let mut gaps: Vec<Duration> = marks
         .array_windows()
         .filter(|[a, b]| a.point == Point::Ends && matches!(b.point, Point::Begins(_)))
@@ -52,9 +52,9 @@ pub(super) fn mark_cost(marks: &[Mark]) -> Duration {
 }
 
 /// The steps of `marks`, without what comes behind the last mark of a step. On a device that computes behind the host,
-/// which `is_asynchronous`, time outside of spans is idle until the next mark is queued. What the marks cost, `of_mark` each, is
-/// in no part of a step.
-pub(super) fn trials(marks: &[Mark], is_asynchronous: bool, of_mark: Duration) -> Vec<Trial> {
+/// which `is_asynchronous`, time outside of spans is idle until the next mark is queued. What the marks cost, `of_marks` a
+/// gap, is in no part of a step.
+pub(super) fn trials(marks: &[Mark], is_asynchronous: bool, of_marks: Duration) -> Vec<Trial> {
     let mut trials = Vec::new();
     let mut open: Option<(Trial, Instant)> = None;
     let mut span: Option<(Span, Instant)> = None;
@@ -64,7 +64,7 @@ pub(super) fn trials(marks: &[Mark], is_asynchronous: bool, of_mark: Duration) -
         let Passed { queued, at } = mark.device;
         let outside = |trial: &mut Trial| {
             let Some(done_at) = done_at else { return };
-            let gap = (at - done_at).saturating_sub(of_mark);
+            let gap = (at - done_at).saturating_sub(of_marks);
             let idle = if is_asynchronous {
                 queued.saturating_duration_since(done_at).min(gap)
             } else {
@@ -101,7 +101,7 @@ pub(super) fn trials(marks: &[Mark], is_asynchronous: bool, of_mark: Duration) -
                 if let (Some((trial, _)), Some((ended, began))) = (&mut open, span.take()) {
                     let (count, total) = trial.spans.entry(ended).or_default();
                     *count += 1;
-                    *total += ms((at - began).saturating_sub(of_mark));
+                    *total += ms(at - began);
                 }
                 done_at = Some(at);
             }
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_marks_cost_is_in_no_part() {
-        // 2 ms a mark: three spans of 10 ms, 3 ms of something else before the last.
+        // 2 ms a gap: three spans of 12 ms, 3 ms of something else before the last.
         let marks = marks(&[
             (Point::Step(1), 0, 0),
             (Point::Begins(QKV), 0, 2),
@@ -202,10 +202,10 @@ mod tests {
             (Point::Ends, 0, 45),
             (Point::Step(2), 0, 47),
         ]);
-        let cost = mark_cost(&marks);
+        let cost = cost_of_marks(&marks);
         assert_eq!(cost, Duration::from_millis(2));
         let found = trials(&marks, true, cost);
-        close(found[0].spans[&QKV].1, 30.0);
+        close(found[0].spans[&QKV].1, 36.0);
         close(found[0].rest_ms, 3.0);
         close(found[0].ms, 47.0);
     }
