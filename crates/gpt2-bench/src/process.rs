@@ -186,8 +186,12 @@ mod tests {
         let (ended, output) = shell(script, Duration::from_millis(300), &StopRequest::default());
         assert_eq!(ended.unwrap().0, Ended::TimedOut);
         let sleeping = PathBuf::from(format!("/proc/{}/cmdline", output.trim()));
-        // What is left of a process that has ended has no command line.
-        assert!(std::fs::read(sleeping).unwrap_or_default().is_empty());
+        // What is left of a process that has ended has no command line. A signal takes a moment to end one.
+        let began = Instant::now();
+        while !std::fs::read(&sleeping).unwrap_or_default().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(10), "its child still sleeps");
+            thread::sleep(POLL);
+        }
     }
 
     #[test]
