@@ -114,12 +114,11 @@ pub(crate) fn measure(
     }
     let step_ms = profile.unprofiled_step_ms.p50;
     profile.mfu = profile.flop_per_step / (step_ms / 1e3) / ceilings.product_flops;
-    let overhead = profile.profiled_step_ms.p50 / step_ms - 1.0;
     profile.advice = advice(&profile.kinds, &profile.operations, step_ms);
     let mut notes = vec![format!(
-        "Profiled steps take {:.1} % longer than the others between them. Two marks with nothing between them cost \
+        "Profiled steps take {:.3} times as long as the others between them. Two marks with nothing between them cost \
          {:.2} µs, which is taken off between operations.",
-        100.0 * overhead,
+        profile.profiled_step_ms.p50 / step_ms,
         1e6 * of_marks.as_secs_f64()
     )];
     notes.push(
