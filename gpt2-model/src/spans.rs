@@ -1,6 +1,6 @@
 //! The operations of a training step by name, and who is told when each begins and ends.
 //!
-//! A profile observes the thread that trains. Where nobody does, a span costs the look at a flag of the thread.
+//! A profile observes the thread that trains. Without an observer a span costs the look at a flag of the thread.
 
 use crate::config::Gpt2Config;
 use crate::precision::Precision;

@@ -1,6 +1,6 @@
 //! What follows from a row's figures and its baseline's.
 
-use crate::study::{Derived, Figures, Row, Study};
+use crate::study::{Ceilings, Derived, Figures, Profile, Row, Study};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -71,6 +71,31 @@ impl Study {
             .filter_map(|other| Some((amount(other)?, other.figures.as_ref()?)))
             .min_by(|a, b| a.0.total_cmp(&b.0))?;
         Some((figures, amount(row)? / least))
+    }
+}
+
+impl Ceilings {
+    /// The shares of the ceilings of products and of memory that work comes to which takes `ms` milliseconds; 0 where it takes
+    /// none.
+    pub fn shares(&self, flop: f64, bytes: f64, ms: f64) -> [f64; 2] {
+        let share = |amount: f64, ceiling: f64| {
+            if ms > 0.0 && ceiling > 0.0 {
+                amount / (ms / 1e3) / ceiling
+            } else {
+                0.0
+            }
+        };
+        [share(flop, self.product_flops), share(bytes, self.bytes_per_sec)]
+    }
+}
+
+impl Profile {
+    /// [`Profile::mfu`], from the step without profiling and the ceiling of products.
+    pub fn computed_mfu(&self) -> f64 {
+        let [mfu, _] = self
+            .ceilings
+            .shares(self.flop_per_step, 0.0, self.unprofiled_step_ms.p50);
+        mfu
     }
 }
 

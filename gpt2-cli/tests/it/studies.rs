@@ -232,7 +232,7 @@ fn a_profile_accounts_for_the_step() {
         let found = operations.iter().find(|one| one["name"] == name && one["pass"] == pass);
         found.map_or(0, |one| number(&one["count"]) as u64)
     };
-    // Four layers, two micro-steps; the backward pass computes the block anew.
+    // Four layers, two micro-steps; the backward pass recomputes the block.
     assert_eq!([count("qkv", "forward"), count("attention", "backward")], [8, 16]);
     assert_eq!([count("LayerNorm", "forward"), count("AdamW", "update")], [18, 1]);
     assert!(number(&profile["ceilings"]["product_flops"]) > 1e9);

@@ -3,6 +3,7 @@
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::AutodiffBackend;
+use gpt2_model::spans::{Operation, Pass, span};
 
 /// Gradients of the micro-steps that have been taken. One micro-step costs no addition and no copy.
 pub(super) enum GradientSum<M> {
@@ -26,7 +27,9 @@ impl<M> GradientSum<M> {
             }
             Self::Several(sum) => sum,
         };
-        sum.accumulate(model, gradients);
+        span(Operation::GradientSum, Pass::Update, || {
+            sum.accumulate(model, gradients);
+        });
         Self::Several(sum)
     }
 

@@ -287,11 +287,7 @@ where
                 Some(sum) => sum + loss,
                 None => loss,
             });
-            let model = self.stepper.model();
-            gradients = match gradients {
-                GradientSum::Empty => gradients.add(&model, gradient),
-                _ => span(Operation::GradientSum, Pass::Update, || gradients.add(&model, gradient)),
-            };
+            gradients = gradients.add(&self.stepper.model(), gradient);
         }
         let loss = losses.expect("at least one micro-step");
         let (loss, gradients) = self.setup.ranks.sum(loss, gradients.finish());

@@ -11,15 +11,7 @@ const WORTH_ADVICE: f64 = 0.05;
 
 /// The ceiling that an operation comes nearest to, and the share of it.
 pub(super) fn bound(flop: f64, bytes: f64, ms: f64, ceilings: &Ceilings) -> (&'static str, f64) {
-    let share = |amount: f64, ceiling: f64| {
-        if ms > 0.0 && ceiling > 0.0 {
-            amount / (ms / 1e3) / ceiling
-        } else {
-            0.0
-        }
-    };
-    let of_products = share(flop, ceilings.product_flops);
-    let of_memory = share(bytes, ceilings.bytes_per_sec);
+    let [of_products, of_memory] = ceilings.shares(flop, bytes, ms);
     let (name, nearest) = if of_products >= of_memory {
         ("products", of_products)
     } else {

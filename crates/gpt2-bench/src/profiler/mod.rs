@@ -113,7 +113,7 @@ pub(crate) fn measure(
         operation.of_ceiling = share;
     }
     let step_ms = profile.unprofiled_step_ms.p50;
-    profile.mfu = profile.flop_per_step / (step_ms / 1e3) / ceilings.product_flops;
+    profile.mfu = profile.computed_mfu();
     profile.advice = advice(&profile.kinds, &profile.operations, step_ms);
     let mut notes = vec![format!(
         "Profiled steps take {:.3} times as long as the others between them. Two marks with nothing between them cost \

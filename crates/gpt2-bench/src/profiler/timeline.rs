@@ -110,7 +110,7 @@ pub(super) fn trials(marks: &[Mark], is_asynchronous: bool, of_marks: Duration) 
     trials
 }
 
-pub(super) fn ms(duration: Duration) -> f64 {
+fn ms(duration: Duration) -> f64 {
     1e3 * duration.as_secs_f64()
 }
 

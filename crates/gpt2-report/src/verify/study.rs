@@ -205,8 +205,7 @@ fn check_profile(check: &mut Check<'_>, profile: &Profile) {
     let at = |field: &str| format!("profile.{field}");
     check.equal(at("trials"), profile.trials, profile.profiled_step_ms.count);
     let step_ms = profile.unprofiled_step_ms.p50;
-    let mfu = profile.flop_per_step / (step_ms / 1e3) / profile.ceilings.product_flops;
-    check.close(at("mfu"), Some(profile.mfu), Some(mfu));
+    check.close(at("mfu"), Some(profile.mfu), Some(profile.computed_mfu()));
     let of_trials = |values: Vec<f64>| Summary::of(&values).unwrap_or_default();
     for (index, kind) in profile.kinds.iter().enumerate() {
         let at = |field: &str| format!("profile.kinds[{index}].{field}");
@@ -227,10 +226,8 @@ fn check_profile(check: &mut Check<'_>, profile: &Profile) {
         let trials = of_trials(operation.trials_ms.clone());
         check.close(at("ms"), Some(operation.ms), Some(trials.p50));
         check.close(at("std_ms"), Some(operation.std_ms), Some(trials.std));
-        let seconds = (operation.ms > 0.0).then_some(operation.ms / 1e3);
-        let share = |amount: f64, ceiling: f64| seconds.map_or(0.0, |seconds| amount / seconds / ceiling);
-        let nearest = share(operation.flop, profile.ceilings.product_flops)
-            .max(share(operation.bytes, profile.ceilings.bytes_per_sec));
+        let [of_products, of_memory] = profile.ceilings.shares(operation.flop, operation.bytes, operation.ms);
+        let nearest = of_products.max(of_memory);
         check.close(at("of_ceiling"), Some(operation.of_ceiling), Some(nearest));
     }
 }
