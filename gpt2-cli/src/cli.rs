@@ -56,6 +56,7 @@ pub(crate) enum Command {
   gpt2 train --run runs/demo --resume
   gpt2 train --config configs/tinyshakespeare-cpu.toml --steps 200
   gpt2 train --data data/fineweb --model gpt2 --backend cuda --precision bf16 --dry-run
+  gpt2 train --data data/fineweb --model gpt2 --backend cuda --devices 4 --global-batch 512
 
 Every flag with a value is also a key of the run file, without the dashes. Flags win over the file.")]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches of a command line")]
@@ -68,6 +69,12 @@ pub(crate) struct TrainArgs {
     /// Go on from the newest whole checkpoint of --run.
     #[arg(long, help_heading = "Run")]
     pub(crate) resume: bool,
+    /// Go on as with --resume if --run holds a whole checkpoint, else start: for jobs that are queued again.
+    #[arg(long, help_heading = "Run", conflicts_with = "resume", requires = "run")]
+    pub(crate) auto_resume: bool,
+    /// Of several ranks: end if one gives no sign of life for so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Machine", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) peer_timeout: u64,
     /// Print the plan and its cost, and train nothing.
     #[arg(long, help_heading = "Run")]
     pub(crate) dry_run: bool,

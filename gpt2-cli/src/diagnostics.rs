@@ -9,12 +9,26 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::{process, thread};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const CAUSE: Style = Style::new().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+/// The number of this rank, of several.
+static RANK: OnceLock<usize> = OnceLock::new();
+
+/// Of several ranks this is number `rank`: rank 0 speaks for all, and what another has to say begins with its number.
+pub(crate) fn speak_as_rank(rank: usize) {
+    let _ = RANK.set(rank);
+}
+
+/// Whether another rank says what all have to say.
+fn is_spoken_for() -> bool {
+    RANK.get().is_some_and(|rank| *rank > 0)
+}
 
 /// The exit status of a device that has no memory left; a process of a study has one of its own.
 static OUT_OF_MEMORY_STATUS: AtomicU8 = AtomicU8::new(USERS);
@@ -26,24 +40,34 @@ pub(crate) fn on_out_of_memory(status: u8) {
 
 /// Prints an error with its causes and, where there is one, the command that fixes it.
 pub(crate) fn report(error: &CliError) {
-    if !matches!(error, CliError::ReaderGone) {
+    let is_said = error.is_silent() || (is_spoken_for() && error.is_known_to_rank_0());
+    if !is_said {
         say(&render(error, hints::hint(error, &Typed::here()).as_deref()));
     }
 }
 
 /// Prints a line that is no error but should be seen.
 pub(crate) fn warn(message: &str) {
+    if is_spoken_for() {
+        return;
+    }
     let style = AnsiColor::Yellow.on_default().bold();
     say(&format!("{style}warning:{style:#} {message}\n"));
 }
 
 /// Prints what to do about a line before it.
 pub(crate) fn advise(message: &str) {
+    if is_spoken_for() {
+        return;
+    }
     say(&format!("{HINT}hint:{HINT:#} {message}\n"));
 }
 
 /// Prints a line that is not part of the output, such as which device was taken.
 pub(crate) fn note(message: &str) {
+    if is_spoken_for() {
+        return;
+    }
     let style = Style::new().dimmed();
     say(&format!("{style}{message}{style:#}\n"));
 }
@@ -88,9 +112,21 @@ fn describe_panic(message: &str, info: &PanicHookInfo<'_>) -> String {
     )
 }
 
+/// Prints an error that is not what ends this process by itself.
+pub(crate) fn error(message: &str) {
+    say(&format!("{ERROR}error:{ERROR:#} {message}\n"));
+}
+
 /// Prints to standard error; if that is gone there is no one left to tell.
 fn say(text: &str) {
-    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+    let prefixed = match RANK.get() {
+        Some(rank) if *rank > 0 => {
+            let lines: Vec<String> = text.lines().map(|line| format!("[rank {rank}] {line}")).collect();
+            lines.join("\n") + "\n"
+        }
+        _ => text.to_owned(),
+    };
+    let _ = anstream::stderr().lock().write_all(prefixed.as_bytes());
 }
 
 fn render(error: &dyn Error, hint: Option<&str>) -> String {

@@ -8,6 +8,8 @@ pub(crate) fn prepare() {
     }
     // Mesa's device-select layer looks for a Wayland display, and complains on standard error where there is no session.
     set("NODEVICE_SELECT", "1");
+    // Sums inside the switch of NVLink are not the same each time; some hosts forbid them.
+    set("NCCL_NVLS_ENABLE", "0");
 }
 
 /// The number (`arch_t` in `bli_type_defs.h`) of the kernels that BLIS should take, where it would choose slower ones.

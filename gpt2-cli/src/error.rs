@@ -6,6 +6,7 @@ use gpt2_backend::{BackendError, GenerateError};
 use gpt2_bench::BenchError;
 use gpt2_data::DataError;
 use gpt2_model::ModelError;
+use gpt2_ranks::RanksError;
 use gpt2_report::scaling::InvalidComparison;
 use gpt2_train::TrainError;
 use std::io;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 pub(crate) const USERS: u8 = 1;
 /// Exit code for ours.
 pub(crate) const INTERNAL: u8 = 2;
+/// Exit code of a rank that cannot go on because another one is lost.
+pub(crate) const LOST_RANK: u8 = 3;
 
 /// The error type of the command.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +112,21 @@ pub(crate) enum CliError {
         source: io::Error,
     },
 
+    /// A process of several could not be started.
+    #[error("cannot start rank {rank}: {source}")]
+    RankNotStarted {
+        /// Which.
+        rank: usize,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The ranks that this process started have ended with this code, and have said why.
+    #[error("the ranks have ended with exit code {code}")]
+    RanksEnded {
+        /// The exit code.
+        code: u8,
+    },
+
     /// The handler of signals could not be set.
     #[error("cannot handle signals: {source}")]
     Signals {
@@ -176,10 +194,32 @@ impl From<GenerateError> for CliError {
 }
 
 impl CliError {
+    /// Whether it is of no interest, or has been said already.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::ReaderGone | Self::RanksEnded { .. }) || self.is_lost_rank()
+    }
+
+    /// Whether rank 0 says it, and this rank need not.
+    pub(crate) fn is_known_to_rank_0(&self) -> bool {
+        !matches!(
+            self,
+            Self::Train(TrainError::Ranks(
+                RanksError::NotReached { .. } | RanksError::Host { .. }
+            ))
+        )
+    }
+
+    /// Whether it is that another rank is lost. A thread that watches the ranks is about to say so, and to end the process.
+    pub(crate) fn is_lost_rank(&self) -> bool {
+        matches!(self, Self::Train(TrainError::Ranks(RanksError::Lost(_))))
+    }
+
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
+            Self::RanksEnded { code } => *code,
+            _ if self.is_lost_rank() => LOST_RANK,
             // The story grammar is part of this program.
             Self::Data(DataError::Grammar { .. }) | Self::Train(TrainError::Data(DataError::Grammar { .. })) => {
                 INTERNAL

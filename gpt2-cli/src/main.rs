@@ -32,6 +32,9 @@ fn main() -> ExitCode {
     match catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
+            if error.is_lost_rank() {
+                commands::ranks::wait_for_end();
+            }
             diagnostics::report(&error);
             ExitCode::from(error.exit_code())
         }

@@ -42,6 +42,20 @@ pub(crate) fn stop_on_signals(stop: &StopRequest) -> StoppedBySignals {
     StoppedBySignals(number)
 }
 
+/// Stops the runs also when the process that has started this one passes a signal on, which may have reached this one by itself
+/// as well, as Ctrl-C does: it never counts as a second.
+///
+/// # Errors
+/// [`CliError::Signals`] if the handler cannot be set.
+#[cfg(unix)]
+pub(crate) fn heed_launcher() -> Result<(), CliError> {
+    platform::heed_launcher().map_err(|source| CliError::Signals { source })
+}
+
+/// What passes a signal on to the ranks that this process has started.
+#[cfg(unix)]
+pub(crate) const PASSED_ON: rustix::process::Signal = rustix::process::Signal::USR1;
+
 /// A run that a signal stops, until this is dropped.
 #[derive(Debug)]
 #[must_use = "a signal stops the run only while this lives"]
@@ -97,7 +111,7 @@ fn heed(by: &str, code: i32, default: impl FnOnce()) {
 #[cfg(unix)]
 mod platform {
     use gpt2_train::dashboard_is_shown;
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
     use signal_hook::iterator::Signals;
     use signal_hook::low_level::emulate_default_handler;
     use std::io;
@@ -121,6 +135,22 @@ mod platform {
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(wait)?;
+        Ok(())
+    }
+
+    pub(super) fn heed_launcher() -> io::Result<()> {
+        let mut signals = Signals::new([SIGUSR1])?;
+        let wait = move || {
+            for signal in signals.forever() {
+                if super::runs().is_empty() {
+                    let _ = emulate_default_handler(signal);
+                }
+                if !super::runs().iter().any(|run| run.is_stopping) {
+                    super::stop_runs("a signal to the launcher");
+                }
+            }
+        };
+        std::thread::Builder::new().name("launcher".into()).spawn(wait)?;
         Ok(())
     }
 

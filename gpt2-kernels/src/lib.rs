@@ -16,6 +16,7 @@ pub mod embedding;
 pub mod gelu;
 mod launch;
 pub mod layer_norm;
+pub mod nccl;
 #[cfg(test)]
 mod nvrtc;
 pub mod product;

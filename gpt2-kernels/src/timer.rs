@@ -15,15 +15,15 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-type Server = <CudaRuntime as Runtime>::Server;
+pub(crate) type Server = <CudaRuntime as Runtime>::Server;
 
 /// `cuCtxRecordEvent`, of CUDA 12.5.
-type RecordInContext = unsafe extern "C" fn(CUcontext, CUevent) -> CUresult;
+pub(crate) type RecordInContext = unsafe extern "C" fn(CUcontext, CUevent) -> CUresult;
 
 #[cfg(windows)]
-const DRIVER: &str = "nvcuda.dll";
+pub(crate) const DRIVER: &str = "nvcuda.dll";
 #[cfg(not(windows))]
-const DRIVER: &str = "libcuda.so.1";
+pub(crate) const DRIVER: &str = "libcuda.so.1";
 
 /// An event, of whichever thread.
 #[derive(Clone, Copy)]

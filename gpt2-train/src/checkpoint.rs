@@ -209,6 +209,15 @@ impl Checkpoint {
         Ok(Self { path, state })
     }
 
+    /// Opens a checkpoint that has been checked already.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`], as far as they are noticed.
+    pub(crate) fn checked(path: PathBuf) -> Result<Self, TrainError> {
+        let state = read_state(&path)?;
+        Ok(Self { path, state })
+    }
+
     /// Its directory, which transformers can open too.
     pub fn path(&self) -> &Path {
         &self.path

@@ -130,7 +130,7 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    fn open(dir: &Path, name: String, with_validation: bool) -> Result<Self, TrainError> {
+    pub(crate) fn open(dir: &Path, name: String, with_validation: bool) -> Result<Self, TrainError> {
         let training = Arc::new(TokenStream::open(dir, Split::Train)?);
         let validation = if with_validation {
             Some(Arc::new(TokenStream::open(dir, Split::Val)?))

@@ -103,6 +103,52 @@ pub enum TrainError {
         /// What is in the directory.
         found: Box<DataIdentity>,
     },
+    /// A run of several processes was to be trained in one.
+    #[error(
+        "`devices` is {ranks}, but this is one process; start the ranks by `gpt2 train --devices {ranks}` or a launcher"
+    )]
+    NotInGroup {
+        /// How many ranks there should be.
+        ranks: usize,
+    },
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Ranks(gpt2_ranks::RanksError),
+    /// Another rank cannot begin.
+    #[error("rank {rank} cannot begin: {message}")]
+    RankCannotBegin {
+        /// Its number.
+        rank: usize,
+        /// Its error.
+        message: String,
+    },
+    /// This rank could begin, another one cannot, and rank 0 says why.
+    #[error("another rank cannot begin; see what rank 0 says")]
+    OtherRank,
+    /// The ranks were not started alike.
+    #[error(
+        "rank {rank} differs from rank 0 in {what}; start all ranks alike: {own} on rank 0, {other} on rank {rank}"
+    )]
+    RanksDiffer {
+        /// The rank.
+        rank: usize,
+        /// In what.
+        what: String,
+        /// What rank 0 has.
+        own: String,
+        /// What that rank has.
+        other: String,
+    },
+    /// The weights of the ranks are not the same any more.
+    #[error(
+        "the weights of rank {rank} differ from those of rank 0 after step {step}: its device does not compute what the others          do; resume from a checkpoint before, on other devices"
+    )]
+    ReplicasDiffer {
+        /// The rank.
+        rank: usize,
+        /// The step.
+        step: u64,
+    },
     /// The model's configuration or a file of weights is wrong.
     #[error(transparent)]
     Model(ModelError),

@@ -45,13 +45,33 @@ impl EvaluationSet {
 
     /// Mean loss of `model` over all batches. Waits for the device once a batch.
     pub fn evaluate<B: TrainingBackend>(&self, model: &Gpt2<B>, device: &B::Device) -> Evaluation {
-        let (mut sum, mut rows) = (0.0, 0.0);
-        for batch in &self.batches {
-            // The last batch may be smaller, so the mean is weighted.
-            let batch_rows = batch.batch as f64;
+        let losses: Vec<f64> = self.losses(model, device, 0, 1).collect();
+        self.evaluation(&losses)
+    }
+
+    /// Mean loss of `model` on each of the batches that rank `rank` of `ranks` has: every `ranks`-th. Waits for the device once
+    /// a batch.
+    pub(crate) fn losses<'a, B: TrainingBackend>(
+        &'a self,
+        model: &'a Gpt2<B>,
+        device: &'a B::Device,
+        rank: usize,
+        ranks: usize,
+    ) -> impl Iterator<Item = f64> + 'a {
+        self.batches.iter().skip(rank).step_by(ranks).map(|batch| {
             let MicroBatch { inputs, targets, .. } = MicroBatch::new(batch.clone(), device);
             let loss = model.loss(inputs, targets);
-            sum += scalar::<B>(loss.into_primitive().tensor()) * batch_rows; // host–device sync
+            scalar::<B>(loss.into_primitive().tensor()) // host–device sync
+        })
+    }
+
+    /// What the mean loss of each batch comes to.
+    pub(crate) fn evaluation(&self, losses: &[f64]) -> Evaluation {
+        let (mut sum, mut rows) = (0.0, 0.0);
+        for (batch, loss) in self.batches.iter().zip(losses) {
+            // The last batch may be smaller, so the mean is weighted.
+            let batch_rows = batch.batch as f64;
+            sum += loss * batch_rows;
             rows += batch_rows;
         }
         let loss = sum / rows;

@@ -3,15 +3,17 @@
 
 use crate::announcement::KernelAnnouncement;
 use crate::checkpoint::{Checkpoint, Checkpoints, RunState};
-use crate::config::RunConfig;
+use crate::config::{Devices, RunConfig};
 use crate::data_source::{Data, DataSource, Streams};
 use crate::error::TrainError;
 use crate::evaluate::EvaluationSet;
+use crate::group::{Group, Shared};
 use crate::learner::{DashboardSetup, LearnerStepper, with_dashboard};
 use crate::observer::{Lines, Observer, Silent};
 use crate::optimizer::AdamW;
 use crate::plan::{DataSummary, Environment, ResumeRemark, RunPlan};
-use crate::ranks::{Alone, Ranks};
+use crate::rank_log::RankLog;
+use crate::ranks::Ranks;
 use crate::report::{Provenance, RunFacts, write_run_report};
 use crate::run_dir::{RunDir, RunPaths};
 use crate::step_log::StepLog;
@@ -24,7 +26,9 @@ use gpt2_data::{Loader, LoaderConfig};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::{Gpt2, weights};
+use gpt2_ranks::{ProcessGroup, RankInfo};
 use rayon::ThreadPool;
+use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,12 +42,16 @@ pub struct Launch {
     decided: Decided,
     /// The run directory, once it is taken.
     directory: Option<RunDir>,
+    /// Whether all ranks know that it is.
+    is_claimed: bool,
     /// The checkpoint to go on from.
     resume: Option<Checkpoint>,
     /// What should be said before a run goes on.
     remark: Option<ResumeRemark>,
     /// Checkpoints that were passed over because they are damaged.
     damaged: Vec<TrainError>,
+    /// The ranks that train together, if there are several.
+    group: Option<Group>,
     began: (SystemTime, Instant),
 }
 
@@ -149,19 +157,8 @@ impl Launch {
     /// The others of [`Launch::new`].
     pub fn whatever_the_memory(config: &RunConfig, data: DataSource) -> Result<Self, TrainError> {
         let began = (SystemTime::now(), Instant::now());
-        let run = match &config.run {
-            Some(run) => run.clone(),
-            None => RunPaths::unused(Path::new(RUNS), &data.name()),
-        };
-        RunDir::check_unused(&RunPaths::new(&run))?;
-        Ok(Self {
-            decided: Decided::new(config, run, data)?,
-            directory: None,
-            resume: None,
-            remark: None,
-            damaged: Vec::new(),
-            began,
-        })
+        let beginning = Beginning::of_new(config, &data)?;
+        Self::decide(config.clone(), Some(data), beginning, None, began)
     }
 
     /// Decides to go on with a run: its saved settings with `config` laid over them, from its newest whole checkpoint. The
@@ -171,30 +168,99 @@ impl Launch {
     /// Those of [`Launch::new`], and if there is no such run, it is in use, or it would become another one.
     pub fn resume(config: RunConfig) -> Result<Self, TrainError> {
         let began = (SystemTime::now(), Instant::now());
-        let run = match &config.run {
-            Some(run) => run.clone(),
-            None => Path::new(RUNS).join(source(&config).name()),
+        let beginning = Beginning::of_saved(&config)?;
+        let launch = Self::decide(config, None, beginning, None, began)?;
+        launch.decided.check_memory()?;
+        Ok(launch)
+    }
+
+    /// Decides as one of several ranks on a new run, or with `resume` on going on with one. Rank 0 says where, and all must come
+    /// to the same plan.
+    ///
+    /// # Errors
+    /// Those of [`Launch::new`] and [`Launch::resume`] of whichever rank: rank 0 knows them all, and the others give
+    /// [`TrainError::OtherRank`] where they have none of their own.
+    pub fn in_group(mut config: RunConfig, resume: bool, mut group: Group) -> Result<Self, TrainError> {
+        let began = (SystemTime::now(), Instant::now());
+        if !matches!(&config.devices, Some(devices) if devices.ranks() == group.info().world_size) {
+            config.devices = Some(Devices::Count(group.info().world_size));
+        }
+        let first = (group.rank() == 0).then(|| {
+            if resume {
+                Beginning::of_saved(&config)
+            } else {
+                Beginning::of_new(&config, &source(&config))
+            }
+        });
+        let (Shared::Own(beginning) | Shared::Told(beginning)) = group.of_first(first)?;
+        let launch = Self::decide(config, None, beginning, Some(group.info()), began);
+        let launch = launch.and_then(|launch| launch.decided.check_memory().map(|()| launch));
+        let launch = group.agree(launch, |launch| launch.decided.facts())?;
+        Ok(Self {
+            group: Some(group),
+            ..launch
+        })
+    }
+
+    fn decide(
+        config: RunConfig,
+        data: Option<DataSource>,
+        beginning: Beginning,
+        rank: Option<&RankInfo>,
+        began: (SystemTime, Instant),
+    ) -> Result<Self, TrainError> {
+        let Beginning {
+            run,
+            saved,
+            checkpoint,
+            directory,
+            damaged,
+        } = beginning;
+        let plan = RunPaths::new(&run).plan();
+        let config = match &saved {
+            Some(saved) => {
+                saved.check_resume(&config, &plan)?;
+                saved.clone().resumed_with(config)?
+            }
+            None => config,
         };
-        let directory = RunDir::resume(&run)?;
-        let saved = RunConfig::from_toml_file(&directory.plan())?;
-        saved.check_resume(&config, &directory.plan())?;
-        let config = saved.clone().overlay(config);
-        let data = source(&config);
-        let decided = Decided::new(&config, run, data)?;
-        decided.check_memory()?;
-        decided.plan.check_resume(&saved, &directory.plan())?;
-        let (checkpoint, damaged) = Checkpoints::open(directory.checkpoints())?.newest()?;
-        if let Data::Open(streams) = &decided.data {
-            check_data(&checkpoint, streams)?;
+        let data = data.unwrap_or_else(|| source(&config));
+        let decided = Decided::new(&config, run, data, rank)?;
+        let mut remark = None;
+        let resume = checkpoint.map(Checkpoint::checked).transpose()?;
+        if let (Some(saved), Some(checkpoint)) = (&saved, &resume) {
+            decided.plan.check_resume(saved, &plan)?;
+            if let Data::Open(streams) = &decided.data {
+                check_data(checkpoint, streams)?;
+            }
+            remark = decided.plan.resume_remark(saved, checkpoint.state.step);
         }
         Ok(Self {
-            remark: decided.plan.resume_remark(&saved, checkpoint.state.step),
             decided,
-            directory: Some(directory),
-            resume: Some(checkpoint),
+            directory,
+            is_claimed: false,
+            resume,
+            remark,
             damaged,
+            group: None,
             began,
         })
+    }
+
+    /// The devices that a run to go on with was last trained on, if they were several.
+    pub fn saved_devices(config: &RunConfig) -> Option<Devices> {
+        let plan = RunPaths::new(Beginning::run_of_saved(config)).plan();
+        RunConfig::from_toml_file(&plan).ok()?.devices
+    }
+
+    /// The number of this rank, from 0.
+    pub fn rank(&self) -> usize {
+        self.group.as_ref().map_or(0, Group::rank)
+    }
+
+    /// What is known of this rank, if it is one of several.
+    pub fn group(&self) -> Option<&RankInfo> {
+        self.group.as_ref().map(Group::info)
     }
 
     /// What the run will do.
@@ -227,10 +293,30 @@ impl Launch {
     /// # Errors
     /// Those of [`RunDir::create`].
     pub fn claim(&mut self) -> Result<(), TrainError> {
-        if self.directory.is_none() {
-            self.directory = Some(RunDir::create(&self.decided.plan.run)?);
-        }
+        let run = &self.decided.plan.run;
+        let is_first = self.group.as_ref().is_none_or(|group| group.rank() == 0);
+        let directory = match self.directory.take() {
+            Some(directory) => Ok(directory),
+            None if is_first => RunDir::create(run),
+            None => Ok(RunDir::of_other_rank(run)),
+        };
+        self.is_claimed = true;
+        self.directory = Some(match &mut self.group {
+            Some(group) => group.agree(directory, |_| Vec::new())?,
+            None => directory?,
+        });
         Ok(())
+    }
+
+    /// Ends without training; of several ranks, all must.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`] if another is lost meanwhile.
+    pub fn leave(self) -> Result<(), TrainError> {
+        match &self.group {
+            Some(group) => Ok(group.monitor().finish()?),
+            None => Ok(()),
+        }
     }
 
     /// Trains until the plan's end, a limit, or a request to stop, and saves a last checkpoint. The run has CPU threads of
@@ -238,7 +324,35 @@ impl Launch {
     ///
     /// # Errors
     /// Whatever stops a run. The newest checkpoint is then the way back.
-    pub fn run(self, surroundings: Surroundings) -> Result<Finished, TrainError> {
+    pub fn run(mut self, surroundings: Surroundings) -> Result<Finished, TrainError> {
+        let ranks = self.decided.plan.machine.ranks;
+        if ranks > 1 && self.group.is_none() {
+            return Err(TrainError::NotInGroup { ranks });
+        }
+        if !self.is_claimed {
+            self.claim()?;
+        }
+        let monitor = self.group.as_ref().map(|group| group.monitor().clone());
+        let finished = self.train(surroundings);
+        match (&finished, &monitor) {
+            // All ranks have come to this error, and none is lost.
+            (
+                Err(
+                    TrainError::NonFinite { .. }
+                    | TrainError::ReplicasDiffer { .. }
+                    | TrainError::RankCannotBegin { .. }
+                    | TrainError::RanksDiffer { .. }
+                    | TrainError::OtherRank,
+                ),
+                Some(monitor),
+            ) => monitor.finish()?,
+            (Err(error), Some(monitor)) => monitor.fail(&error.to_string()),
+            _ => {}
+        }
+        finished
+    }
+
+    fn train(self, surroundings: Surroundings) -> Result<Finished, TrainError> {
         let Self {
             decided:
                 Decided {
@@ -249,13 +363,12 @@ impl Launch {
                 },
             directory,
             resume,
+            mut group,
             began,
             ..
         } = self;
-        let mut directory = match directory {
-            Some(directory) => directory,
-            None => RunDir::create(&plan.run)?,
-        };
+        let mut directory = directory.expect("claimed before");
+        let is_first = group.as_ref().is_none_or(|group| group.rank() == 0);
         let Surroundings {
             view,
             stop,
@@ -263,13 +376,17 @@ impl Launch {
             keep,
             tensorboard,
         } = surroundings;
-        let data = pool.install(|| data.into_streams(&directory.data(), plan.intervals.eval_every > 0))?;
+        let data =
+            pool.install(|| open_data(data, &directory.data(), plan.intervals.eval_every > 0, group.as_mut()))?;
         if let Some(checkpoint) = &resume {
             check_data(checkpoint, &data)?;
         }
-        directory.begin()?;
+        if is_first {
+            directory.begin()?;
+        }
         let summary = data.summary.clone();
-        let peak_flops = chosen.peak_flops(plan.machine.precision);
+        let of_device = chosen.peak_flops(plan.machine.precision);
+        let peak_flops = of_device.map(|peak| peak * plan.machine.ranks as f64);
         let job = Session {
             plan: plan.clone(),
             paths: (*directory).clone(),
@@ -281,13 +398,14 @@ impl Launch {
             stop,
             announcement,
             keeps: keep.checkpoints(),
-            tensorboard,
+            tensorboard: tensorboard && is_first,
+            processes: group.map(Group::into_processes),
         };
         let setup_sec = began.1.elapsed().as_secs_f64();
         let mut outcome = pool.install(|| dispatch(&chosen, job))??;
         directory.keep();
         outcome.phases.setup_sec += setup_sec;
-        if let Some(provenance) = keep.provenance() {
+        if is_first && let Some(provenance) = keep.provenance() {
             let facts = RunFacts {
                 plan: &plan,
                 data: &summary,
@@ -305,6 +423,84 @@ impl Launch {
             directory,
         })
     }
+}
+
+/// Where a run begins, as rank 0 decides for all.
+#[derive(Serialize, Deserialize)]
+struct Beginning {
+    run: PathBuf,
+    /// Of a run that goes on: its settings.
+    saved: Option<RunConfig>,
+    /// The checkpoint to go on from.
+    checkpoint: Option<PathBuf>,
+    /// The run directory, where it is taken already.
+    #[serde(skip)]
+    directory: Option<RunDir>,
+    #[serde(skip)]
+    damaged: Vec<TrainError>,
+}
+
+impl Beginning {
+    fn of_new(config: &RunConfig, data: &DataSource) -> Result<Self, TrainError> {
+        let run = match &config.run {
+            Some(run) => run.clone(),
+            None => RunPaths::unused(Path::new(RUNS), &data.name()),
+        };
+        RunDir::check_unused(&RunPaths::new(&run))?;
+        Ok(Self {
+            run,
+            saved: None,
+            checkpoint: None,
+            directory: None,
+            damaged: Vec::new(),
+        })
+    }
+
+    fn run_of_saved(config: &RunConfig) -> PathBuf {
+        match &config.run {
+            Some(run) => run.clone(),
+            None => Path::new(RUNS).join(source(config).name()),
+        }
+    }
+
+    /// The newest whole checkpoint of a run, which is locked from now on.
+    fn of_saved(config: &RunConfig) -> Result<Self, TrainError> {
+        let run = Self::run_of_saved(config);
+        let directory = RunDir::resume(&run)?;
+        let saved = RunConfig::from_toml_file(&directory.plan())?.with_global_batch();
+        let (checkpoint, damaged) = Checkpoints::open(directory.checkpoints())?.newest()?;
+        Ok(Self {
+            run,
+            saved: Some(saved),
+            checkpoint: Some(checkpoint.path().to_owned()),
+            directory: Some(directory),
+            damaged,
+        })
+    }
+}
+
+/// The streams of a run. Where it makes them itself, rank 0 does, and the others wait.
+fn open_data(data: Data, dir: &Path, with_validation: bool, group: Option<&mut Group>) -> Result<Streams, TrainError> {
+    let Some(group) = group else {
+        return data.into_streams(dir, with_validation);
+    };
+    let streams = match data {
+        Data::Unmade(_, summary) if group.rank() > 0 => {
+            group.of_first::<bool>(None)?;
+            Streams::open(dir, summary.name, with_validation)
+        }
+        Data::Unmade(..) => {
+            let made = data.into_streams(dir, with_validation);
+            let (told, streams) = match made {
+                Ok(streams) => (Ok(true), Some(streams)),
+                Err(error) => (Err(error), None),
+            };
+            group.of_first(Some(told))?;
+            Ok(streams.expect("made"))
+        }
+        Data::Open(streams) => Ok(streams),
+    };
+    group.agree(streams, |streams| vec![format!("data = {}", streams.identity.sha256)])
 }
 
 /// Checks that a run goes on with the tokens that it was trained on.
@@ -326,17 +522,24 @@ fn source(config: &RunConfig) -> DataSource {
 
 impl Decided {
     /// Decides on a device and every setting, and opens the data.
-    fn new(config: &RunConfig, run: PathBuf, data: DataSource) -> Result<Self, TrainError> {
-        let cores = HostFacts::detect().cores;
+    fn new(config: &RunConfig, run: PathBuf, data: DataSource, rank: Option<&RankInfo>) -> Result<Self, TrainError> {
+        let planned = config.devices.as_ref().map_or(1, Devices::ranks);
+        let of_host = rank.map_or(planned, |rank| rank.local_world_size);
+        let cores = (HostFacts::detect().cores / of_host).max(1);
         let threads = config.threads.unwrap_or(cores);
         let pool = thread_pool(threads)?;
-        let chosen = Chosen::decide(config.backend.unwrap_or_default(), config.device.unwrap_or(0))?;
+        let backend = config.backend.unwrap_or_default();
+        let chosen = match (rank, &config.devices) {
+            (Some(rank), Some(devices)) => Chosen::decide_of_several(backend, devices.index(rank.local_rank))?,
+            _ => Chosen::decide(backend, config.device.unwrap_or(0))?,
+        };
         let data = pool.install(|| data.open(config.eval_every != Some(0)))?;
         let environment = Environment {
             data: data.summary().clone(),
             default_run: run,
             auto_backend: chosen.backend,
             cores,
+            device: chosen.device.index,
             init_model: config.init.as_deref().map(weights::load_config).transpose()?,
         };
         let plan = RunPlan::resolve(config, &environment)?;
@@ -347,6 +550,20 @@ impl Decided {
             data,
             pool,
         })
+    }
+
+    /// What all ranks must have alike: the settings, but for where each finds its device and its data.
+    fn facts(&self) -> Vec<String> {
+        let alike = RunConfig {
+            run: None,
+            data: None,
+            init: None,
+            device: None,
+            threads: None,
+            ..self.plan.to_config()
+        };
+        let text = alike.to_toml().unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     fn check_memory(&self) -> Result<(), TrainError> {
@@ -370,6 +587,7 @@ struct Session<'a> {
     announcement: Option<KernelAnnouncement>,
     keeps: bool,
     tensorboard: bool,
+    processes: Option<ProcessGroup>,
 }
 
 impl TrainingJob for Session<'_> {
@@ -382,7 +600,8 @@ impl TrainingJob for Session<'_> {
     {
         let plan = self.plan;
         let optimizer = AdamW::new(plan.optimizer);
-        let ranks: Box<dyn Ranks<B>> = Box::new(Alone);
+        let ranks = Ranks::<B>::connect(self.processes, &device)?;
+        let is_first = ranks.rank() == 0;
         B::InnerBackend::set_persistent_allocation(&device, true);
         let (model, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;
         state.data = Some(self.data.identity);
@@ -407,7 +626,9 @@ impl TrainingJob for Session<'_> {
             None => EvaluationSet::default(),
         };
         // Nothing can go wrong with the start any more: from here on this is a run.
-        plan.save(&self.paths.plan(), &self.data.summary)?;
+        if is_first {
+            plan.save(&self.paths.plan(), &self.data.summary)?;
+        }
         let tensorboard = if self.tensorboard {
             let hostname = HostFacts::detect().hostname.unwrap_or_default();
             let text = plan.to_toml(&self.data.summary)?;
@@ -416,8 +637,17 @@ impl TrainingJob for Session<'_> {
         } else {
             None
         };
-        let log = StepLog::open(self.paths.metrics(), state.step)?;
-        let lines = Lines::new(log_file(&self.paths)?, plan.intervals.log_every);
+        let log = if is_first {
+            Some(StepLog::open(self.paths.metrics(), state.step)?)
+        } else {
+            None
+        };
+        let rank_log = if is_first && ranks.size() > 1 {
+            Some(RankLog::open(self.paths.ranks(), state.step)?)
+        } else {
+            None
+        };
+        let lines = Lines::new(log_file(&self.paths, ranks.rank())?, plan.intervals.log_every);
         let mut stepper = LearnerStepper::new(model, optimizer.clone(), plan.schedule.clone(), state.step);
         let first_step = state.step;
         let step_loop = StepLoop {
@@ -432,7 +662,9 @@ impl TrainingJob for Session<'_> {
             ranks,
             stop: self.stop.clone(),
             log,
-            checkpoints: if self.keeps {
+            rank_log,
+            keeps: self.keeps,
+            checkpoints: if self.keeps && is_first {
                 Some(Checkpoints::open(self.paths.checkpoints())?)
             } else {
                 None
@@ -461,9 +693,12 @@ impl TrainingJob for Session<'_> {
     }
 }
 
-/// `log.txt`, to be appended to.
-fn log_file(paths: &RunPaths) -> Result<std::fs::File, TrainError> {
-    let path = paths.log();
+/// `log.txt`, or that of another rank than the first, to be appended to.
+fn log_file(paths: &RunPaths, rank: usize) -> Result<std::fs::File, TrainError> {
+    let path = match rank {
+        0 => paths.log(),
+        rank => paths.rank_log(rank),
+    };
     OpenOptions::new()
         .create(true)
         .append(true)

@@ -10,12 +10,12 @@ pub mod config;
 pub mod data_source;
 pub mod error;
 pub mod evaluate;
+pub mod group;
 pub mod hardware;
 pub mod launch;
 pub mod observer;
 pub mod optimizer;
 pub mod plan;
-pub mod ranks;
 pub mod report;
 pub mod run_dir;
 pub mod sample;
@@ -25,6 +25,8 @@ pub mod stop;
 pub mod terminal;
 
 mod learner;
+mod rank_log;
+mod ranks;
 mod step_loop;
 mod tensorboard;
 

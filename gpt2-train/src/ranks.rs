@@ -1,45 +1,418 @@
-//! The processes that train one model together, each on its share of the global batch.
+//! The processes that train one model together, each on its share of the global batch, as the step loop sees them.
+//!
+//! Sums are exchanged, not means: a step divides once, by the micro-steps of all ranks.
 
+use crate::error::TrainError;
+use crate::step_loop::StopReason;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use gpt2_model::Gpt2;
+use gpt2_model::ops::training::{Collective, CollectiveError, TrainingBackend};
+use gpt2_model::weights::{NamedVisitor, visit_parameters};
+use gpt2_ranks::{ProcessGroup, RanksError};
+use gpt2_records::RankStep;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
-/// What the step loop asks of the ranks of a run.
-///
-/// Sums are exchanged, not means: a step divides once, by the micro-steps of all ranks.
-pub trait Ranks<B: AutodiffBackend> {
-    /// The number of this rank, from 0. Rank 0 alone writes to the run directory.
-    fn rank(&self) -> usize;
+/// The ranks of a run. Of a run of one process nothing is exchanged, and nothing costs anything.
+pub(crate) struct Ranks<B: AutodiffBackend>(Option<Several<B>>);
 
-    /// How many ranks there are.
-    fn size(&self) -> usize;
-
-    /// Sums the loss, `[1]`, and the gradients of a step over all ranks.
-    fn sum(
-        &mut self,
-        loss: Tensor<B::InnerBackend, 1>,
-        gradients: GradientsParams,
-    ) -> (Tensor<B::InnerBackend, 1>, GradientsParams);
+struct Several<B: AutodiffBackend> {
+    processes: ProcessGroup,
+    /// What sums from device to device; none where sums go through the host.
+    collective: Option<Box<dyn Collective<FloatTensor<B::InnerBackend>>>>,
 }
 
-/// The only rank there is. Nothing is exchanged, and nothing costs anything.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Alone;
+/// What a rank has of a step, or all ranks together.
+pub(crate) struct StepSum<B: AutodiffBackend> {
+    /// Sum of the micro-steps' losses, `[1]`.
+    pub(crate) loss: Tensor<B::InnerBackend, 1>,
+    /// Sum of the micro-steps' gradients.
+    pub(crate) gradients: GradientsParams,
+    /// What each rank wants, `[ranks]`, where it is summed on the device: to be read back with the step's other numbers.
+    pub(crate) wishes: Option<FloatTensor<B::InnerBackend>>,
+}
 
-impl<B: AutodiffBackend> Ranks<B> for Alone {
-    fn rank(&self) -> usize {
-        0
+/// What the ranks have told each other while they summed a step.
+#[derive(Debug, Default)]
+pub(crate) struct Exchange {
+    /// Why this rank would stop after the step, if it would.
+    own: Option<StopReason>,
+    /// What each rank wants, where it is known already.
+    wishes: Vec<f32>,
+    /// How long the slowest rank was waited for, and how long the exchange took after that, where sums go through the host.
+    on_host: Option<(Duration, Duration)>,
+}
+
+impl Exchange {
+    /// How long the slowest rank was waited for, and how long the exchange took after that, where sums go through the host.
+    pub(crate) fn on_host(&self) -> Option<(Duration, Duration)> {
+        self.on_host
+    }
+}
+
+/// What a rank wants, as the number that is exchanged.
+const NOTHING: f32 = 0.0;
+const TIME_LIMIT: f32 = 1.0;
+const REQUESTED: f32 = 2.0;
+
+impl<B> Ranks<B>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
+{
+    /// One process alone, or the ranks of a group, which meet on their devices.
+    ///
+    /// # Errors
+    /// [`TrainError::RankCannotBegin`] on all ranks if one cannot sum on its device.
+    pub(crate) fn connect(processes: Option<ProcessGroup>, device: &B::Device) -> Result<Self, TrainError> {
+        let Some(mut processes) = processes else {
+            return Ok(Self(None));
+        };
+        let collective = connect_devices::<B::InnerBackend>(&mut processes, device)?;
+        Ok(Self(Some(Several { processes, collective })))
     }
 
-    fn size(&self) -> usize {
-        1
+    /// The number of this rank, from 0. Rank 0 alone writes to the run directory.
+    pub(crate) fn rank(&self) -> usize {
+        self.0.as_ref().map_or(0, |several| several.processes.rank())
     }
 
-    fn sum(
+    /// How many ranks there are.
+    pub(crate) fn size(&self) -> usize {
+        self.0.as_ref().map_or(1, |several| several.processes.world_size())
+    }
+
+    /// Tells the others that this rank begins `step`.
+    pub(crate) fn begin(&self, step: u64) {
+        if let Some(several) = &self.0 {
+            several.processes.monitor().at_step(step);
+        }
+    }
+
+    /// Sums a step over all ranks, in their order where sums go through the host, and tells what each wants: `wish` is why this
+    /// rank would stop after it.
+    pub(crate) fn sum(
         &mut self,
-        loss: Tensor<B::InnerBackend, 1>,
-        gradients: GradientsParams,
-    ) -> (Tensor<B::InnerBackend, 1>, GradientsParams) {
-        (loss, gradients)
+        model: &Gpt2<B>,
+        step: StepSum<B>,
+        wish: Option<StopReason>,
+    ) -> Result<(StepSum<B>, Exchange), TrainError> {
+        let Some(several) = &mut self.0 else {
+            return Ok((step, Exchange::default()));
+        };
+        let mut wishes = vec![NOTHING; several.processes.world_size()];
+        wishes[several.processes.rank()] = match wish {
+            None | Some(StopReason::Finished) => NOTHING,
+            Some(StopReason::TimeLimit) => TIME_LIMIT,
+            Some(StopReason::Requested(_)) => REQUESTED,
+        };
+        let exchange = Exchange {
+            own: wish,
+            ..Exchange::default()
+        };
+        if let Some(collective) = &mut several.collective {
+            Ok((sum_on_device(collective.as_mut(), model, step, &wishes), exchange))
+        } else {
+            sum_on_host(&mut several.processes, model, step, wishes, exchange)
+        }
+    }
+
+    /// Why all ranks stop after a step, if they do. `read` are the numbers that came back from the device behind the step's own.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`] if the sums could not be queued.
+    pub(crate) fn stop_reason(&self, exchange: &Exchange, read: &[f32]) -> Result<Option<StopReason>, TrainError> {
+        let Some(several) = &self.0 else { return Ok(None) };
+        if let Some(collective) = &several.collective {
+            collective
+                .check()
+                .map_err(|CollectiveError(message)| several.processes.monitor().cause(message))?;
+        }
+        let wishes = if read.is_empty() { &exchange.wishes } else { read };
+        Ok(stop_reason(wishes, several.processes.rank(), exchange.own.as_ref()))
+    }
+
+    /// Sends rank 0 where the time of a step went on this rank, without waiting for it.
+    pub(crate) fn send(&self, mut times: RankStep) {
+        if let Some(several) = &self.0 {
+            times.rank = several.processes.rank();
+            several
+                .processes
+                .monitor()
+                .note(serde_json::to_string(&times).unwrap_or_default());
+        }
+    }
+
+    /// What the ranks have sent since the last call, as lines of JSON. On rank 0.
+    pub(crate) fn received(&self) -> Vec<String> {
+        let notes = self.0.as_ref().map(|several| several.processes.monitor().take_notes());
+        notes.unwrap_or_default().into_iter().map(|(_, note)| note).collect()
+    }
+
+    /// The losses of all validation batches, in their order: of `own` are those of this rank, every so-many-th.
+    pub(crate) fn all_losses(&mut self, own: Vec<f64>) -> Result<Vec<f64>, TrainError> {
+        let Some(several) = &mut self.0 else { return Ok(own) };
+        let bytes: Vec<u8> = own.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+        let mut shares: Vec<_> = several
+            .processes
+            .all_gather(&bytes)?
+            .into_iter()
+            .map(|share| {
+                share
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .copied()
+                    .map(f64::from_le_bytes)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+            })
+            .collect();
+        // In turn, until the first has none left.
+        let ranks = shares.len();
+        Ok((0..).map_while(|nth: usize| shares[nth % ranks].next()).collect())
+    }
+
+    /// Checks that all ranks have the same weights, to the last bit.
+    ///
+    /// # Errors
+    /// [`TrainError::ReplicasDiffer`].
+    pub(crate) fn check_replicas(&mut self, model: &Gpt2<B>, step: u64) -> Result<(), TrainError> {
+        let Some(several) = &mut self.0 else { return Ok(()) };
+        let mut hash = HashParameters(0);
+        visit_parameters(model, &mut hash);
+        let hashes = several.processes.all_gather(&hash.0.to_le_bytes())?;
+        match hashes.iter().position(|other| *other != hashes[0]) {
+            Some(rank) => Err(TrainError::ReplicasDiffer { rank, step }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until all ranks have come to the end: a rank that ends before would be taken for lost.
+    pub(crate) fn finish(&self) -> Result<(), TrainError> {
+        match &self.0 {
+            Some(several) => Ok(several.processes.monitor().finish()?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Lets the ranks meet on their devices, where the backend sums there.
+fn connect_devices<B: TrainingBackend>(
+    processes: &mut ProcessGroup,
+    device: &B::Device,
+) -> Result<Option<Box<dyn Collective<FloatTensor<B>>>>, TrainError> {
+    let library = all_can(processes, B::collectives())?;
+    let Some(library) = library else { return Ok(None) };
+    let id = match processes.rank() {
+        0 => library.unique_id(),
+        _ => Ok(Vec::new()),
+    };
+    let id = all_can(processes, id)?;
+    let id = processes.broadcast(&id)?;
+    let joined = library.join(device, &id, processes.rank(), processes.world_size());
+    Ok(Some(all_can(processes, joined)?))
+}
+
+/// What this rank has come to, if all ranks have come to something.
+fn all_can<T>(processes: &mut ProcessGroup, own: Result<T, CollectiveError>) -> Result<T, TrainError> {
+    let message = own
+        .as_ref()
+        .map_or_else(|CollectiveError(message)| message.as_str(), |_| "");
+    let all = processes.all_gather(message.as_bytes())?;
+    match all.iter().position(|message| !message.is_empty()) {
+        Some(rank) => Err(TrainError::RankCannotBegin {
+            rank,
+            message: String::from_utf8_lossy(&all[rank]).into_owned(),
+        }),
+        None => own.map_err(|CollectiveError(message)| TrainError::RankCannotBegin {
+            rank: processes.rank(),
+            message,
+        }),
+    }
+}
+
+/// Queues the sums of a step and of what each rank wants.
+fn sum_on_device<B: AutodiffBackend>(
+    collective: &mut dyn Collective<FloatTensor<B::InnerBackend>>,
+    model: &Gpt2<B>,
+    step: StepSum<B>,
+    wishes: &[f32],
+) -> StepSum<B> {
+    let wishes = Tensor::<B::InnerBackend, 1>::from_floats(wishes, &step.loss.device());
+    let mut taken = TakeGradients::<B> {
+        gradients: step.gradients,
+        tensors: [step.loss, wishes]
+            .map(|tensor| tensor.into_primitive().tensor())
+            .into(),
+    };
+    model.visit(&mut taken);
+    let mut sums = collective.sum(taken.tensors).into_iter();
+    let mut next = || sums.next().expect("as many sums as tensors");
+    let [loss, wishes] = [next(), next()];
+    let mut returned = ReturnGradients::<B> {
+        sums,
+        gradients: GradientsParams::new(),
+    };
+    model.visit(&mut returned);
+    StepSum {
+        loss: Tensor::from_primitive(TensorPrimitive::Float(loss)),
+        gradients: returned.gradients,
+        wishes: Some(wishes),
+    }
+}
+
+/// Sums a step in the order of the ranks, so that the sums are those of one process that accumulates as many micro-steps.
+fn sum_on_host<B: AutodiffBackend>(
+    processes: &mut ProcessGroup,
+    model: &Gpt2<B>,
+    step: StepSum<B>,
+    wishes: Vec<f32>,
+    exchange: Exchange,
+) -> Result<(StepSum<B>, Exchange), TrainError> {
+    let device = step.loss.device();
+    let ranks = wishes.len();
+    let mut gathered = GatherGradients::<B> {
+        gradients: step.gradients,
+        values: wishes,
+        backend: PhantomData,
+    };
+    gathered.take(step.loss);
+    model.visit(&mut gathered);
+    let mut values = gathered.values;
+    let began = Instant::now();
+    let wait = processes.all_reduce_sum(&mut values)?;
+    let exchange = Exchange {
+        wishes: values[..ranks].to_vec(),
+        on_host: Some((wait, began.elapsed().saturating_sub(wait))),
+        ..exchange
+    };
+    let mut scattered = ScatterGradients::<B> {
+        values: &values[ranks + 1..],
+        device: &device,
+        gradients: GradientsParams::new(),
+    };
+    model.visit(&mut scattered);
+    let sum = StepSum {
+        loss: Tensor::from_floats([values[ranks]], &device),
+        gradients: scattered.gradients,
+        wishes: None,
+    };
+    Ok((sum, exchange))
+}
+
+/// What the ranks' wishes come to. `own` says in whose name this rank was asked to stop.
+fn stop_reason(wishes: &[f32], rank: usize, own: Option<&StopReason>) -> Option<StopReason> {
+    let (by, wish) = wishes.iter().enumerate().find(|(_, wish)| **wish != NOTHING)?;
+    Some(match own {
+        _ if *wish == TIME_LIMIT => StopReason::TimeLimit,
+        Some(own) if by == rank => own.clone(),
+        _ => StopReason::Requested(format!("a signal to rank {by}")),
+    })
+}
+
+/// Takes every gradient out.
+struct TakeGradients<B: AutodiffBackend> {
+    gradients: GradientsParams,
+    tensors: Vec<FloatTensor<B::InnerBackend>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for TakeGradients<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id);
+        let gradient = gradient.expect("every parameter has a gradient");
+        self.tensors.push(gradient.into_primitive().tensor());
+    }
+}
+
+/// Gives every parameter its sum.
+struct ReturnGradients<B: AutodiffBackend> {
+    sums: std::vec::IntoIter<FloatTensor<B::InnerBackend>>,
+    gradients: GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for ReturnGradients<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let sum = self.sums.next().expect("as many sums as parameters");
+        let sum = Tensor::<B::InnerBackend, D>::from_primitive(TensorPrimitive::Float(sum));
+        self.gradients.register(param.id, sum);
+    }
+}
+
+/// Takes every gradient to the host.
+struct GatherGradients<B: AutodiffBackend> {
+    gradients: GradientsParams,
+    values: Vec<f32>,
+    backend: PhantomData<B>,
+}
+
+impl<B: AutodiffBackend> GatherGradients<B> {
+    fn take<const D: usize>(&mut self, tensor: Tensor<B::InnerBackend, D>) {
+        let data = tensor.into_data().convert_dtype(DType::F32);
+        self.values
+            .extend_from_slice(data.as_slice::<f32>().expect("converted to f32"));
+    }
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for GatherGradients<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id);
+        self.take(gradient.expect("every parameter has a gradient"));
+    }
+}
+
+/// Takes every gradient back to the device.
+struct ScatterGradients<'a, B: AutodiffBackend> {
+    values: &'a [f32],
+    device: &'a B::Device,
+    gradients: GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for ScatterGradients<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let shape = param.shape();
+        let (values, rest) = self.values.split_at(shape.num_elements());
+        self.values = rest;
+        let gradient = Tensor::<B::InnerBackend, D>::from_data(TensorData::new(values.to_vec(), shape), self.device);
+        self.gradients.register(param.id, gradient);
+    }
+}
+
+/// CRC-32C over the bytes of every parameter.
+struct HashParameters(u32);
+
+impl<B: burn::tensor::backend::Backend> NamedVisitor<B> for HashParameters {
+    fn visit<const D: usize>(&mut self, _: &str, param: &Param<Tensor<B, D>>) {
+        self.0 = crc32c::crc32c_append(self.0, param.val().into_data().as_bytes());
+    }
+}
+
+impl From<RanksError> for TrainError {
+    fn from(error: RanksError) -> Self {
+        Self::Ranks(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rank_that_wants_to_stop_says_why() {
+        let own = StopReason::Requested("SIGTERM".into());
+        assert_eq!(stop_reason(&[NOTHING, NOTHING], 0, None), None);
+        assert_eq!(
+            stop_reason(&[TIME_LIMIT, REQUESTED], 1, Some(&own)),
+            Some(StopReason::TimeLimit)
+        );
+        assert_eq!(stop_reason(&[NOTHING, REQUESTED], 1, Some(&own)), Some(own.clone()));
+        assert_eq!(
+            stop_reason(&[NOTHING, REQUESTED], 0, None),
+            Some(StopReason::Requested("a signal to rank 1".into()))
+        );
     }
 }

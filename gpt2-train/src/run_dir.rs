@@ -2,6 +2,7 @@
 //!
 //! What the files hold is the business of those who write them: the plan, the metrics log, the checkpoints, the report.
 
+use crate::checkpoint::Checkpoints;
 use crate::error::TrainError;
 use crate::step_log::read_records;
 use gpt2_base::fs::{Lock, LockError, remove_leftovers};
@@ -85,6 +86,16 @@ impl RunPaths {
         self.root.join("log.txt")
     }
 
+    /// What rank `rank` of several has printed; what the first has is in [`log`](Self::log).
+    pub fn rank_log(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("log.rank-{rank:03}.txt"))
+    }
+
+    /// Where the time of each step went on each of several ranks, one JSON object a step and rank.
+    pub fn ranks(&self) -> PathBuf {
+        self.root.join("ranks.jsonl")
+    }
+
     /// TensorBoard's event files.
     pub fn tensorboard(&self) -> PathBuf {
         self.root.join("tensorboard")
@@ -103,6 +114,13 @@ impl RunPaths {
     /// The last file of a run that reached its end.
     pub fn run_complete(&self) -> PathBuf {
         self.root.join("RUN_COMPLETE.txt")
+    }
+
+    /// The newest checkpoint, whose directory is not there before it is whole.
+    pub fn newest_checkpoint(&self) -> Option<PathBuf> {
+        let checkpoints = Checkpoints::open(self.checkpoints()).ok()?;
+        let step = checkpoints.steps().ok()?.last().copied()?;
+        Some(checkpoints.path(step))
     }
 
     /// Whether there is training to go on from or to look at: a checkpoint, or the record of a step.
@@ -195,6 +213,15 @@ impl RunDir {
     /// [`TrainError::NoRun`], [`TrainError::RunDirUnwritable`] or [`TrainError::RunDirInUse`].
     pub fn resume(root: impl Into<PathBuf>) -> Result<Self, TrainError> {
         Self::acquire(RunPaths::existing(root)?)
+    }
+
+    /// The directory of a run that another rank has taken: nothing is locked, and nothing taken away.
+    pub(crate) fn of_other_rank(root: impl Into<PathBuf>) -> Self {
+        Self {
+            paths: RunPaths::new(root),
+            lock: None,
+            made: Made::Nothing,
+        }
     }
 
     /// The run is about to train: it is not complete any more.

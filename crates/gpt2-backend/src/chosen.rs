@@ -55,6 +55,21 @@ impl Chosen {
         Err(BackendError::NoneAvailable { passed_over })
     }
 
+    /// Decides for a process of several on this host: a CPU is shared by all, and where a launcher shows each process a device
+    /// of its own, that is the only one.
+    ///
+    /// # Errors
+    /// Those of [`Chosen::decide`].
+    pub fn decide_of_several(choice: BackendChoice, index: usize) -> Result<Self, BackendError> {
+        let first = Self::decide(choice, 0)?;
+        let is_shared = matches!(first.device.kind, DeviceKind::Cpu);
+        let shown = devices(first.backend).map_or(0, |devices| devices.len());
+        if index == 0 || is_shared || (shown == 1 && std::env::var_os("CUDA_VISIBLE_DEVICES").is_some()) {
+            return Ok(first);
+        }
+        Self::decide(first.backend.into(), index)
+    }
+
     fn of(backend: BackendKind, devices: Vec<DeviceInfo>, index: usize, reason: String) -> Result<Self, BackendError> {
         let found = devices.len();
         let device = devices

@@ -1,4 +1,4 @@
-//! The name that a misspelt one was meant to be.
+//! The name that a misspelt one was meant to be, and the numbers that one which does not fit was.
 
 /// Below this similarity (Jaro-Winkler) a known name is no likely reading of an unknown one.
 const AT_LEAST: f64 = 0.8;
@@ -16,6 +16,22 @@ pub fn nearest<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) ->
         .filter(|(similarity, _)| *similarity >= AT_LEAST)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// The multiples of `of` next to `value`, for what to try instead: "56 or 64", or "8" where there is none below.
+///
+/// ```
+/// assert_eq!(gpt2_base::nearest_multiples(60, 8), "56 or 64");
+/// assert_eq!(gpt2_base::nearest_multiples(5, 8), "8");
+/// ```
+pub fn nearest_multiples(value: usize, of: usize) -> String {
+    let of = of.max(1);
+    let below = value / of * of;
+    if below > 0 {
+        format!("{below} or {}", below.saturating_add(of))
+    } else {
+        of.to_string()
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use crate::error::BenchError;
 use crate::study::{Definition, Entry, Task};
 use crate::words::{file_name, filled, settings};
 use crate::work::{Corpus, Work};
-use gpt2_base::Invalid;
 use gpt2_base::stats::Summary;
+use gpt2_base::{Invalid, nearest_multiples};
 use gpt2_records::{Conclusion, Row, STUDY_VERSION, Study, StudyKind};
 use gpt2_train::TrainError;
 use gpt2_train::config::RunConfig;
@@ -64,18 +64,12 @@ impl FixedWork {
         if wanted > 0 && wanted.is_multiple_of(at_once) {
             return Ok(wanted / at_once);
         }
-        let below = wanted / at_once * at_once;
-        let fix = if below > 0 {
-            format!("{below} and {} do", below + at_once)
-        } else {
-            format!("{at_once} does")
-        };
         Err(Invalid::new(
             "global-batch",
             &wanted,
             format!("a multiple of {at_once}, the sequences that are trained on at once"),
         )
-        .fix(fix)
+        .fix(format!("try {}", nearest_multiples(wanted, at_once)))
         .into())
     }
 
@@ -238,7 +232,7 @@ mod tests {
         let error = work().grad_accum(3).unwrap_err().to_string();
         assert_eq!(
             error,
-            "`global-batch` is 16, expected a multiple of 12, the sequences that are trained on at once: 12 and 24 do"
+            "`global-batch` is 16, expected a multiple of 12, the sequences that are trained on at once: try 12 or 24"
         );
     }
 

@@ -11,7 +11,7 @@ mod warmup;
 
 pub use epoch::{Epoch, steady_steps, tokens_per_sec, warmup_steps};
 pub use scheduler::{Scheduler, recorded_variables};
-pub use step::{DamagedRecord, StepRecord, complete_lines};
+pub use step::{DamagedRecord, RankStep, StepRecord, complete_lines};
 pub use study::*;
 pub use training_metrics::*;
 pub use warmup::{Settled, settled};

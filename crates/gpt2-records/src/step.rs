@@ -68,6 +68,34 @@ impl StepRecord {
     }
 }
 
+/// Where the time of a step went on one of several ranks: a line of `ranks.jsonl`. Its parts add up to `step_ms`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankStep {
+    /// The step, from 1.
+    pub step: u64,
+    /// The rank, from 0.
+    pub rank: usize,
+    /// Wall time of the step on this rank.
+    pub step_ms: f64,
+    /// Spent waiting for data.
+    pub data_wait_ms: f64,
+    /// Spent handing batches to the device.
+    pub host_to_device_ms: f64,
+    /// Spent waiting for the slowest rank; none where the device sums, in whose communication it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank_wait_ms: Option<f64>,
+    /// Spent exchanging gradients; none where the device sums, behind the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub communication_ms: Option<f64>,
+    /// The rest: computing, and waiting for the device.
+    pub compute_ms: f64,
+    /// Mean training loss of the step, over all ranks.
+    pub loss: f64,
+    /// The most memory that the rank has had: the device's where it has memory of its own, else the process's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+}
+
 /// A line that is no record.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}:{line}: not a record of a step: {source}", path = path.display())]

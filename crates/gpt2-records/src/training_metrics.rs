@@ -103,7 +103,7 @@ pub struct Hardware {
     pub cuda_version: Option<String>,
     /// The scheduler's name for the cluster.
     pub cluster: Option<String>,
-    /// Ours: the device's dense peak, in FLOP/s.
+    /// Ours: the dense peak of all devices, in FLOP/s.
     pub peak_flops: Option<f64>,
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod profile;
+pub(crate) mod ranks;
 pub(crate) mod report;
 pub(crate) mod sample;
 pub(crate) mod study;

@@ -2,17 +2,19 @@
 
 use crate::cli::TrainArgs;
 use crate::command_line::new_run;
-use crate::commands::summary;
+use crate::commands::{ranks, summary};
 use crate::diagnostics::{advise, note, warn};
 use crate::error::CliError;
 use crate::printer::print;
 use crate::{signals, version};
+use gpt2_ranks::Launcher;
 use gpt2_train::Launch;
 use gpt2_train::announcement::KernelAnnouncement;
-use gpt2_train::config::RunConfig;
+use gpt2_train::config::{Devices, RunConfig};
 use gpt2_train::launch::{Keep, Surroundings, View};
 use gpt2_train::observer::Lines;
 use gpt2_train::plan::{ResumeRemark, RunPlan};
+use gpt2_train::run_dir::RunPaths;
 use gpt2_train::stop::StopRequest;
 use gpt2_train::terminal::{Terminal, takes_escape_codes};
 use std::io::IsTerminal;
@@ -24,18 +26,60 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         Some(path) => RunConfig::from_toml_file(path)?.overlay(args.config.clone()),
         None => args.config.clone(),
     };
-    let mut launch = if args.resume {
-        Launch::resume(config)?
-    } else {
-        Launch::new(&config)?
+    let resume = args.resume || (args.auto_resume && holds_checkpoint(&config));
+    let launch = match ranks::detect()? {
+        Some(info) => {
+            if let (Some(devices), false) = (&config.devices, info.launcher == Launcher::Gpt2) {
+                return Err(CliError::Usage {
+                    message: format!(
+                        "`devices` is {devices}, but {} has started the ranks already ({} of them)",
+                        info.launcher.name(),
+                        info.world_size
+                    ),
+                    hint: "leave it out: there are as many ranks as were started".to_owned(),
+                });
+            }
+            let group = ranks::join(info, args.peer_timeout)?;
+            Launch::in_group(config, resume, group)?
+        }
+        None => match several_devices(&config, resume) {
+            Some(devices) if !args.dry_run => return ranks::launch(&devices),
+            _ if resume => Launch::resume(config)?,
+            _ => Launch::new(&config)?,
+        },
     };
+    train(args, launch)
+}
+
+/// The devices that are to train together, if they are several.
+fn several_devices(config: &RunConfig, resume: bool) -> Option<Devices> {
+    let devices = match (&config.devices, config.device) {
+        (Some(devices), None) => Some(devices.clone()),
+        (None, None) if resume => Launch::saved_devices(config),
+        // Both are refused with the plan.
+        _ => None,
+    };
+    devices.filter(|devices| devices.ranks() > 1)
+}
+
+fn holds_checkpoint(config: &RunConfig) -> bool {
+    let run = config.run.clone().map(RunPaths::new);
+    run.is_some_and(|run| run.plan().exists() && run.newest_checkpoint().is_some())
+}
+
+fn train(args: &TrainArgs, mut launch: Launch) -> Result<(), CliError> {
+    let is_first = launch.rank() == 0;
     for warning in launch.plan().warnings(launch.data()) {
         warn(&warning.to_string());
     }
     if args.dry_run {
-        return print(launch.plan().to_toml(launch.data())?.as_bytes());
+        if is_first {
+            print(launch.plan().to_toml(launch.data())?.as_bytes())?;
+        }
+        return Ok(launch.leave()?);
     }
     launch.claim()?;
+    ranks::remember(RunPaths::new(&launch.plan().run));
     for error in launch.damaged_checkpoints() {
         warn(&format!("{error}; going on from the one before"));
     }
@@ -45,7 +89,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     if !args.quiet {
         introduce(&launch);
     }
-    let view = if args.quiet {
+    let view = if args.quiet || !is_first {
         View::silent()
     } else if args.plain || !Terminal::detect().takes_dashboard() {
         View::Observer(Box::new(Lines::new(
@@ -57,7 +101,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     };
     let stop = StopRequest::default();
     let stopped_by_signals = signals::stop_on_signals(&stop);
-    let announcement = (!args.quiet).then(|| {
+    let announcement = (!args.quiet && is_first).then(|| {
         let stderr = std::io::stderr();
         let is_terminal = stderr.is_terminal() && takes_escape_codes(std::env::var_os("TERM").as_deref());
         KernelAnnouncement::start(launch.chosen().probe(), stderr, is_terminal)
@@ -70,7 +114,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         tensorboard: args.tensorboard,
     })?;
     drop(stopped_by_signals);
-    if !args.quiet {
+    if !args.quiet && is_first {
         summary::print(&finished)?;
     }
     summary::warn_of_divergence(&finished);
@@ -84,6 +128,14 @@ fn introduce(launch: &Launch) {
         "backend {} on {}: {}",
         chosen.backend, chosen.device.name, chosen.reason
     ));
+    if let Some(started) = launch.group() {
+        note(&format!(
+            "{} ranks, started by {}: {} sequences a step",
+            started.world_size,
+            started.launcher.name(),
+            launch.plan().global_batch()
+        ));
+    }
     if let Some(how) = launch.plan().without_kernels() {
         note(&how);
     }

@@ -5,6 +5,8 @@ mod bench;
 mod help;
 mod hints;
 mod prepare_inspect;
+#[cfg(target_os = "linux")]
+mod ranks;
 mod sample;
 mod studies;
 mod support;

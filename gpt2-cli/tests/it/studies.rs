@@ -193,7 +193,7 @@ fn fixed_work_is_exactly_so_many_steps() {
     assert!(study.join("RUN_COMPLETE.txt").exists() && study.join("launcher_metadata.json").exists());
     let flags = "bench fixed-work --backend flex --batch 4 --global-batch 18";
     gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>()).refused(
-        "`global-batch` is 18, expected a multiple of 4, the sequences that are trained on at once: 16 and 20 do",
+        "`global-batch` is 18, expected a multiple of 4, the sequences that are trained on at once: try 16 or 20",
     );
 }
 

@@ -4,9 +4,11 @@
 //! [`crate::plan`], which also judges the values; this module knows only their names and types.
 
 mod choices;
+mod devices;
 mod file;
 
 pub use choices::ScheduleKind;
+pub use devices::Devices;
 pub use gpt2_backend::BackendChoice;
 
 use gpt2_model::{Operations, Precision, Recompute};
@@ -56,6 +58,10 @@ pub struct RunConfig {
     /// Number of the device, from 0 [default: 0].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
     pub device: Option<usize>,
+    /// Train on several devices of this host together, one process each: how many, or which, as 0,2. On a CPU, how many
+    /// processes.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
+    pub devices: Option<Devices>,
     /// Type of the operands of matrix products [default: f32].
     #[cfg_attr(feature = "clap", arg(long, value_name = "TYPE", help_heading = "Machine", value_parser = precision_parser()))]
     pub precision: Option<Precision>,
@@ -65,7 +71,7 @@ pub struct RunConfig {
     /// Whether our kernels compute, or plain tensors, for comparison [default: kernels].
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHICH", help_heading = "Machine", value_parser = operations_parser()))]
     pub operations: Option<Operations>,
-    /// CPU threads [default: as many as there are cores].
+    /// CPU threads of each process [default: its share of the cores].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
     pub threads: Option<usize>,
     /// Stop after so many optimizer steps.
@@ -80,7 +86,7 @@ pub struct RunConfig {
     /// Stop after so many minutes of wall time.
     #[cfg_attr(feature = "clap", arg(long, value_name = "MINUTES", help_heading = "Limits"))]
     pub max_minutes: Option<f64>,
-    /// Sequences in a micro-step: what must fit into memory at once.
+    /// Sequences in a micro-step: what must fit into a device's memory at once.
     #[cfg_attr(feature = "clap", arg(long, value_name = "SEQUENCES", help_heading = "Batch"))]
     pub batch: Option<usize>,
     /// Tokens in a sequence, at most the block size.
@@ -89,7 +95,7 @@ pub struct RunConfig {
     /// Micro-steps whose gradients are averaged into one optimizer step [default: 1].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Batch"))]
     pub grad_accum: Option<usize>,
-    /// Sequences in an optimizer step; a multiple of the batch, instead of grad-accum.
+    /// Sequences in an optimizer step, over all devices; a multiple of the batch, instead of grad-accum.
     #[cfg_attr(feature = "clap", arg(long, value_name = "SEQUENCES", help_heading = "Batch"))]
     pub global_batch: Option<usize>,
     /// Batches that are prepared ahead of the training [default: 4].
@@ -158,7 +164,7 @@ impl RunConfig {
     /// Lays `flags` over these settings: what both set is taken from the flags.
     ///
     /// A flag for `grad-accum` or `global-batch` also takes back the other one of this file, since both say the same thing; so
-    /// do `steps` and `epochs`.
+    /// do `steps` and `epochs`, and `device` and `devices`.
     #[must_use]
     pub fn overlay(mut self, flags: Self) -> Self {
         // A struct literal, so that a new field that is forgotten here does not compile.
@@ -171,6 +177,12 @@ impl RunConfig {
         if flags.global_batch.is_some() {
             self.grad_accum = None;
         }
+        if flags.device.is_some() {
+            self.devices = None;
+        }
+        if flags.devices.is_some() {
+            self.device = None;
+        }
         if flags.steps.is_some() {
             self.epochs = None;
         }
@@ -180,7 +192,7 @@ impl RunConfig {
         flags_or_self! {
             run data seed
             model n_layer n_head n_embd block_size dropout init
-            backend device precision recompute operations threads
+            backend device devices precision recompute operations threads
             steps epochs max_tokens max_minutes
             batch seq grad_accum global_batch prefetch
             lr min_lr warmup schedule decay_steps decay_fraction

@@ -30,13 +30,13 @@ impl RunPlan {
     }
 
     fn machine_line(&self) -> String {
+        let devices = match self.machine.ranks {
+            1 => format!("device {}", self.machine.device),
+            ranks => format!("× {ranks}"),
+        };
         let machine = format!(
-            "{} device {}, {}, recomputing {}, {} threads",
-            self.machine.backend,
-            self.machine.device,
-            self.machine.precision,
-            self.machine.recompute,
-            self.machine.threads
+            "{} {devices}, {}, recomputing {}, {} threads",
+            self.machine.backend, self.machine.precision, self.machine.recompute, self.machine.threads
         );
         match self.without_kernels() {
             Some(how) => format!("{machine}; {how}"),
@@ -87,11 +87,15 @@ impl RunPlan {
 
     fn batch_line(&self) -> String {
         format!(
-            "{} sequences × {} tokens × {} micro-step{} = {} tokens a step",
+            "{} sequences × {} tokens × {} micro-step{}{} = {} tokens a step",
             self.batch.micro_batch,
             self.batch.seq,
             self.batch.grad_accum,
             if self.batch.grad_accum == 1 { "" } else { "s" },
+            match self.machine.ranks {
+                1 => String::new(),
+                ranks => format!(" × {ranks} ranks"),
+            },
             grouped(self.tokens_per_step())
         )
     }

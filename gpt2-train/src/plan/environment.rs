@@ -26,8 +26,10 @@ pub struct Environment {
     pub default_run: PathBuf,
     /// What the backend `auto` is here.
     pub auto_backend: BackendKind,
-    /// Processors that this process may use.
+    /// Processors that this process may use, its share of them where several train together.
     pub cores: usize,
+    /// Number of the device that was chosen.
+    pub device: usize,
     /// The shape of the weights at `init`, if that is set and there.
     pub init_model: Option<Gpt2Config>,
 }
@@ -46,6 +48,7 @@ impl Environment {
             default_run: "runs/demo".into(),
             auto_backend: BackendKind::Ndarray,
             cores: 2,
+            device: 0,
             init_model: None,
         }
     }

@@ -15,7 +15,7 @@ pub use environment::{DataSummary, Environment};
 pub use resume::ResumeRemark;
 pub use warnings::{Warning, divergence};
 
-use crate::config::RunConfig;
+use crate::config::{Devices, RunConfig};
 use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 ///     default_run: "runs/demo".into(),
 ///     auto_backend: BackendKind::Ndarray,
 ///     cores: 2,
+///     device: 0,
 ///     init_model: None,
 /// };
 /// let config = RunConfig { global_batch: Some(32), ..RunConfig::default() };
@@ -79,26 +80,28 @@ pub struct RunPlan {
 pub struct Machine {
     /// The backend.
     pub backend: BackendKind,
-    /// Number of the device.
+    /// Number of the device of this process.
     pub device: usize,
+    /// Processes that train together, one a device (key `devices`).
+    pub ranks: usize,
     /// Operands of matrix products.
     pub precision: Precision,
     /// What the backward pass recomputes.
     pub recompute: Recompute,
     /// By which operations.
     pub operations: Operations,
-    /// CPU threads.
+    /// CPU threads of this process.
     pub threads: usize,
 }
 
 /// What a step trains on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchShape {
-    /// Sequences in a micro-step (key `batch`), B.
+    /// Sequences in a micro-step of a rank (key `batch`), B.
     pub micro_batch: usize,
     /// Tokens in a sequence, T.
     pub seq: usize,
-    /// Micro-steps in an optimizer step.
+    /// Micro-steps of a rank in an optimizer step.
     pub grad_accum: usize,
     /// Batches prepared ahead.
     pub prefetch: usize,
@@ -137,9 +140,12 @@ pub struct Intervals {
 }
 
 impl RunPlan {
-    /// Sequences in an optimizer step.
+    /// Sequences in an optimizer step, over all ranks.
     pub fn global_batch(&self) -> usize {
-        self.batch.micro_batch.saturating_mul(self.batch.grad_accum)
+        self.batch
+            .micro_batch
+            .saturating_mul(self.batch.grad_accum)
+            .saturating_mul(self.machine.ranks)
     }
 
     /// Tokens in an optimizer step.
@@ -215,7 +221,8 @@ impl RunPlan {
             dropout: Some(self.model.dropout),
             init: self.init.clone(),
             backend: Some(self.machine.backend.into()),
-            device: Some(self.machine.device),
+            device: (self.machine.ranks == 1).then_some(self.machine.device),
+            devices: (self.machine.ranks > 1).then_some(Devices::Count(self.machine.ranks)),
             precision: Some(self.machine.precision),
             recompute: Some(self.machine.recompute),
             operations: Some(self.machine.operations),
@@ -226,8 +233,8 @@ impl RunPlan {
             max_minutes: self.limits.max_minutes,
             batch: Some(self.batch.micro_batch),
             seq: Some(self.batch.seq),
-            grad_accum: Some(self.batch.grad_accum),
-            global_batch: None,
+            grad_accum: None,
+            global_batch: Some(self.global_batch()),
             prefetch: Some(self.batch.prefetch),
             lr: Some(self.schedule.lr),
             min_lr: Some(self.schedule.min_lr),

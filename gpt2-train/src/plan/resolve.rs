@@ -1,10 +1,11 @@
 //! From settings to a plan: what is absent gets its default, what is derived is derived.
 
 use super::{BatchShape, Environment, Intervals, Limits, Machine, RunPlan, defaults, validate};
-use crate::config::{BackendChoice, RunConfig};
+use crate::config::{BackendChoice, Devices, RunConfig};
 use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
+use gpt2_base::nearest_multiples;
 use gpt2_model::Gpt2Config;
 
 impl RunPlan {
@@ -19,8 +20,10 @@ impl RunPlan {
         let size = defaults::of_size(&preset);
 
         let seq = config.seq.unwrap_or(size.seq.min(model.block_size));
-        let (micro_batch, grad_accum) = batch_shape(&config, size.batch)?;
-        let tokens_per_step = micro_batch.saturating_mul(grad_accum).saturating_mul(seq).max(1) as u64;
+        let ranks = ranks(&config)?;
+        let (micro_batch, grad_accum) = batch_shape(&config, size.batch, ranks)?;
+        let sequences = micro_batch.saturating_mul(grad_accum).saturating_mul(ranks);
+        let tokens_per_step = sequences.saturating_mul(seq).max(1) as u64;
         let steps = config
             .steps
             .or(steps_of_epochs(&config, environment, tokens_per_step)?)
@@ -47,7 +50,8 @@ impl RunPlan {
             init: config.init,
             machine: Machine {
                 backend,
-                device: config.device.unwrap_or(0),
+                device: config.device.unwrap_or(environment.device),
+                ranks,
                 precision: config.precision.unwrap_or_default(),
                 recompute: config.recompute.unwrap_or_default(),
                 operations: config.operations.unwrap_or_default(),
@@ -192,8 +196,19 @@ fn steps_of_epochs(
     Ok(Some(steps.ceil().max(1.0) as u64))
 }
 
-/// Batch and accumulation, from `batch` with `grad-accum` or `global-batch`.
-fn batch_shape(config: &RunConfig, default_batch: usize) -> Result<(usize, usize), TrainError> {
+/// How many processes train together.
+fn ranks(config: &RunConfig) -> Result<usize, TrainError> {
+    match (&config.devices, config.device) {
+        (Some(_), Some(_)) => Err(TrainError::Conflict {
+            first: "device",
+            second: "devices",
+        }),
+        (devices, _) => Ok(devices.as_ref().map_or(1, Devices::ranks)),
+    }
+}
+
+/// Batch and accumulation of a rank, from `batch` with `grad-accum` or `global-batch`.
+fn batch_shape(config: &RunConfig, default_batch: usize, ranks: usize) -> Result<(usize, usize), TrainError> {
     let Some(global) = config.global_batch else {
         return Ok((config.batch.unwrap_or(default_batch), config.grad_accum.unwrap_or(1)));
     };
@@ -203,22 +218,34 @@ fn batch_shape(config: &RunConfig, default_batch: usize) -> Result<(usize, usize
             second: "global-batch",
         });
     }
-    let batch = config.batch.unwrap_or(default_batch.min(global)).max(1);
-    if global == 0 || !global.is_multiple_of(batch) {
-        let below = global / batch * batch;
-        let above = below + batch;
-        return Err(TrainError::InvalidValue {
-            key: "global-batch",
-            value: global.to_string(),
-            expected: format!("a multiple of `batch` ({batch})"),
-            fix: if below > 0 {
-                format!("try {below} or {above}, or another `batch`")
-            } else {
-                format!("try {above}")
-            },
-        });
+    let batch = config.batch.unwrap_or(default_batch.min(global / ranks)).max(1);
+    let at_once = batch.saturating_mul(ranks);
+    if global > 0 && global.is_multiple_of(at_once) {
+        return Ok((batch, global / at_once));
     }
-    Ok((batch, global / batch))
+    let expected = if ranks == 1 {
+        format!("a multiple of `batch` ({batch})")
+    } else {
+        format!("a multiple of `batch` × ranks ({batch} × {ranks} = {at_once})")
+    };
+    let fix = format!("try {}", nearest_multiples(global, at_once));
+    Err(TrainError::InvalidValue {
+        key: "global-batch",
+        value: global.to_string(),
+        expected,
+        fix: match largest_batch(global, batch, ranks) {
+            Some(largest) if ranks > 1 => format!("{fix}, or a `batch` of {largest}"),
+            _ => format!("{fix}, or another `batch`"),
+        },
+    })
+}
+
+/// The largest batch of at most `batch` sequences that makes a step of `global` sequences out of whole micro-steps.
+pub(super) fn largest_batch(global: usize, batch: usize, ranks: usize) -> Option<usize> {
+    let of_rank = global.is_multiple_of(ranks).then_some(global / ranks)?;
+    (1..=batch.min(of_rank))
+        .rev()
+        .find(|batch| of_rank.is_multiple_of(*batch))
 }
 
 #[cfg(test)]
@@ -329,6 +356,24 @@ mod tests {
         assert_eq!(
             global(Some(8), 60).unwrap_err().to_string(),
             "`global-batch` is 60, expected a multiple of `batch` (8); try 56 or 64, or another `batch`"
+        );
+        let over_ranks = |batch, global| {
+            resolve(&RunConfig {
+                batch,
+                global_batch: Some(global),
+                devices: Some(Devices::Count(3)),
+                ..RunConfig::default()
+            })
+        };
+        let plan = over_ranks(Some(2), 24).unwrap();
+        assert_eq!(
+            (plan.batch.grad_accum, plan.global_batch(), plan.tokens_per_step()),
+            (4, 24, 24 * 128)
+        );
+        assert_eq!(over_ranks(None, 6).unwrap().batch.micro_batch, 2);
+        assert_eq!(
+            over_ranks(Some(4), 30).unwrap_err().to_string(),
+            "`global-batch` is 30, expected a multiple of `batch` × ranks (4 × 3 = 12); try 24 or 36, or a `batch` of 2"
         );
         assert!(
             global(None, 0)

@@ -1,14 +1,15 @@
 //! Which settings of a run may change when it is resumed.
 
 use super::RunPlan;
-use crate::config::{RunConfig, ScheduleKind};
+use super::resolve::largest_batch;
+use crate::config::{Devices, RunConfig, ScheduleKind};
 use crate::error::{Difference, TrainError};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::path::Path;
 
 /// Keys that say how long, where and how often, but not what is computed. All others make the run what it is.
-const MAY_CHANGE: [&str; 20] = [
+const MAY_CHANGE: [&str; 22] = [
     "run",
     // What the tokens are is held against the checkpoint; where they lie may change.
     "data",
@@ -19,7 +20,11 @@ const MAY_CHANGE: [&str; 20] = [
     "max-minutes",
     "backend",
     "device",
+    "devices",
     "threads",
+    // Two of the three give the third, and `global-batch` may not change.
+    "batch",
+    "grad-accum",
     "prefetch",
     "eval-every",
     "eval-batches",
@@ -31,11 +36,53 @@ const MAY_CHANGE: [&str; 20] = [
     "log-every",
     // Only the first start reads the weights to start from; they may be gone by now.
     "init",
-    // Resolved into `grad-accum`, which may not change.
-    "global-batch",
 ];
 
 impl RunConfig {
+    /// These saved settings with `flags` laid over them, so that each step trains on as many sequences as before, on however
+    /// many devices: batch and accumulation follow.
+    ///
+    /// # Errors
+    /// [`TrainError::InvalidValue`] if the batch and the accumulation that are asked for do not give the global batch.
+    pub fn resumed_with(mut self, mut flags: Self) -> Result<Self, TrainError> {
+        let global = flags.global_batch.or(self.global_batch);
+        let of = |config: &Self| config.devices.as_ref().map_or(1, Devices::ranks);
+        let ranks = if flags.device.is_some() && flags.devices.is_none() {
+            1
+        } else {
+            flags.devices.as_ref().map_or_else(|| of(&self), Devices::ranks)
+        };
+        if ranks != of(&self) {
+            self.threads = None;
+        }
+        if let (Some(global), Some(micro_steps)) = (global, flags.grad_accum.take()) {
+            let at_once = micro_steps.saturating_mul(ranks);
+            let batch = flags.batch.unwrap_or(global / at_once.max(1));
+            if batch.saturating_mul(at_once) != global {
+                return Err(TrainError::InvalidValue {
+                    key: "grad-accum",
+                    value: micro_steps.to_string(),
+                    expected: format!("`batch` × `grad-accum` × devices to be {global}, the global batch of the run"),
+                    fix: "leave it out, and it follows from `batch`".into(),
+                });
+            }
+            flags.batch = Some(batch);
+        } else if let (Some(global), Some(batch), None) = (global, self.batch, flags.batch) {
+            self.batch = largest_batch(global, batch, ranks).or(self.batch);
+        }
+        Ok(self.overlay(flags))
+    }
+
+    /// These settings of a saved plan with the global batch in the place of the accumulation, which plans of an earlier version
+    /// hold, of one device each.
+    #[must_use]
+    pub fn with_global_batch(mut self) -> Self {
+        if let (None, Some(batch), Some(micro_steps)) = (self.global_batch, self.batch, self.grad_accum.take()) {
+            self.global_batch = Some(batch * micro_steps);
+        }
+        self
+    }
+
     /// Checks that `wanted`, laid over these saved settings of the run at `path`, goes on with the same run: of what is
     /// set in it, as opposed to what would follow from it.
     ///
@@ -169,8 +216,68 @@ mod tests {
         let saved = RunPlan::resolve(&RunConfig::default(), &environment)
             .unwrap()
             .to_config();
-        let plan = RunPlan::resolve(&saved.clone().overlay(flags), &environment).unwrap();
+        let plan = RunPlan::resolve(&saved.clone().resumed_with(flags)?, &environment).unwrap();
         plan.check_resume(&saved, Path::new("runs/demo/plan.toml"))
+    }
+
+    #[test]
+    fn devices_batch_and_accumulation_may_change_under_one_global_batch() {
+        let environment = Environment::sample();
+        let resolve = |config: RunConfig| RunPlan::resolve(&config, &environment).unwrap();
+        let saved = resolve(RunConfig {
+            batch: Some(3),
+            grad_accum: Some(4),
+            ..RunConfig::default()
+        });
+        let shape = |flags: RunConfig| {
+            let plan = resolve(saved.to_config().resumed_with(flags)?);
+            plan.check_resume(&saved.to_config(), Path::new("plan.toml"))?;
+            assert_eq!(plan.global_batch(), 12);
+            Ok::<_, TrainError>((plan.machine.ranks, plan.batch.micro_batch, plan.batch.grad_accum))
+        };
+        let devices = |n| Some(Devices::Count(n));
+        let on = |n| RunConfig {
+            devices: devices(n),
+            ..RunConfig::default()
+        };
+        assert_eq!(shape(RunConfig::default()).unwrap(), (1, 3, 4));
+        assert_eq!(shape(on(2)).unwrap(), (2, 3, 2));
+        assert_eq!(shape(on(3)).unwrap(), (3, 2, 2));
+        assert_eq!(shape(on(4)).unwrap(), (4, 3, 1));
+        assert_eq!(
+            shape(RunConfig {
+                batch: Some(2),
+                ..on(2)
+            })
+            .unwrap(),
+            (2, 2, 3)
+        );
+        assert_eq!(
+            shape(RunConfig {
+                grad_accum: Some(1),
+                ..on(2)
+            })
+            .unwrap(),
+            (2, 6, 1)
+        );
+        let message = shape(RunConfig {
+            grad_accum: Some(5),
+            ..on(1)
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(
+            message.contains("`grad-accum` is 5, expected `batch` × `grad-accum` × devices to be 12"),
+            "{message}"
+        );
+        // A plan of an earlier version.
+        let old = RunConfig {
+            global_batch: None,
+            grad_accum: Some(4),
+            ..saved.to_config()
+        };
+        let plan = resolve(old.with_global_batch().resumed_with(on(2)).unwrap());
+        assert_eq!((plan.global_batch(), plan.batch.grad_accum), (12, 2));
     }
 
     #[test]
@@ -199,7 +306,7 @@ mod tests {
         assert_eq!(
             resumed(flags).unwrap_err().to_string(),
             "runs/demo/plan.toml: cannot resume with other settings: \
-             `grad-accum` was 1, now 4, `seed` was 1337, now 1; \
+             `global-batch` was 4, now 16, `seed` was 1337, now 1; \
              leave them out, or start a new run"
         );
     }

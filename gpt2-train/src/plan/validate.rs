@@ -2,6 +2,7 @@
 
 use super::{Environment, RunPlan};
 use crate::error::TrainError;
+use gpt2_base::nearest_multiples;
 use gpt2_data::VOCAB_SIZE;
 use gpt2_model::capabilities::UnsupportedPrecision;
 use gpt2_model::{Operations, Recompute};
@@ -46,15 +47,7 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
     )?;
 
     let whole = model.n_embd.is_multiple_of(model.n_head);
-    let (below, above) = (
-        model.n_embd / model.n_head * model.n_head,
-        model.n_embd.next_multiple_of(model.n_head),
-    );
-    let fix = if below > 0 {
-        format!("try {below} or {above}")
-    } else {
-        format!("try {above}")
-    };
+    let fix = format!("try {}", nearest_multiples(model.n_embd, model.n_head));
     judge(
         whole,
         "n-embd",

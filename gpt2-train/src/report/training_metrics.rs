@@ -74,7 +74,7 @@ pub fn training_metrics(outcome: RunOutcome<'_>) -> TrainingMetrics {
         hardware: Hardware {
             gpu_name: outcome.gpu_name,
             gpu_count_visible: outcome.gpu_count_visible,
-            world_size: 1,
+            world_size: plan.machine.ranks,
             cuda_version: outcome.cuda_version,
             cluster: outcome.scheduler.cluster.clone(),
             peak_flops: outcome.peak_flops,

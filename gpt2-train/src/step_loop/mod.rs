@@ -14,7 +14,8 @@ use crate::evaluate::EvaluationSet;
 use crate::observer::{Observer, StepReport};
 use crate::optimizer::{AdamW, squared_norm};
 use crate::plan::{Intervals, RunPlan};
-use crate::ranks::Ranks;
+use crate::rank_log::RankLog;
+use crate::ranks::{Exchange, Ranks, StepSum};
 use crate::run_dir::RunPaths;
 use crate::sample::sample;
 use crate::step_log::{StepLog, StepRecord};
@@ -29,7 +30,7 @@ use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
 use gpt2_model::spans::{Operation, Pass, span};
-use gpt2_records::Phases;
+use gpt2_records::{Phases, RankStep};
 use gradients::GradientSum;
 use memory::MemoryMeter;
 use std::path::PathBuf;
@@ -91,16 +92,22 @@ pub(crate) struct StepLoop<B: AutodiffBackend> {
     pub(crate) paths: RunPaths,
     pub(crate) device: B::Device,
     pub(crate) probe: Arc<dyn DeviceProbe + Send + Sync>,
-    /// FLOP/s of the device in the plan's precision, where it is known.
+    /// FLOP/s of the devices of all ranks in the plan's precision, where it is known.
     pub(crate) peak_flops: Option<f64>,
     pub(crate) floor: Option<f64>,
     pub(crate) loader: Loader,
     pub(crate) validation: EvaluationSet,
     pub(crate) optimizer: AdamW<B>,
-    pub(crate) ranks: Box<dyn Ranks<B>>,
+    pub(crate) ranks: Ranks<B>,
     pub(crate) stop: StopRequest,
-    pub(crate) log: StepLog,
-    /// None where nothing is kept, as in a measurement.
+    /// None on all ranks but the first.
+    pub(crate) log: Option<StepLog>,
+    /// Of several ranks, on the first.
+    pub(crate) rank_log: Option<RankLog>,
+    /// Whether checkpoints are kept, as they are not in a measurement. All ranks know it: they do the same things in the same
+    /// order.
+    pub(crate) keeps: bool,
+    /// None where none are kept, and on all ranks but the first.
     pub(crate) checkpoints: Option<Checkpoints>,
     /// Where the run stands at the start.
     pub(crate) state: RunState,
@@ -113,8 +120,11 @@ struct QueuedStep {
     began: Instant,
     /// Spent waiting for its batches.
     wait: Duration,
+    /// Spent handing them to the device.
+    host_to_device: Duration,
     lr: f64,
-    /// The sum of the micro-steps' losses, and the squared norm of the sum of their gradients.
+    exchange: Exchange,
+    /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, and of several ranks what each wants.
     numbers: Readback,
 }
 
@@ -134,6 +144,8 @@ where
     ) -> Result<Outcome, TrainError> {
         let now = Instant::now();
         Run {
+            agreed_stop: None,
+            largest_peak: None,
             memory: MemoryMeter::new(Arc::clone(&self.probe), self.plan.intervals.log_every),
             first_step: self.state.step,
             elapsed_before: self.state.elapsed_sec,
@@ -160,6 +172,10 @@ struct Run<'a, B: AutodiffBackend, S> {
     first_step: u64,
     /// Seconds of training before this session.
     elapsed_before: f64,
+    /// Why the ranks have agreed to stop, once a step has told.
+    agreed_stop: Option<StopReason>,
+    /// The most memory of any rank.
+    largest_peak: Option<u64>,
     steps: Vec<StepRecord>,
     sample: Option<Arc<str>>,
     phases: Phases,
@@ -178,7 +194,7 @@ where
         if self.setup.state.step == 0 && self.setup.plan.intervals.eval_every > 0 {
             let mut record = StepRecord::default();
             self.evaluate(&mut record)?;
-            self.setup.log.append(&record)?;
+            self.log(&record)?;
             self.report(record);
         }
         let mut queued: Option<QueuedStep> = None;
@@ -205,6 +221,8 @@ where
             }
         };
         self.save()?;
+        self.setup.ranks.finish()?;
+        self.keep_times()?;
         Ok(Outcome {
             reason,
             state: self.setup.state,
@@ -219,12 +237,23 @@ where
         let plan = &self.setup.plan;
         if newest >= plan.last_step() {
             Some(StopReason::Finished)
-        } else if let Some(who) = self.setup.stop.requested_by() {
+        } else if self.setup.ranks.size() > 1 {
+            // What each rank knows by itself would not end them all after the same step.
+            self.agreed_stop.clone()
+        } else {
+            self.wish_to_stop()
+        }
+    }
+
+    /// Why this process would end the run, if so.
+    fn wish_to_stop(&self) -> Option<StopReason> {
+        let plan = &self.setup.plan;
+        if let Some(who) = self.setup.stop.requested_by() {
             Some(StopReason::Requested(who))
         } else if plan
             .limits
             .max_minutes
-            .is_some_and(|limit| self.elapsed_sec() >= 60.0 * limit)
+            .is_some_and(|limit| self.setup.ranks.rank() == 0 && self.elapsed_sec() >= 60.0 * limit)
         {
             Some(StopReason::TimeLimit)
         } else {
@@ -240,7 +269,7 @@ where
     /// Whether `step` ends with an evaluation. Each regular checkpoint has one, so that the best of them can be told.
     fn evaluates_at(&self, step: u64) -> bool {
         let plan = &self.setup.plan;
-        let saves = self.setup.checkpoints.is_some() && self.is_due(plan.intervals.checkpoint_every, step);
+        let saves = self.setup.keeps && self.is_due(plan.intervals.checkpoint_every, step);
         plan.intervals.eval_every > 0 && (saves || self.is_due(plan.intervals.eval_every, step))
     }
 
@@ -264,20 +293,28 @@ where
     /// Queues an optimizer step: `grad_accum` forward and backward passes, the clip, and AdamW.
     fn queue(&mut self, step: u64) -> Result<QueuedStep, TrainError> {
         self.observer.step_begins(step);
+        self.setup.ranks.begin(step);
         let began = Instant::now();
-        let mut wait = Duration::ZERO;
+        let (mut wait, mut host_to_device) = (Duration::ZERO, Duration::ZERO);
         let mut losses: Option<Tensor<Inner<B>, 1>> = None;
         let mut gradients = GradientSum::Empty;
         for micro_step in 0..self.setup.plan.batch.grad_accum as u64 {
             let StepLoop { loader, device, .. } = &mut self.setup;
             let batch = span(Operation::Batch, Pass::Forward, || {
-                loader.next().map(|batch| MicroBatch::new(batch, device))
+                loader.next().map(|batch| {
+                    let began = Instant::now();
+                    let batch = MicroBatch::new(batch, device);
+                    host_to_device += began.elapsed();
+                    batch
+                })
             })?;
             wait += batch.wait;
             // A backend's random state cannot be saved, so each micro-step seeds it.
             let plan = &self.setup.plan;
             let draws = (plan.model.dropout > 0.0).then(|| {
                 let draws = RANDOM_STATE.lock().unwrap_or_else(PoisonError::into_inner);
+                // Counted over all ranks, as one process that takes all of them would.
+                let micro_step = micro_step * self.setup.ranks.size() as u64 + self.setup.ranks.rank() as u64;
                 B::seed(&self.setup.device, dropout_seed(plan.seed, step, micro_step));
                 draws
             });
@@ -290,7 +327,19 @@ where
             gradients = gradients.add(&self.stepper.model(), gradient);
         }
         let loss = losses.expect("at least one micro-step");
-        let (loss, gradients) = self.setup.ranks.sum(loss, gradients.finish());
+        let gradients = gradients.finish();
+        let wish = (self.setup.ranks.size() > 1).then(|| self.wish_to_stop()).flatten();
+        let own = StepSum {
+            loss,
+            gradients,
+            wishes: None,
+        };
+        let (sum, exchange) = self.setup.ranks.sum(&self.stepper.model(), own, wish)?;
+        let StepSum {
+            loss,
+            gradients,
+            wishes,
+        } = sum;
         let squared_norm = span(Operation::GradientNorm, Pass::Update, || {
             squared_norm(&self.stepper.model(), &gradients)
         });
@@ -308,14 +357,15 @@ where
         });
         // Behind the update, so that a step is over when they are there.
         let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
+        let numbers = numbers.into_iter().chain(wishes).collect();
         Ok(QueuedStep {
             step,
             began,
             wait,
+            host_to_device,
             lr: self.stepper.lr(),
-            numbers: span(Operation::Readback, Pass::Update, || {
-                Inner::<B>::read_async(numbers.into())
-            }),
+            exchange,
+            numbers: span(Operation::Readback, Pass::Update, || Inner::<B>::read_async(numbers)),
         })
     }
 
@@ -341,9 +391,10 @@ where
         {
             return Err(self.save_then(error)?);
         }
-        self.setup.log.append(&record)?;
+        self.log(&record)?;
         self.steps.push(record.clone());
         if self.is_due(sample_every, step)
+            && self.setup.ranks.rank() == 0
             && let Err(error) = self.take_sample()
         {
             return Err(self.save_then(error)?);
@@ -362,10 +413,13 @@ where
             step,
             began,
             wait,
+            host_to_device,
             lr,
+            exchange,
             numbers,
         } = queued;
         let numbers = numbers.wait(); // host–device sync
+        self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         self.observer.step_ends(step);
         let micro_steps = self.micro_steps();
         let loss = f64::from(numbers[0]) / micro_steps;
@@ -397,7 +451,59 @@ where
         };
         self.memory
             .measure(&mut record, (self.steps.len() as u64) < SETTLING_STEPS);
+        self.exchange_times(&mut record, host_to_device, &exchange)?;
         Ok(record)
+    }
+
+    /// Tells rank 0 where the time of a step went on this rank; rank 0 keeps what it has heard, and takes the largest rank's
+    /// memory for the run's.
+    fn exchange_times(
+        &mut self,
+        record: &mut StepRecord,
+        host_to_device: Duration,
+        exchange: &Exchange,
+    ) -> Result<(), TrainError> {
+        if self.setup.ranks.size() == 1 {
+            return Ok(());
+        }
+        let ms = |time: Duration| 1e3 * time.as_secs_f64();
+        let [step_ms, data_wait_ms] = [record.step_ms, record.data_wait_ms].map(Option::unwrap_or_default);
+        let on_host = exchange.on_host();
+        let rank_wait_ms = on_host.map(|(wait, _)| ms(wait));
+        let communication_ms = on_host.map(|(_, communication)| ms(communication));
+        let apart = data_wait_ms + ms(host_to_device) + rank_wait_ms.unwrap_or(0.0) + communication_ms.unwrap_or(0.0);
+        self.setup.ranks.send(RankStep {
+            step: record.step,
+            rank: 0,
+            step_ms,
+            data_wait_ms,
+            host_to_device_ms: ms(host_to_device),
+            rank_wait_ms,
+            communication_ms,
+            compute_ms: step_ms - apart,
+            loss: record.loss.unwrap_or_default(),
+            peak_memory_bytes: record.peak_memory_bytes(),
+        });
+        self.keep_times()?;
+        let own = [&mut record.device_peak_bytes, &mut record.host_peak_bytes];
+        // The one that is the run's peak memory.
+        if let Some(peak) = own.into_iter().find(|peak| peak.is_some()) {
+            *peak = (*peak).max(self.largest_peak);
+        }
+        Ok(())
+    }
+
+    /// Keeps what the ranks have told of their steps.
+    fn keep_times(&mut self) -> Result<(), TrainError> {
+        let Some(log) = &mut self.setup.rank_log else {
+            return Ok(());
+        };
+        let lines = self.setup.ranks.received();
+        let peaks = lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<RankStep>(line).ok()?.peak_memory_bytes);
+        self.largest_peak = self.largest_peak.max(peaks.max());
+        log.append(&lines)
     }
 
     fn check_finite(&self, step: u64, found: &[(Quantity, f64)]) -> Result<(), TrainError> {
@@ -432,8 +538,17 @@ where
     /// [`TrainError::NonFinite`].
     fn evaluate(&mut self, record: &mut StepRecord) -> Result<(), TrainError> {
         let began = Instant::now();
-        let model = self.stepper.model().valid();
-        let evaluation = self.setup.validation.evaluate(&model, &self.setup.device);
+        let StepLoop {
+            validation,
+            ranks,
+            device,
+            ..
+        } = &mut self.setup;
+        let model = self.stepper.model();
+        ranks.check_replicas(&model, record.step)?;
+        let model = model.valid();
+        let own = validation.losses(&model, device, ranks.rank(), ranks.size()).collect();
+        let evaluation = validation.evaluation(&ranks.all_losses(own)?);
         self.phases.evaluation_sec += began.elapsed().as_secs_f64();
         self.check_finite(record.step, &[(Quantity::ValidationLoss, evaluation.loss)])?;
         self.setup.state.val_loss = Some(evaluation.loss);
@@ -474,12 +589,21 @@ where
         else {
             return Ok(());
         };
-        log.sync()?;
+        if let Some(log) = log {
+            log.sync()?;
+        }
         state.note_best();
         checkpoints.save(&self.stepper.model(), optimizer, state)?;
         checkpoints.prune(plan.intervals.keep)?;
         self.phases.checkpoint_sec += began.elapsed().as_secs_f64();
         Ok(())
+    }
+
+    fn log(&mut self, record: &StepRecord) -> Result<(), TrainError> {
+        match &mut self.setup.log {
+            Some(log) => log.append(record),
+            None => Ok(()),
+        }
     }
 
     /// Seconds of training, over all sessions of the run.

@@ -22,6 +22,7 @@ fn environment(train_tokens: u64) -> Environment {
         default_run: "runs/test".into(),
         auto_backend: BackendKind::Cuda,
         cores: 2,
+        device: 0,
         init_model: None,
     }
 }

@@ -6,6 +6,8 @@ mod report;
 #[cfg(feature = "ndarray")]
 mod promises;
 #[cfg(feature = "ndarray")]
+mod ranks;
+#[cfg(feature = "ndarray")]
 mod tiny;
 #[cfg(feature = "ndarray")]
 mod together;

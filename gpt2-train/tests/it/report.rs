@@ -105,6 +105,7 @@ fn environment() -> Environment {
         default_run: "runs/demo".into(),
         auto_backend: gpt2_model::capabilities::BackendKind::Flex,
         cores: 2,
+        device: 0,
         init_model: None,
     }
 }

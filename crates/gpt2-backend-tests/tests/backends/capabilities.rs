@@ -36,6 +36,7 @@ fn plan(backend: BackendKind, [n_embd, n_head]: [usize; 2], precision: Precision
         default_run: "runs/test".into(),
         auto_backend: backend,
         cores: 1,
+        device: 0,
         init_model: None,
     };
     let config = RunConfig {

@@ -1,18 +1,20 @@
 //! AdamW on a CUDA device: all parameters in a few launches.
 
 use super::{
-    AdamWInput, AdamWOutput, AdamWStep, CLIP_EPS, Clip, DeviceTimer, Passed, Readback, TimerError, TrainingBackend,
+    AdamWInput, AdamWOutput, AdamWStep, CLIP_EPS, Clip, Collective, CollectiveError, CollectiveLibrary, Collectives,
+    DeviceTimer, Passed, Readback, TimerError, TrainingBackend,
 };
 use crate::ops::Cuda;
 use burn::tensor::ops::FloatTensor;
 use cubecl::client::ComputeClient;
-use cubecl::cuda::CudaRuntime;
+use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::future::block_on;
 use cubecl::prelude::CubeElement;
 use cubecl::{MemoryAllocationMode, Runtime};
 use gpt2_kernels::adamw::{Rule, Slot, gradient_scale, squared_norm, update};
+use gpt2_kernels::nccl::{Communicator, Nccl, NcclError};
 use gpt2_kernels::timer::{self, EventTimer};
-use gpt2_kernels::{contiguous, owned};
+use gpt2_kernels::{Tensor, contiguous, owned};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -92,8 +94,48 @@ impl TrainingBackend for Cuda {
         squared_norm(&tensors)
     }
 
+    fn collectives() -> Result<Option<Collectives<Self>>, CollectiveError> {
+        Ok(Some(Box::new(Nccl::load()?)))
+    }
+
     fn timer(device: Self::Device) -> Result<Box<dyn DeviceTimer>, TimerError> {
         Ok(Box::new(EventTimer::new(&device)?))
+    }
+}
+
+impl CollectiveLibrary<Tensor, CudaDevice> for Nccl {
+    fn description(&self) -> String {
+        Nccl::description(self)
+    }
+
+    fn unique_id(&self) -> Result<Vec<u8>, CollectiveError> {
+        Ok(Nccl::unique_id(self)?)
+    }
+
+    fn join(
+        &self,
+        device: &CudaDevice,
+        id: &[u8],
+        rank: usize,
+        size: usize,
+    ) -> Result<Box<dyn Collective<Tensor>>, CollectiveError> {
+        Ok(Box::new(Communicator::join(self.clone(), device, id, rank, size)?))
+    }
+}
+
+impl Collective<Tensor> for Communicator {
+    fn sum(&mut self, tensors: Vec<Tensor>) -> Vec<Tensor> {
+        Communicator::sum(self, tensors)
+    }
+
+    fn check(&self) -> Result<(), CollectiveError> {
+        Ok(Communicator::check(self)?)
+    }
+}
+
+impl From<NcclError> for CollectiveError {
+    fn from(error: NcclError) -> Self {
+        Self(error.to_string())
     }
 }
 

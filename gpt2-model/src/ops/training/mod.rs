@@ -3,6 +3,7 @@
 //!
 //! [`TrainingBackend`]'s default methods are the reference, in plain tensors.
 
+mod collective;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "host")]
@@ -11,11 +12,12 @@ mod timer;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
+pub use collective::{Collective, CollectiveError, CollectiveLibrary};
 pub use timer::{DeviceTimer, Passed, TimerError};
 
 use super::Gpt2Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Device, Tensor, TensorPrimitive};
 use std::fmt::{self, Debug, Formatter};
 use timer::WaitingTimer;
 
@@ -130,6 +132,9 @@ impl Debug for Readback {
     }
 }
 
+/// What sums over processes on the devices of `B`.
+pub type Collectives<B> = Box<dyn CollectiveLibrary<FloatTensor<B>, Device<B>>>;
+
 /// A backend on which parameters are updated. The default is the reference, in plain tensors.
 pub trait TrainingBackend: Gpt2Backend {
     /// Whether a step is queued before the numbers of the one before have arrived, so that the device is never without work.
@@ -185,6 +190,14 @@ pub trait TrainingBackend: Gpt2Backend {
     /// [`TimerError`].
     fn timer(device: Self::Device) -> Result<Box<dyn DeviceTimer>, TimerError> {
         Ok(Box::new(WaitingTimer::<Self>::new(device)))
+    }
+
+    /// What sums over processes from device to device; none where sums go through the host.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] where there should be one, and how to get it.
+    fn collectives() -> Result<Option<Collectives<Self>>, CollectiveError> {
+        Ok(None)
     }
 
     /// The sum of the squares of all elements of `tensors`.

@@ -1,0 +1,199 @@
+//! Ranks in threads of this process: what they compute together is what one process computes alone.
+
+use crate::tiny::{Remains, Workshop, newest_checkpoint, records, resume, train, unwatched};
+use gpt2_ranks::{Launcher, RankInfo, Timeouts, free_port, random_token};
+use gpt2_train::checkpoint::Checkpoint;
+use gpt2_train::config::RunConfig;
+use gpt2_train::group::Group;
+use gpt2_train::launch::{Finished, Surroundings, View};
+use gpt2_train::observer::{Observer, StepReport};
+use gpt2_train::stop::StopRequest;
+use gpt2_train::{Launch, StopReason, TrainError};
+use std::thread;
+
+/// Who each of `world_size` ranks of this host is.
+fn infos(world_size: usize) -> Vec<RankInfo> {
+    let (port, token) = (free_port().unwrap(), random_token());
+    let info = |rank| RankInfo {
+        launcher: Launcher::Gpt2,
+        rank,
+        world_size,
+        local_rank: rank,
+        local_world_size: world_size,
+        host: "127.0.0.1".into(),
+        port,
+        ports: 1,
+        token: token.clone(),
+    };
+    (0..world_size).map(info).collect()
+}
+
+/// Trains on several ranks, each with the settings that `config` gives it.
+fn on_ranks(
+    world_size: usize,
+    resumes: bool,
+    config: impl Fn(usize) -> RunConfig + Sync,
+    surroundings: impl Fn(usize) -> Surroundings + Sync,
+) -> Vec<Result<Finished, TrainError>> {
+    let rank = |info: RankInfo| {
+        let rank = info.rank;
+        let group = Group::join(info, "a test".into(), Timeouts::default(), |_| {})?;
+        Launch::in_group(config(rank), resumes, group)?.run(surroundings(rank))
+    };
+    thread::scope(|scope| {
+        let ranks: Vec<_> = infos(world_size)
+            .into_iter()
+            .map(|info| scope.spawn(|| rank(info)))
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// The same on all ranks, which no one watches.
+fn alike(world_size: usize, resumes: bool, config: &RunConfig) {
+    for rank in on_ranks(world_size, resumes, |_| config.clone(), |_| unwatched()) {
+        rank.unwrap();
+    }
+}
+
+#[test]
+fn ranks_equal_accumulation() {
+    let workshop = Workshop::new();
+    for ranks in [2, 3] {
+        let of_micro_steps = |name: String, grad_accum| RunConfig {
+            grad_accum: Some(grad_accum),
+            ..workshop.config(&name)
+        };
+        let alone = of_micro_steps(format!("alone-{ranks}"), ranks);
+        assert!(alone.dropout > Some(0.0));
+        train(&alone).unwrap();
+        let together = of_micro_steps(format!("together-{ranks}"), 1);
+        alike(ranks, false, &together);
+        let [alone, together] = [alone, together].map(|config| Remains::of(&workshop.run_of(&config)));
+        assert!(together.losses == alone.losses, "{ranks} ranks");
+        assert!(together == alone, "{ranks} ranks");
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks() {
+    let workshop = Workshop::new();
+    let config = |name: &str, steps| RunConfig {
+        steps: Some(steps),
+        batch: Some(1),
+        grad_accum: None,
+        global_batch: Some(6),
+        eval_every: Some(1),
+        sample_every: Some(0),
+        ..workshop.config(name)
+    };
+    train(&config("whole", 6)).unwrap();
+    alike(2, false, &config("changing", 2));
+    let devices = |ranks: usize, steps| RunConfig {
+        devices: Some(ranks.to_string().parse().unwrap()),
+        ..config("changing", steps)
+    };
+    resume(&devices(1, 4)).unwrap();
+    alike(3, true, &devices(3, 6));
+    let [whole, changing] = ["whole", "changing"].map(|name| workshop.run(name));
+    let state = |run| Checkpoint::open(newest_checkpoint(run)).unwrap().state;
+    assert_eq!(state(&changing).next_sequence, state(&whole).next_sequence);
+    let (whole, changing) = (records(&whole), records(&changing));
+    assert_eq!((whole.len(), changing.len()), (7, 7));
+    for (whole, changing) in whole.iter().zip(&changing) {
+        for [whole, changing] in [[whole.loss, changing.loss], [whole.val_loss, changing.val_loss]] {
+            let (Some(whole), Some(changing)) = (whole, changing) else {
+                assert_eq!(whole, changing);
+                continue;
+            };
+            assert!((whole - changing).abs() <= 1e-5 * whole, "{whole} {changing}");
+        }
+    }
+}
+
+/// Asks to stop at a step.
+struct StopAt(u64, StopRequest);
+
+impl Observer for StopAt {
+    fn step(&mut self, report: &StepReport) {
+        if report.record.step == self.0 {
+            self.1.stop("a test");
+        }
+    }
+}
+
+#[test]
+fn all_ranks_stop_after_the_same_step() {
+    let workshop = Workshop::new();
+    let config = workshop.config("stopped");
+    let asked = |rank| {
+        let stop = StopRequest::default();
+        let at = if rank == 2 { 2 } else { u64::MAX };
+        Surroundings {
+            view: View::Observer(Box::new(StopAt(at, stop.clone()))),
+            stop,
+            ..unwatched()
+        }
+    };
+    for (rank, finished) in on_ranks(3, false, |_| config.clone(), asked).into_iter().enumerate() {
+        let outcome = finished.unwrap().outcome;
+        let by = if rank == 2 { "a test" } else { "a signal to rank 2" };
+        assert_eq!(outcome.reason, StopReason::Requested(by.into()));
+        // The wish goes with the next step's sum.
+        assert_eq!(outcome.state.step, 3);
+    }
+    let state = Checkpoint::open(newest_checkpoint(&workshop.run("stopped")))
+        .unwrap()
+        .state;
+    assert_eq!(state.step, 3);
+}
+
+#[test]
+fn ranks_that_were_not_started_alike_do_not_begin() {
+    let workshop = Workshop::new();
+    let refused = |config: &(dyn Fn(usize) -> RunConfig + Sync)| {
+        let ended = on_ranks(2, false, config, |_| unwatched());
+        let [first, second] = ended.try_into().unwrap();
+        (first.unwrap_err().to_string(), second.unwrap_err())
+    };
+    let (said, second) = refused(&|rank| RunConfig {
+        lr: Some(if rank == 0 { 1e-3 } else { 2e-3 }),
+        ..workshop.config("rates")
+    });
+    assert!(
+        said.starts_with("rank 1 differs from rank 0 in lr; start all ranks alike: 0.001 on rank 0, 0.002 on rank 1"),
+        "{said}"
+    );
+    assert!(matches!(second, TrainError::OtherRank), "{second}");
+
+    let other = Workshop::new();
+    other.write_data(2);
+    let (said, _) = refused(&|rank| RunConfig {
+        data: Some(if rank == 0 { workshop.data() } else { other.data() }),
+        ..workshop.config("other-data")
+    });
+    assert!(said.starts_with("rank 1 differs from rank 0 in data"), "{said}");
+
+    let (said, second) = refused(&|rank| RunConfig {
+        data: Some(if rank == 0 { workshop.data() } else { "nowhere".into() }),
+        ..workshop.config("no-data")
+    });
+    assert!(said.starts_with("rank 1 cannot begin: nowhere"), "{said}");
+    assert!(matches!(second, TrainError::Data(_)), "{second}");
+    // What is refused leaves nothing behind.
+    for name in ["rates", "other-data", "no-data"] {
+        assert!(!workshop.run(name).root().exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_of_several_is_not_trained_by_one() {
+    let workshop = Workshop::new();
+    let config = RunConfig {
+        devices: Some("2".parse().unwrap()),
+        ..workshop.config("alone")
+    };
+    let error = train(&config).unwrap_err();
+    assert!(matches!(error, TrainError::NotInGroup { ranks: 2 }), "{error}");
+    assert!(!workshop.run("alone").root().exists());
+}
