@@ -29,17 +29,24 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     environment::prepare();
     diagnostics::install_panic_hook();
-    match catch_unwind(run) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    let code = end_of(catch_unwind(run));
+    commands::ranks::leave_as_rank(code);
+    ExitCode::from(code)
+}
+
+/// Says what is to be said of how the command ended; its exit code.
+fn end_of(ended: std::thread::Result<Result<(), CliError>>) -> u8 {
+    match ended {
+        Ok(Ok(())) => 0,
         Ok(Err(error)) => {
             if error.is_lost_rank() {
                 commands::ranks::wait_for_end();
             }
             diagnostics::report(&error);
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
         // The hook has said what happened.
-        Err(_) => ExitCode::from(error::INTERNAL),
+        Err(_) => error::INTERNAL,
     }
 }
 

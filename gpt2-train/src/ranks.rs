@@ -133,6 +133,7 @@ where
                 .map_err(|CollectiveError(message)| several.processes.monitor().cause(message))?;
         }
         let wishes = if read.is_empty() { &exchange.wishes } else { read };
+        debug_assert_eq!(wishes.len(), several.processes.world_size());
         Ok(stop_reason(wishes, several.processes.rank(), exchange.own.as_ref()))
     }
 

@@ -13,6 +13,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Set for the ranks that this program starts, to its process number.
 const STARTED_BY: &str = "GPT2_RANKS_PARENT";
+
+/// Whether this process is one of several ranks.
+static JOINED: AtomicBool = AtomicBool::new(false);
 
 /// The run of this rank, once it is decided: where the way back is.
 static RUN: OnceLock<RunPaths> = OnceLock::new();
@@ -54,6 +58,7 @@ pub(crate) fn join(info: RankInfo, peer_timeout: u64) -> Result<Group, CliError>
         peer: Duration::from_secs(peer_timeout),
         ..Timeouts::default()
     };
+    JOINED.store(true, Ordering::Relaxed);
     let rank = info.rank;
     let program = format!("gpt2 {}", crate::version::VERSION);
     Ok(Group::join(info, program, timeouts, move |lost| end(rank, lost))?)
@@ -90,6 +95,15 @@ fn end(rank: usize, lost: &LostRank) {
         }
     }
     leave(LOST_RANK.into());
+}
+
+/// Ends this process, if it is one of several ranks, without what runs at a usual exit.
+pub(crate) fn leave_as_rank(code: u8) {
+    if JOINED.load(Ordering::Relaxed) {
+        // If they are closed there is no one left to tell.
+        let _ = std::io::stdout().flush();
+        leave(code.into());
+    }
 }
 
 /// Ends the process at once. What runs at a usual exit could wait for a rank that is not there any more.

@@ -1,6 +1,6 @@
 //! Ranks in threads of this process: what they compute together is what one process computes alone.
 
-use crate::tiny::{Remains, Workshop, newest_checkpoint, records, resume, train, unwatched};
+use crate::tiny::{Remains, Workshop, newest_checkpoint, records, resume, run_of, train, unwatched};
 use gpt2_ranks::{Launcher, RankInfo, Timeouts, free_port, random_token};
 use gpt2_train::checkpoint::Checkpoint;
 use gpt2_train::config::RunConfig;
@@ -69,7 +69,7 @@ fn ranks_equal_accumulation() {
         train(&alone).unwrap();
         let together = of_micro_steps(format!("together-{ranks}"), 1);
         alike(ranks, false, &together);
-        let [alone, together] = [alone, together].map(|config| Remains::of(&workshop.run_of(&config)));
+        let [alone, together] = [alone, together].map(|config| Remains::of(&run_of(&config)));
         assert!(together.losses == alone.losses, "{ranks} ranks");
         assert!(together == alone, "{ranks} ranks");
     }

@@ -52,11 +52,6 @@ impl Workshop {
         RunPaths::new(self.dir.path().join(name))
     }
 
-    /// The files of the run of `config`.
-    pub(crate) fn run_of(&self, config: &RunConfig) -> RunPaths {
-        RunPaths::new(config.run.clone().unwrap())
-    }
-
     /// Six steps of two micro-steps with dropout: everything that a resumed run could get wrong.
     pub(crate) fn config(&self, name: &str) -> RunConfig {
         RunConfig {
@@ -85,6 +80,11 @@ impl Workshop {
             ..RunConfig::default()
         }
     }
+}
+
+/// The files of the run of `config`.
+pub(crate) fn run_of(config: &RunConfig) -> RunPaths {
+    RunPaths::new(config.run.clone().unwrap())
 }
 
 /// Starts a run.

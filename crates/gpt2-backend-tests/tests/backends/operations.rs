@@ -387,6 +387,28 @@ mod gradient_scale {
     crate::on_every_backend!(check);
 }
 
+mod exactly_the_elements_are_read_back {
+    use super::*;
+
+    fn check<B>(device: &B::Device, _: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let several = |values: &[f32]| {
+            let tensor = Tensor::<B::InnerBackend, 1>::from_floats(values, device);
+            tensor.into_primitive().tensor()
+        };
+        // More than are read first, so that memory is left that is not zero.
+        drop(B::InnerBackend::read_async(vec![several(&[7.0; 64])]).wait());
+        let found =
+            B::InnerBackend::read_async(vec![several(&[1.0]), several(&[2.0, 3.0, 4.0]), several(&[5.0])]).wait();
+        assert_eq!(found, [1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+
+    crate::on_every_backend!(check);
+}
+
 /// A tensor of one element.
 fn one<B: Backend>(value: f64, device: &B::Device) -> FloatTensor<B> {
     let tensor = Tensor::<B, 1>::from_floats([value as f32], device);

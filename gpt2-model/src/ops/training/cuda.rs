@@ -64,12 +64,17 @@ impl TrainingBackend for Cuda {
 
     fn read_async(tensors: Vec<FloatTensor<Self>>) -> Readback {
         let client = client(&tensors[0]);
+        // Memory is handed out in larger pieces than may be asked for.
+        let counts: Vec<usize> = tensors
+            .iter()
+            .map(|tensor| tensor.meta.shape().num_elements())
+            .collect();
         let copies = client.read_async(tensors.into_iter().map(|tensor| tensor.handle).collect());
-        Readback::new(|| {
+        Readback::new(move || {
             let copies = block_on(copies).expect("the device has done its work");
-            copies
-                .iter()
-                .flat_map(|bytes| f32::from_bytes(bytes))
+            let numbers = copies.iter().zip(counts);
+            numbers
+                .flat_map(|(bytes, count)| &f32::from_bytes(bytes)[..count])
                 .copied()
                 .collect()
         })

@@ -170,7 +170,7 @@ pub trait TrainingBackend: Gpt2Backend {
         scale.into_primitive().tensor()
     }
 
-    /// Begins to copy the elements of `tensors`, each `[1]`, to the host. Where the backend
+    /// Begins to copy the elements of `tensors`, one after the other, to the host. Where the backend
     /// [pipelines steps](Self::PIPELINES_STEPS), what is queued later does not delay them.
     fn read_async(tensors: Vec<FloatTensor<Self>>) -> Readback {
         let numbers = Tensor::<Self, 1>::from_primitive(TensorPrimitive::Float(Self::float_cat(tensors, 0)));
