@@ -110,6 +110,7 @@ fn heed(by: &str, code: i32, default: impl FnOnce()) {
 
 #[cfg(unix)]
 mod platform {
+    use super::Answer;
     use gpt2_train::dashboard_is_shown;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
     use signal_hook::iterator::Signals;
@@ -142,11 +143,9 @@ mod platform {
         let mut signals = Signals::new([SIGUSR1])?;
         let wait = move || {
             for signal in signals.forever() {
-                if super::runs().is_empty() {
+                let is_stopping = super::runs().iter().any(|run| run.is_stopping);
+                if !is_stopping && super::stop_runs("a signal to the launcher") == Answer::Default {
                     let _ = emulate_default_handler(signal);
-                }
-                if !super::runs().iter().any(|run| run.is_stopping) {
-                    super::stop_runs("a signal to the launcher");
                 }
             }
         };

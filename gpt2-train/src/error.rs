@@ -104,9 +104,7 @@ pub enum TrainError {
         found: Box<DataIdentity>,
     },
     /// A run of several processes was to be trained in one.
-    #[error(
-        "`devices` is {ranks}, but this is one process; start the ranks by `gpt2 train --devices {ranks}` or a launcher"
-    )]
+    #[error("`devices` is {ranks}, but this is one process; have a launcher start {ranks} processes, or set it to 1")]
     NotInGroup {
         /// How many ranks there should be.
         ranks: usize,

@@ -336,16 +336,9 @@ impl Launch {
         let finished = self.train(surroundings);
         match (&finished, &monitor) {
             // All ranks have come to this error, and none is lost.
-            (
-                Err(
-                    TrainError::NonFinite { .. }
-                    | TrainError::ReplicasDiffer { .. }
-                    | TrainError::RankCannotBegin { .. }
-                    | TrainError::RanksDiffer { .. }
-                    | TrainError::OtherRank,
-                ),
-                Some(monitor),
-            ) => monitor.finish()?,
+            (Err(TrainError::NonFinite { .. } | TrainError::ReplicasDiffer { .. }), Some(monitor)) => {
+                monitor.finish()?;
+            }
             (Err(error), Some(monitor)) => monitor.fail(&error.to_string()),
             _ => {}
         }

@@ -33,4 +33,5 @@ mod tensorboard;
 pub use error::TrainError;
 pub use launch::Launch;
 pub use learner::{dashboard_is_shown, restore_terminal};
-pub use step_loop::{Outcome, StopReason};
+pub use step_loop::Outcome;
+pub use stop::StopReason;

@@ -1,10 +1,10 @@
 //! `ranks.jsonl`: where the time of each step went on each rank. The ranks send rank 0 their lines without waiting for it.
 
 use crate::error::TrainError;
-use gpt2_base::fs::write;
+use crate::step_log::{read_or_empty, reopen};
 use gpt2_records::RankStep;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// The open log, on rank 0.
@@ -20,18 +20,10 @@ impl RankLog {
     /// # Errors
     /// [`TrainError::Io`] or [`TrainError::DiskFull`].
     pub(crate) fn open(path: PathBuf, step: u64) -> Result<Self, TrainError> {
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(TrainError::io("read", path, source)),
-        };
+        let text = read_or_empty(&path)?;
         let is_kept = |line: &&str| serde_json::from_str::<RankStep>(line).is_ok_and(|line| line.step <= step);
         let kept: String = text.split_inclusive('\n').filter(is_kept).collect();
-        if kept != text {
-            write(&path, kept.as_bytes()).map_err(|source| TrainError::io("write", &path, source))?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|source| TrainError::io("open", &path, source))?;
+        let file = reopen(&path, &text, &kept)?;
         Ok(Self { path, file })
     }
 
@@ -52,6 +44,7 @@ impl RankLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn steps_that_are_taken_again_are_not_in_it_twice() {

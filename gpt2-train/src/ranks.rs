@@ -3,7 +3,7 @@
 //! Sums are exchanged, not means: a step divides once, by the micro-steps of all ranks.
 
 use crate::error::TrainError;
-use crate::step_loop::StopReason;
+use crate::stop::StopReason;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::AutodiffBackend;
@@ -44,14 +44,7 @@ pub(crate) struct Exchange {
     /// What each rank wants, where it is known already.
     wishes: Vec<f32>,
     /// How long the slowest rank was waited for, and how long the exchange took after that, where sums go through the host.
-    on_host: Option<(Duration, Duration)>,
-}
-
-impl Exchange {
-    /// How long the slowest rank was waited for, and how long the exchange took after that, where sums go through the host.
-    pub(crate) fn on_host(&self) -> Option<(Duration, Duration)> {
-        self.on_host
-    }
+    pub(crate) on_host: Option<(Duration, Duration)>,
 }
 
 /// What a rank wants, as the number that is exchanged.
@@ -173,7 +166,7 @@ where
                     .into_iter()
             })
             .collect();
-        // In turn, until the first has none left.
+        // One of each share after the other, until a share has none left.
         let ranks = shares.len();
         Ok((0..).map_while(|nth: usize| shares[nth % ranks].next()).collect())
     }
@@ -219,21 +212,23 @@ fn connect_devices<B: TrainingBackend>(
     Ok(Some(all_can(processes, joined)?))
 }
 
-/// What this rank has come to, if all ranks have come to something.
+/// What this rank has come to, if all ranks have come to something; else all ranks end together.
 fn all_can<T>(processes: &mut ProcessGroup, own: Result<T, CollectiveError>) -> Result<T, TrainError> {
     let message = own
         .as_ref()
         .map_or_else(|CollectiveError(message)| message.as_str(), |_| "");
     let all = processes.all_gather(message.as_bytes())?;
-    match all.iter().position(|message| !message.is_empty()) {
-        Some(rank) => Err(TrainError::RankCannotBegin {
-            rank,
-            message: String::from_utf8_lossy(&all[rank]).into_owned(),
-        }),
-        None => own.map_err(|CollectiveError(message)| TrainError::RankCannotBegin {
-            rank: processes.rank(),
-            message,
-        }),
+    let failed = all.iter().position(|message| !message.is_empty());
+    match (own, failed) {
+        (Ok(own), None) => Ok(own),
+        (_, failed) => {
+            let rank = failed.unwrap_or(processes.rank());
+            processes.monitor().finish()?;
+            Err(TrainError::RankCannotBegin {
+                rank,
+                message: String::from_utf8_lossy(&all[rank]).into_owned(),
+            })
+        }
     }
 }
 

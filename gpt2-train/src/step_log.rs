@@ -31,14 +31,7 @@ impl StepLog {
             .filter(|(_, record)| step > 0 && record.step <= step)
             .map(|(line, _)| line)
             .collect();
-        if kept != text {
-            gpt2_base::fs::write(&path, kept.as_bytes()).map_err(|source| TrainError::io("write", &path, source))?;
-        }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|source| TrainError::io("open", &path, source))?;
+        let file = reopen(&path, &text, &kept)?;
         Ok(Self { path, file })
     }
 
@@ -79,7 +72,17 @@ pub fn read_records(path: &Path) -> Result<Vec<StepRecord>, TrainError> {
         .collect())
 }
 
-fn read_or_empty(path: &Path) -> Result<String, TrainError> {
+/// Opens a log that holds `text`, to be appended to; of that, `kept` stays.
+pub(crate) fn reopen(path: &Path, text: &str, kept: &str) -> Result<File, TrainError> {
+    if kept != text {
+        gpt2_base::fs::write(path, kept.as_bytes()).map_err(|source| TrainError::io("write", path, source))?;
+    }
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.map_err(|source| TrainError::io("open", path, source))
+}
+
+/// The text of a log; nothing if there is none yet.
+pub(crate) fn read_or_empty(path: &Path) -> Result<String, TrainError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),

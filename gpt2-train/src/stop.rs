@@ -1,6 +1,17 @@
-//! Asking a run to save and stop.
+//! Asking a run to save and stop, and why one stopped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// It took all of its steps or tokens.
+    Finished,
+    /// Its time was up.
+    TimeLimit,
+    /// It was asked to stop, by whom is quoted.
+    Requested(String),
+}
 
 /// Asks a run to save and stop after the step that it is in. Clones ask the same run.
 #[derive(Debug, Clone, Default)]

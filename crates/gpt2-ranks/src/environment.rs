@@ -3,11 +3,13 @@
 use crate::error::RanksError;
 use crate::node_list::first_host;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 
 /// What has started the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launcher {
-    /// `gpt2 train --devices`.
+    /// The `gpt2` command itself, on one host.
     Gpt2,
     /// PyTorch's `torchrun`, or whatever sets its variables.
     Torchrun,
@@ -23,7 +25,7 @@ impl Launcher {
     /// Its command.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Gpt2 => "gpt2 train --devices",
+            Self::Gpt2 => "gpt2",
             Self::Torchrun => "torchrun",
             Self::Slurm => "srun",
             Self::OpenMpi => "Open MPI's mpirun",
@@ -55,7 +57,7 @@ pub struct RankInfo {
     pub token: String,
 }
 
-/// By which `gpt2 train --devices` tells its copies that it is the launcher, and what the run's token is.
+/// By which the `gpt2` command tells its copies that it is the launcher, and what the run's token is.
 const OWN_TOKEN: &str = "GPT2_RANKS_TOKEN";
 
 /// Ports that are tried where the launcher may have taken the first.
@@ -77,8 +79,16 @@ pub fn variables_of(info: &RankInfo) -> [(&'static str, String); 7] {
     ]
 }
 
-/// A token that no one else has, for [`RankInfo::token`].
-pub fn random_token() -> String {
+/// A port of this host that was free a moment ago.
+///
+/// # Errors
+/// If the system gives none.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A token that no one else has.
+fn random_token() -> String {
     // Its keys are the system's random numbers.
     let number = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", number(), number())
@@ -132,6 +142,26 @@ const MPICH: Names = Names {
 };
 
 impl RankInfo {
+    /// Those of `world_size` ranks that this program starts on this host, in their order.
+    ///
+    /// # Errors
+    /// If no port of this host is free.
+    pub fn of_this_host(world_size: usize) -> io::Result<Vec<Self>> {
+        let (port, token) = (free_port()?, random_token());
+        let info = |rank| Self {
+            launcher: Launcher::Gpt2,
+            rank,
+            world_size,
+            local_rank: rank,
+            local_world_size: world_size,
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port,
+            ports: SEVERAL_PORTS,
+            token: token.clone(),
+        };
+        Ok((0..world_size).map(info).collect())
+    }
+
     /// What the environment says; `None` for a process that no launcher has started as one of several.
     ///
     /// `variable` gives the value of a variable that is set.
@@ -366,20 +396,13 @@ mod tests {
 
     #[test]
     fn a_rank_of_ours_knows_what_it_was_told() {
-        let info = RankInfo {
-            launcher: Launcher::Gpt2,
-            rank: 1,
-            world_size: 3,
-            local_rank: 1,
-            local_world_size: 3,
-            host: "127.0.0.1".into(),
-            port: 4000,
-            ports: SEVERAL_PORTS,
-            token: "secret".into(),
-        };
-        let variables = variables_of(&info);
-        let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
-        assert_eq!(detect(&variables).unwrap().unwrap(), info);
+        let ranks = RankInfo::of_this_host(3).unwrap();
+        assert_eq!(ranks.iter().map(|info| info.rank).collect::<Vec<_>>(), [0, 1, 2]);
+        for info in ranks {
+            let variables = variables_of(&info);
+            let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+            assert_eq!(detect(&variables).unwrap().unwrap(), info);
+        }
     }
 
     #[test]

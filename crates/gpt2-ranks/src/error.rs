@@ -1,6 +1,6 @@
 //! Everything that can go wrong between ranks.
 
-use crate::monitor::LostRank;
+use crate::lost::LostRank;
 use std::io;
 
 /// An error of this crate. Each message is one line: what was found, what was expected and the fix.

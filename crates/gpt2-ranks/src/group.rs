@@ -3,7 +3,8 @@
 use crate::environment::RankInfo;
 use crate::error::RanksError;
 use crate::frame::{self, ANY_LENGTH};
-use crate::monitor::{LostRank, Monitor};
+use crate::lost::LostRank;
+use crate::monitor::Monitor;
 use crate::rendezvous::{Timeouts, meet};
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;

@@ -8,12 +8,14 @@ mod environment;
 mod error;
 mod frame;
 mod group;
+mod lost;
 mod monitor;
 mod node_list;
 mod rendezvous;
 
-pub use environment::{Launcher, RankInfo, random_token, variables_of};
+pub use environment::{Launcher, RankInfo, free_port, variables_of};
 pub use error::RanksError;
 pub use group::ProcessGroup;
-pub use monitor::{How, LostRank, Monitor};
-pub use rendezvous::{Timeouts, free_port};
+pub use lost::{How, LostRank};
+pub use monitor::Monitor;
+pub use rendezvous::Timeouts;

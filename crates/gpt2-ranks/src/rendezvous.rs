@@ -5,7 +5,7 @@ use crate::error::RanksError;
 use crate::frame::{self, LONGEST_HELLO};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,14 +32,6 @@ impl Default for Timeouts {
             peer: Duration::from_mins(1),
         }
     }
-}
-
-/// A port of this host that was free a moment ago.
-///
-/// # Errors
-/// If the system gives none.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// A rank, as others name it.
@@ -89,12 +81,10 @@ struct Hello {
 enum Answer {
     /// The rank is of this run.
     Heard,
-    /// It is not.
+    /// It is not, or not all ranks have come.
     Refused(String),
     /// All ranks are there.
     Welcome(Identity),
-    /// They will not be, and rank 0 has said why.
-    Over(String),
 }
 
 /// Meets the other ranks: rank 0 gets all others in their order, the others get rank 0.
@@ -295,7 +285,7 @@ impl Came {
         for half in &mut self.0 {
             for connection in [&mut half.control, &mut half.data].into_iter().flatten() {
                 // It may be gone as well.
-                let _ = frame::write_json(connection, &Answer::Over(reason.to_owned()));
+                let _ = frame::write_json(connection, &Answer::Refused(reason.to_owned()));
             }
         }
     }
@@ -316,8 +306,8 @@ impl Came {
 fn join(info: &RankInfo, addresses: &[SocketAddr], limit: Duration) -> Result<Peer, RanksError> {
     let deadline = Instant::now() + limit;
     let own = Identity::own(info.rank);
-    let (control, found) = call_until(info, addresses, &own, Channel::Control, deadline)?;
-    let (data, _) = call_until(info, &[found], &own, Channel::Data, deadline)?;
+    let (control, found) = call_until(info, addresses, info.ports, &own, Channel::Control, deadline)?;
+    let (data, _) = call_until(info, &[found], 1, &own, Channel::Data, deadline)?;
     let mut connections = [control, data];
     let mut host = None;
     for connection in &mut connections {
@@ -325,7 +315,7 @@ fn join(info: &RankInfo, addresses: &[SocketAddr], limit: Duration) -> Result<Pe
         connection.set_read_timeout(Some(left))?;
         match frame::read_json(connection, LONGEST_HELLO) {
             Ok(Answer::Welcome(identity)) => host = Some(identity),
-            Ok(Answer::Over(reason) | Answer::Refused(reason)) => return Err(refused(info, reason)),
+            Ok(Answer::Refused(reason)) => return Err(refused(info, reason)),
             Ok(Answer::Heard) => return Err(frame::invalid("two answers to one call".into()).into()),
             Err(error) => return Err(refused(info, format!("it has left: {error}"))),
         }
@@ -347,20 +337,16 @@ fn refused(info: &RankInfo, reason: String) -> RanksError {
     }
 }
 
-/// Calls until rank 0 has heard; with the address at which it did.
+/// Calls the first of `ports` ports from that of each address on until rank 0 has heard; with the address at which it did.
 fn call_until(
     info: &RankInfo,
     addresses: &[SocketAddr],
+    ports: u16,
     own: &Identity,
     channel: Channel,
     deadline: Instant,
 ) -> Result<(TcpStream, SocketAddr), RanksError> {
     let began = Instant::now();
-    let ports = if addresses.len() == 1 && channel == Channel::Data {
-        1
-    } else {
-        info.ports
-    };
     loop {
         let mut reason = "no answer".to_owned();
         for address in addresses.iter().flat_map(|address| candidates(address, ports)) {

@@ -1,6 +1,6 @@
 //! Ranks in threads of one process, which meet over the loopback address.
 
-use gpt2_ranks::{How, Launcher, LostRank, ProcessGroup, RankInfo, RanksError, Timeouts, free_port};
+use gpt2_ranks::{How, LostRank, ProcessGroup, RankInfo, RanksError, Timeouts};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::mpsc::{self, Receiver};
@@ -12,20 +12,10 @@ const TIMEOUTS: Timeouts = Timeouts {
     peer: Duration::from_secs(20),
 };
 
+/// Ranks that find each other at one port alone.
 fn infos(world_size: usize) -> Vec<RankInfo> {
-    let port = free_port().unwrap();
-    let info = |rank| RankInfo {
-        launcher: Launcher::Gpt2,
-        rank,
-        world_size,
-        local_rank: rank,
-        local_world_size: world_size,
-        host: "127.0.0.1".into(),
-        port,
-        ports: 1,
-        token: "ours".into(),
-    };
-    (0..world_size).map(info).collect()
+    let ranks = RankInfo::of_this_host(world_size).unwrap();
+    ranks.into_iter().map(|info| RankInfo { ports: 1, ..info }).collect()
 }
 
 type Joined = (ProcessGroup, Receiver<LostRank>);

@@ -3,7 +3,7 @@
 use crate::diagnostics::{advise, error, speak_as_rank};
 use crate::error::{CliError, LOST_RANK};
 use crate::signals;
-use gpt2_ranks::{How, Launcher, LostRank, RankInfo, Timeouts, free_port, random_token, variables_of};
+use gpt2_ranks::{How, Launcher, LostRank, RankInfo, Timeouts, variables_of};
 use gpt2_train::config::Devices;
 use gpt2_train::group::Group;
 use gpt2_train::run_dir::RunPaths;
@@ -201,25 +201,11 @@ struct Started(Vec<Child>);
 impl Started {
     fn start(world_size: usize) -> Result<Self, CliError> {
         let program = std::env::current_exe().map_err(|source| CliError::OwnProgram { source })?;
-        let port = free_port().map_err(|source| CliError::RankNotStarted { rank: 0, source })?;
-        let first = RankInfo {
-            launcher: Launcher::Gpt2,
-            rank: 0,
-            world_size,
-            local_rank: 0,
-            local_world_size: world_size,
-            host: "127.0.0.1".to_owned(),
-            port,
-            ports: 1,
-            token: random_token(),
-        };
+        let infos =
+            RankInfo::of_this_host(world_size).map_err(|source| CliError::RankNotStarted { rank: 0, source })?;
         let mut ranks = Self(Vec::new());
-        for rank in 0..world_size {
-            let info = RankInfo {
-                rank,
-                local_rank: rank,
-                ..first.clone()
-            };
+        for info in infos {
+            let rank = info.rank;
             let mut command = Command::new(&program);
             command
                 .args(std::env::args_os().skip(1))

@@ -132,7 +132,10 @@ fn introduce(launch: &Launch) {
         note(&format!(
             "{} ranks, started by {}: {} sequences a step",
             started.world_size,
-            started.launcher.name(),
+            match started.launcher {
+                Launcher::Gpt2 => "gpt2 train --devices",
+                other => other.name(),
+            },
             launch.plan().global_batch()
         ));
     }

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A run that would take for ever, with a checkpoint each step.
+/// A run that does not end by itself, with a checkpoint each step.
 const LONG: [&str; 14] = [
     "--run",
     "run",

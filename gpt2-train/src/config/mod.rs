@@ -315,7 +315,10 @@ mod tests {
             };
             RunPlan::resolve(&config, &Environment::sample()).unwrap()
         };
-        let taken = serde_json::to_value(resolve(None).to_config()).unwrap();
+        let plan = resolve(None);
+        let mut taken = serde_json::to_value(plan.to_config()).unwrap();
+        // Saved as a part of the global batch.
+        taken["grad-accum"] = plan.batch.grad_accum.into();
         let command = RunConfig::augment_args(Command::new("train"));
         let mut compared = Vec::new();
         for argument in command.get_arguments() {

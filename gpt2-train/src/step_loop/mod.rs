@@ -19,7 +19,7 @@ use crate::ranks::{Exchange, Ranks, StepSum};
 use crate::run_dir::RunPaths;
 use crate::sample::sample;
 use crate::step_log::{StepLog, StepRecord};
-use crate::stop::StopRequest;
+use crate::stop::{StopReason, StopRequest};
 use burn::module::AutodiffModule;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
@@ -58,17 +58,6 @@ pub(crate) trait TrainStepper<B: AutodiffBackend> {
 
     /// The model as it is now. Dropped before the next update, it costs nothing; else the update copies the weights.
     fn model(&self) -> Gpt2<B>;
-}
-
-/// Why a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StopReason {
-    /// It took all of its steps or tokens.
-    Finished,
-    /// Its time was up.
-    TimeLimit,
-    /// It was asked to stop, by whom is quoted.
-    Requested(String),
 }
 
 /// What a run came to.
@@ -334,15 +323,18 @@ where
             gradients,
             wishes: None,
         };
-        let (sum, exchange) = self.setup.ranks.sum(&self.stepper.model(), own, wish)?;
+        let model = self.stepper.model();
+        let (sum, exchange) = self.setup.ranks.sum(&model, own, wish)?;
         let StepSum {
             loss,
             gradients,
             wishes,
         } = sum;
         let squared_norm = span(Operation::GradientNorm, Pass::Update, || {
-            squared_norm(&self.stepper.model(), &gradients)
+            squared_norm(&model, &gradients)
         });
+        // Held during the update, it would have the weights copied.
+        drop(model);
         let clip = Clip {
             max_norm: self.setup.plan.grad_clip,
             micro_steps: self.micro_steps(),
@@ -468,7 +460,7 @@ where
         }
         let ms = |time: Duration| 1e3 * time.as_secs_f64();
         let [step_ms, data_wait_ms] = [record.step_ms, record.data_wait_ms].map(Option::unwrap_or_default);
-        let on_host = exchange.on_host();
+        let on_host = exchange.on_host;
         let rank_wait_ms = on_host.map(|(wait, _)| ms(wait));
         let communication_ms = on_host.map(|(_, communication)| ms(communication));
         let apart = data_wait_ms + ms(host_to_device) + rank_wait_ms.unwrap_or(0.0) + communication_ms.unwrap_or(0.0);

@@ -1,7 +1,7 @@
 //! Ranks in threads of this process: what they compute together is what one process computes alone.
 
 use crate::tiny::{Remains, Workshop, newest_checkpoint, records, resume, run_of, train, unwatched};
-use gpt2_ranks::{Launcher, RankInfo, Timeouts, free_port, random_token};
+use gpt2_ranks::{RankInfo, Timeouts};
 use gpt2_train::checkpoint::Checkpoint;
 use gpt2_train::config::RunConfig;
 use gpt2_train::group::Group;
@@ -10,23 +10,6 @@ use gpt2_train::observer::{Observer, StepReport};
 use gpt2_train::stop::StopRequest;
 use gpt2_train::{Launch, StopReason, TrainError};
 use std::thread;
-
-/// Who each of `world_size` ranks of this host is.
-fn infos(world_size: usize) -> Vec<RankInfo> {
-    let (port, token) = (free_port().unwrap(), random_token());
-    let info = |rank| RankInfo {
-        launcher: Launcher::Gpt2,
-        rank,
-        world_size,
-        local_rank: rank,
-        local_world_size: world_size,
-        host: "127.0.0.1".into(),
-        port,
-        ports: 1,
-        token: token.clone(),
-    };
-    (0..world_size).map(info).collect()
-}
 
 /// Trains on several ranks, each with the settings that `config` gives it.
 fn on_ranks(
@@ -41,7 +24,8 @@ fn on_ranks(
         Launch::in_group(config(rank), resumes, group)?.run(surroundings(rank))
     };
     thread::scope(|scope| {
-        let ranks: Vec<_> = infos(world_size)
+        let ranks: Vec<_> = RankInfo::of_this_host(world_size)
+            .unwrap()
             .into_iter()
             .map(|info| scope.spawn(|| rank(info)))
             .collect();
