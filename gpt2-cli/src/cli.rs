@@ -1,14 +1,16 @@
 //! The command line: what can be typed, with its help. What the values must be is judged where they are used.
 
 use crate::command_line::Typed;
+use crate::commands::ranks::PEER_TIMEOUT;
 use crate::error::CliError;
 use crate::printer;
 use crate::version::VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use gpt2_bench::fixed_work;
+use gpt2_bench::scaling::Mode;
 use gpt2_model::{Operations, Precision, Recompute};
-use gpt2_train::config::{BackendChoice, RunConfig, operations_parser, precision_parser, recompute_parser};
+use gpt2_train::config::{BackendChoice, Devices, RunConfig, operations_parser, precision_parser, recompute_parser};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -73,7 +75,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, help_heading = "Run", conflicts_with = "resume", requires = "run")]
     pub(crate) auto_resume: bool,
     /// Of several ranks: end if one gives no sign of life for so long.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Machine", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = PEER_TIMEOUT, help_heading = "Machine", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) peer_timeout: u64,
     /// Print the plan and its cost, and train nothing.
     #[arg(long, help_heading = "Run")]
@@ -129,6 +131,8 @@ pub(crate) enum BenchCommand {
     FixedWork(FixedWorkArgs),
     /// Compare numbers of CPU threads, BLAS and instruction sets on the same work.
     Threads(ThreadsArgs),
+    /// Compare numbers of GPUs, or on a CPU of processes, that train together on the same work.
+    Scaling(ScalingArgs),
     /// Measure every combination of settings that a file lists, and other programs beside them.
     Sweep(SweepArgs),
     /// One configuration of a study, in a process of its own.
@@ -169,12 +173,14 @@ fn peer(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   gpt2 bench fixed-work --backend cuda --precision bf16
+  gpt2 bench fixed-work --backend cuda --precision bf16 --devices 4
   gpt2 bench fixed-work --scale 0.01 --dry-run
   gpt2 bench fixed-work --backend cuda --precision bf16 --scale 0.2 --repeats 3 --peer \
       'pytorch=python bench/peers/step.py --device cuda --dtype {precision} --batch {batch} --seq {seq}
        --grad-accum {grad_accum} --warmup 0 --steps {steps}'
 
-A peer's command has {model}, {batch}, {seq}, {grad_accum}, {precision} and {steps} replaced.")]
+A peer's command has {model}, {batch}, {seq}, {grad_accum}, {precision}, {devices} and {steps} replaced.
+`gpt2 report scaling` compares such runs on different numbers of devices.")]
 pub(crate) struct FixedWorkArgs {
     /// Preset of the model.
     #[arg(long, value_name = "PRESET", default_value = "gpt2")]
@@ -205,6 +211,9 @@ pub(crate) struct FixedWorkArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    /// Train on several GPUs, on a CPU in several processes: so many, or those with these numbers.
+    #[arg(long, value_name = "N|N,…", help_heading = "Machine", conflicts_with = "device")]
+    pub(crate) devices: Option<Devices>,
     /// CPU threads; all cores without.
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,
@@ -246,6 +255,63 @@ pub(crate) struct ThreadsArgs {
     /// Of random weights and of the data's order.
     #[arg(long, value_name = "N", default_value_t = 1337)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) study: StudyArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 bench scaling --backend cuda --precision bf16 --ranks 1,2,4 --batch 64,128
+  gpt2 bench scaling --mode weak --model d6 --seq 64 --ranks 1,2 --batch 4
+  gpt2 bench scaling --backend cuda --precision bf16 --ranks 1,2 --batch 16 --micro-batch 4 --peer \
+      'DDP=torchrun --standalone --nproc-per-node {ranks} bench/peers/step.py --device cuda --dtype {precision}
+       --batch {batch} --seq {seq} --grad-accum {grad_accum} --warmup 0 --steps {steps}'
+
+A step takes as long as its slowest rank, and speed-ups are of that. A peer's command has {ranks}, {model}, {batch} (the
+sequences of a micro-step), {grad_accum}, {seq}, {precision} and {steps} replaced.")]
+pub(crate) struct ScalingArgs {
+    /// What stays the same with more ranks: the sequences of a step (strong), or those of each rank (weak).
+    #[arg(long, value_name = "MODE", default_value = "strong")]
+    pub(crate) mode: Mode,
+    /// Numbers of ranks, each a process with a GPU of its own; on a CPU they share its cores.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', required = true)]
+    pub(crate) ranks: Vec<usize>,
+    /// Sequences of a step; with --mode weak, of each rank in a step.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', required = true)]
+    pub(crate) batch: Vec<usize>,
+    /// The most sequences of a micro-step [default: all of a rank's at once].
+    #[arg(long, value_name = "SEQUENCES")]
+    pub(crate) micro_batch: Option<usize>,
+    /// Preset of the model.
+    #[arg(long, value_name = "PRESET", default_value = "gpt2")]
+    pub(crate) model: String,
+    /// Share of the activations that dropout sets to 0.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub(crate) dropout: f64,
+    /// Tokens in a sequence.
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    pub(crate) seq: usize,
+    /// Steps, warm-up included.
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: u64,
+    /// How often each is measured.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) repeats: u64,
+    /// Real tokens; without, they are random.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Of the weights and of the random tokens.
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    pub(crate) seed: u64,
+    /// Where to compute.
+    #[arg(long, value_name = "NAME", default_value_t, help_heading = "Machine")]
+    pub(crate) backend: BackendChoice,
+    /// Type of the operands of matrix products.
+    #[arg(long, value_name = "TYPE", default_value = "f32", help_heading = "Machine", value_parser = precision_parser())]
+    pub(crate) precision: Precision,
+    /// CPU threads of each rank [default: all cores, shared].
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) study: StudyArgs,
 }
@@ -381,8 +447,8 @@ pub(crate) struct ReportArgs {
 pub(crate) enum ReportCommand {
     /// Compare runs of the same work on different numbers of devices.
     Scaling {
-        /// The runs.
-        #[arg(value_name = "RUN", required = true, num_args = 2..)]
+        /// The runs, or studies of runs such as of fixed work.
+        #[arg(value_name = "RUN|STUDY", required = true, num_args = 1..)]
         runs: Vec<PathBuf>,
         /// Compare them although their work or configuration differs.
         #[arg(long)]

@@ -180,21 +180,37 @@ impl Launch {
     /// # Errors
     /// Those of [`Launch::new`] and [`Launch::resume`] of whichever rank: rank 0 knows them all, and the others give
     /// [`TrainError::OtherRank`] where they have none of their own.
-    pub fn in_group(mut config: RunConfig, resume: bool, mut group: Group) -> Result<Self, TrainError> {
+    pub fn in_group(config: RunConfig, resume: bool, group: Group) -> Result<Self, TrainError> {
+        let data = (!resume).then(|| source(&config));
+        Self::of_ranks(config, data, group, |launch| launch.decided.check_memory())
+    }
+
+    /// [`Launch::whatever_the_memory`] as one of several ranks.
+    ///
+    /// # Errors
+    /// Those of [`Launch::in_group`].
+    pub fn in_group_whatever_the_memory(config: RunConfig, data: DataSource, group: Group) -> Result<Self, TrainError> {
+        Self::of_ranks(config, Some(data), group, |_| Ok(()))
+    }
+
+    /// As one of several ranks, on a new run on `data` or, without, on one that goes on.
+    fn of_ranks(
+        mut config: RunConfig,
+        data: Option<DataSource>,
+        mut group: Group,
+        check_memory: impl Fn(&Self) -> Result<(), TrainError>,
+    ) -> Result<Self, TrainError> {
         let began = (SystemTime::now(), Instant::now());
         if !matches!(&config.devices, Some(devices) if devices.ranks() == group.info().world_size) {
             config.devices = Some(Devices::Count(group.info().world_size));
         }
-        let first = (group.rank() == 0).then(|| {
-            if resume {
-                Beginning::of_saved(&config)
-            } else {
-                Beginning::of_new(&config, &source(&config))
-            }
+        let first = (group.rank() == 0).then(|| match &data {
+            Some(data) => Beginning::of_new(&config, data),
+            None => Beginning::of_saved(&config),
         });
         let (Shared::Own(beginning) | Shared::Told(beginning)) = group.of_first(first)?;
-        let launch = Self::decide(config, None, beginning, Some(group.info()), began);
-        let launch = launch.and_then(|launch| launch.decided.check_memory().map(|()| launch));
+        let launch = Self::decide(config, data, beginning, Some(group.info()), began);
+        let launch = launch.and_then(|launch| check_memory(&launch).map(|()| launch));
         let launch = group.agree(launch, |launch| launch.decided.facts())?;
         Ok(Self {
             group: Some(group),

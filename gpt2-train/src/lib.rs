@@ -16,6 +16,7 @@ pub mod launch;
 pub mod observer;
 pub mod optimizer;
 pub mod plan;
+pub mod rank_log;
 pub mod report;
 pub mod run_dir;
 pub mod sample;
@@ -25,7 +26,6 @@ pub mod stop;
 pub mod terminal;
 
 mod learner;
-mod rank_log;
 mod ranks;
 mod step_loop;
 mod tensorboard;

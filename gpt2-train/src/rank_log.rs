@@ -2,10 +2,10 @@
 
 use crate::error::TrainError;
 use crate::step_log::{read_or_empty, reopen};
-use gpt2_records::RankStep;
+use gpt2_records::{RankStep, complete_lines};
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The open log, on rank 0.
 #[derive(Debug)]
@@ -41,6 +41,15 @@ impl RankLog {
     }
 }
 
+/// Reads every line of a log, for reports: nothing of a run of one rank, which has none.
+///
+/// # Errors
+/// [`TrainError::Io`], or [`TrainError::RecordDamaged`] for a line that is no record.
+pub fn read_rank_steps(path: &Path) -> Result<Vec<RankStep>, TrainError> {
+    let text = read_or_empty(path)?;
+    Ok(complete_lines(&text, path)?.into_iter().map(|(_, step)| step).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +71,8 @@ mod tests {
                 compute_ms: 3.0,
                 loss: 10.5,
                 peak_memory_bytes: None,
+                device_mem_bytes: None,
+                device_reserved_bytes: None,
             };
             serde_json::to_string(&line).unwrap()
         };

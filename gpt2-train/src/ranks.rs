@@ -131,13 +131,12 @@ where
     }
 
     /// Sends rank 0 where the time of a step went on this rank, without waiting for it.
-    pub(crate) fn send(&self, mut times: RankStep) {
+    pub(crate) fn send(&self, times: &RankStep) {
         if let Some(several) = &self.0 {
-            times.rank = several.processes.rank();
             several
                 .processes
                 .monitor()
-                .note(serde_json::to_string(&times).unwrap_or_default());
+                .note(serde_json::to_string(times).unwrap_or_default());
         }
     }
 

@@ -28,7 +28,7 @@ impl StepLog {
         let kept: String = complete_lines(&text, &path)?
             .into_iter()
             // The evaluation before the first step is taken again when a run starts anew.
-            .filter(|(_, record)| step > 0 && record.step <= step)
+            .filter(|(_, record): &(&str, StepRecord)| step > 0 && record.step <= step)
             .map(|(line, _)| line)
             .collect();
         let file = reopen(&path, &text, &kept)?;

@@ -9,7 +9,7 @@ use gpt2_base::stats::Summary;
 use gpt2_base::{Invalid, nearest_multiples};
 use gpt2_records::{Conclusion, Row, STUDY_VERSION, Study, StudyKind};
 use gpt2_train::TrainError;
-use gpt2_train::config::RunConfig;
+use gpt2_train::config::{Devices, RunConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -38,7 +38,8 @@ pub struct FixedWork {
     pub scale: f64,
     /// How often it is done.
     pub repeats: u64,
-    /// Other programs: name, and command with `{model}`, `{batch}`, `{seq}`, `{grad_accum}`, `{precision}` and `{steps}`.
+    /// Other programs: name, and command with `{model}`, `{batch}`, `{seq}`, `{grad_accum}`, `{precision}`, `{steps}` and, of
+    /// several devices, `{devices}`.
     pub peers: Vec<(String, String)>,
 }
 
@@ -82,7 +83,8 @@ impl FixedWork {
             return Err(Invalid::new("repeats", &0, "at least 1").into());
         }
         let steps = self.scaled_steps()?;
-        let grad_accum = self.grad_accum(1)?;
+        let ranks = self.config.devices.as_ref().map_or(1, Devices::ranks);
+        let grad_accum = self.grad_accum(ranks)?;
         let config = RunConfig {
             steps: Some(steps),
             batch: Some(self.config.batch.unwrap_or(MICRO_BATCH)),

@@ -18,16 +18,17 @@ pub(crate) fn write_launcher_metadata(
     let metrics: TrainingMetrics = read_json(&paths.0.join("training_metrics.json"))?;
     let end = SystemTime::now();
     let utc = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
-    let rank = LauncherRank {
-        rank: 0,
+    let rank = |rank| LauncherRank {
+        rank,
         host: metrics.host.hostname.clone(),
-        device: metrics.hardware.gpu_name.or(metrics.host.cpu),
+        device: metrics.hardware.gpu_name.clone().or_else(|| metrics.host.cpu.clone()),
         exit_code,
     };
+    let ranks = (0..metrics.hardware.world_size).map(rank).collect();
     let metadata = LauncherMetadata {
         launcher: "gpt2".to_owned(),
         command: metrics.command_line,
-        ranks: vec![rank],
+        ranks,
         variables: recorded_variables(std::env::vars()),
         start_utc: utc(end - time),
         end_utc: Some(utc(end)),

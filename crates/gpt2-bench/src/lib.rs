@@ -6,6 +6,7 @@ pub mod fixed_work;
 mod launcher;
 pub mod peer;
 pub mod profile;
+pub mod scaling;
 pub mod step;
 pub mod study;
 pub mod sweep;

@@ -94,8 +94,11 @@ pub(crate) struct PeerRun {
     device: String,
     batch: u64,
     seq: u64,
-    #[serde(default = "one_micro_step")]
+    #[serde(default = "one_alone")]
     grad_accum: u64,
+    /// Processes that train together, each on `batch` sequences.
+    #[serde(default = "one_alone")]
+    ranks: u64,
     /// Milliseconds of each step, from the first.
     step_ms: Vec<f64>,
     peak_mem_mib: f64,
@@ -106,7 +109,7 @@ pub(crate) struct PeerRun {
     pub(crate) timed: Option<[f64; 2]>,
 }
 
-fn one_micro_step() -> u64 {
+fn one_alone() -> u64 {
     1
 }
 
@@ -119,7 +122,7 @@ impl PeerRun {
 
     /// The figures, computed as ours are.
     pub(crate) fn figures(&self) -> Figures {
-        let tokens_per_step = self.batch * self.seq * self.grad_accum;
+        let tokens_per_step = self.batch * self.seq * self.grad_accum * self.ranks;
         Figures {
             program: self.peer.clone(),
             device: self.device.clone(),

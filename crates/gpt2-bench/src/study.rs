@@ -321,7 +321,9 @@ fn measure_ours(row: &mut Row, work: &Work, paths: &WorkPaths, runner: &Runner) 
         (_, Some(Failure { refused: true, message })) => (Status::Skipped, Some(message)),
         (_, Some(Failure { message, .. })) if is_out_of_memory(&message) => (Status::OutOfMemory, Some(message)),
         (_, Some(Failure { message, .. })) => (Status::Failed, Some(message)),
-        (Ended::Exited(status), None) if status.code() == Some(OUT_OF_MEMORY_STATUS.into()) => {
+        (Ended::Exited(status), None)
+            if status.code() == Some(OUT_OF_MEMORY_STATUS.into()) || said.as_deref().is_some_and(is_out_of_memory) =>
+        {
             (Status::OutOfMemory, said)
         }
         (Ended::Exited(status), None) => (Status::Failed, Some(how_it_ended(status, said))),

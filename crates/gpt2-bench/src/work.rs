@@ -8,11 +8,13 @@ use crate::gpu::unix_now;
 use crate::profiler::{self, Profiled, Profiling};
 use gpt2_base::stats::Summary;
 use gpt2_counters::{PerfEvents, Total};
-use gpt2_records::{Figures, Profile, StepRecord, settled, warmup_steps};
-use gpt2_train::config::RunConfig;
+use gpt2_records::{Figures, Profile, StepRecord, breakdown, settled, steady_steps, step_times, warmup_steps};
+use gpt2_train::config::{Devices, RunConfig};
 use gpt2_train::data_source::DataSource;
+use gpt2_train::group::Group;
 use gpt2_train::launch::{Finished, Keep, Surroundings, View};
 use gpt2_train::observer::{Observer, StepReport};
+use gpt2_train::rank_log::read_rank_steps;
 use gpt2_train::report::Provenance;
 use gpt2_train::stop::StopRequest;
 use gpt2_train::{Launch, StopReason, TrainError};
@@ -112,16 +114,34 @@ impl WorkPaths {
     }
 }
 
-/// Does the work that `dir` holds, in this process, and leaves there what came of it.
+/// The work that `dir` holds.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_work(dir: &Path) -> Result<Work, BenchError> {
+    read_json(&WorkPaths(dir.to_owned()).work())
+}
+
+/// Does the work that `dir` holds, in this process or as one of the ranks of `group`, and leaves there what came of it: of
+/// several ranks, rank 0 does.
 ///
 /// # Errors
 /// What is wrong with the work, once it is written there too; and if nothing can be written.
-pub fn run_work(dir: &Path, program: &str, provenance: Provenance, stop: StopRequest) -> Result<(), BenchError> {
+pub fn run_work(
+    dir: &Path,
+    group: Option<Group>,
+    program: &str,
+    provenance: Provenance,
+    stop: StopRequest,
+) -> Result<(), BenchError> {
     let paths = WorkPaths(dir.to_owned());
-    let work: Work = read_json(&paths.work())?;
-    let launched = launch(&work, dir);
+    let work = read_work(dir)?;
+    let is_first = group.as_ref().is_none_or(|group| group.rank() == 0);
+    let launched = launch(&work, dir, group);
     let refused = launched.is_err();
-    if let Ok(launch) = &launched {
+    if let Ok(launch) = &launched
+        && is_first
+    {
         // Before the first step: it may be what the device has no memory for.
         write_json(&paths.predicted(), &launch.plan().memory().total())?;
     }
@@ -130,6 +150,8 @@ pub fn run_work(dir: &Path, program: &str, provenance: Provenance, stop: StopReq
         None => measure(launch, &work, program, provenance, stop),
     });
     match found {
+        Ok(_) if !is_first => Ok(()),
+        Err(error) if !is_first => Err(error),
         Ok(found) => write_json(&paths.found(), &found),
         Err(error) => {
             let message = error.to_string();
@@ -139,7 +161,7 @@ pub fn run_work(dir: &Path, program: &str, provenance: Provenance, stop: StopReq
     }
 }
 
-fn launch(work: &Work, dir: &Path) -> Result<Launch, BenchError> {
+fn launch(work: &Work, dir: &Path, group: Option<Group>) -> Result<Launch, BenchError> {
     let config = RunConfig {
         run: Some(dir.to_owned()),
         ..work.config.clone()
@@ -149,12 +171,16 @@ fn launch(work: &Work, dir: &Path) -> Result<Launch, BenchError> {
         (None, Corpus::Demo) => DataSource::Demo,
         (None, Corpus::Random) => random_tokens(&config),
     };
-    Ok(Launch::whatever_the_memory(&config, data)?)
+    Ok(match group {
+        Some(group) => Launch::in_group_whatever_the_memory(config, data, group)?,
+        None => Launch::whatever_the_memory(&config, data)?,
+    })
 }
 
 /// As many random tokens as the steps of `config` take.
 pub(crate) fn random_tokens(config: &RunConfig) -> DataSource {
-    let per_step = [config.batch, config.grad_accum, config.seq]
+    let ranks = config.devices.as_ref().map(Devices::ranks);
+    let per_step = [config.batch, config.grad_accum, config.seq, ranks]
         .into_iter()
         .map(|factor| factor.unwrap_or(1) as u64)
         .fold(1, u64::saturating_mul);
@@ -188,7 +214,7 @@ fn measure(
         return Err(BenchError::Stopped { by: by.clone() });
     }
     let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut figures = figures(program, &finished);
+    let mut figures = figures(program, &finished)?;
     let mut notes = Vec::new();
     if let Some(counters) = marks.counters.take() {
         match counters.finish() {
@@ -225,7 +251,7 @@ fn profile(
         write_json(&paths.trace(), &trace)?;
     }
     Ok(Found {
-        figures: figures(program, &finished),
+        figures: figures(program, &finished)?,
         timed: None,
         notes,
         profile: Some(profile),
@@ -278,31 +304,36 @@ impl Observer for Watch {
 }
 
 /// The figures of a run that has ended.
-fn figures(program: &str, finished: &Finished) -> Figures {
+fn figures(program: &str, finished: &Finished) -> Result<Figures, BenchError> {
     let Finished {
-        plan, chosen, outcome, ..
+        plan,
+        chosen,
+        outcome,
+        directory,
+        ..
     } = finished;
     let steps = &outcome.steps;
-    let all_step_ms = steps.iter().filter_map(|step| step.step_ms).collect();
-    let timed = of_step_times(all_step_ms, plan.tokens_per_step());
+    let rank_steps = read_rank_steps(&directory.ranks())?;
+    let timed = of_step_times(step_times(steps, &rank_steps), plan.tokens_per_step());
     let largest = |memory: fn(&StepRecord) -> Option<u64>| steps.iter().filter_map(memory).max();
     let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.batch.seq) as f64;
-    Figures {
+    Ok(Figures {
         program: program.to_owned(),
         device: chosen.device.name.clone(),
         peak_memory_bytes: largest(StepRecord::peak_memory_bytes).unwrap_or(0),
         driver_memory_bytes: largest(|step| step.device_driver_bytes),
         mfu: chosen
             .peak_flops(plan.machine.precision)
-            .map(|peak| flops * timed.tokens_per_sec / peak),
+            .map(|peak| flops * timed.tokens_per_sec / (peak * plan.machine.ranks as f64)),
         losses: steps.iter().filter_map(|step| step.loss).collect(),
         loss_last: steps.last().and_then(|step| step.loss),
         val_losses: steps
             .iter()
             .filter_map(|step| Some((step.step, step.val_loss?)))
             .collect(),
+        breakdown: breakdown(steady_steps(steps), &rank_steps),
         ..timed
-    }
+    })
 }
 
 /// What the times of all steps come to, by the one rule for warm-up. The rest is left empty.

@@ -1,6 +1,6 @@
 //! What follows from a row's figures and its baseline's.
 
-use crate::study::{Ceilings, Derived, Figures, Profile, Row, Study};
+use crate::study::{Ceilings, Derived, Figures, Profile, Row, Study, StudyKind};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -45,8 +45,13 @@ impl Study {
 
     /// What follows from the figures of a row.
     pub fn derived(&self, row: &Row) -> Option<Derived> {
-        let baseline = self.baseline().and_then(|row| row.figures.as_ref());
-        Some(Derived::new(row.figures.as_ref()?, baseline, self.least(row)))
+        let least = self.least(row);
+        let baseline = match self.kind {
+            // Each program and batch scales by itself.
+            StudyKind::Scaling => least.map(|(figures, _)| figures),
+            _ => self.baseline().and_then(|row| row.figures.as_ref()),
+        };
+        Some(Derived::new(row.figures.as_ref()?, baseline, least))
     }
 
     /// Computes it for every row.

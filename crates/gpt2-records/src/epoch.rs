@@ -1,8 +1,10 @@
 //! Step records summed up by passes over the training data.
 
-use crate::step::StepRecord;
+use crate::breakdown::Breakdown;
+use crate::step::{RankStep, StepRecord};
 use gpt2_base::stats::Summary;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The first steps of a run pay for compiled kernels, tuned kernels and cold caches; no speed is computed from them.
 const WARM_UP_STEPS: usize = 10;
@@ -42,18 +44,22 @@ pub struct Epoch {
     pub step_time_p95_sec: Option<f64>,
     /// Mean wait for data in the timed steps.
     pub dataload_time_mean_sec: Option<f64>,
+    /// Ours: where the time of the timed steps went, rank by rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breakdown: Option<Breakdown>,
 }
 
 impl Epoch {
-    /// Sums up a run's records, in their order, into its passes over `train_tokens` tokens.
-    pub fn of_run(records: &[StepRecord], train_tokens: u64, grad_accum: u64) -> Vec<Self> {
+    /// Sums up a run's records, in their order, into its passes over `train_tokens` tokens. `rank_steps` are those of all ranks,
+    /// if there were several.
+    pub fn of_run(records: &[StepRecord], rank_steps: &[RankStep], train_tokens: u64, grad_accum: u64) -> Vec<Self> {
         let pass = |record: &StepRecord| record.tokens.saturating_sub(1) / train_tokens.max(1);
         let first_steady = steady_steps(records).first().map_or(0, |record| record.step);
         let (mut seconds_before, mut tokens_before) = (0.0, 0);
         let mut epochs = Vec::new();
         for records in records.chunk_by(|a, b| pass(a) == pass(b)) {
             let Some(last) = records.last() else { continue };
-            let mut epoch = Self::of_records(records, first_steady);
+            let mut epoch = Self::of_records(records, rank_steps, first_steady);
             epoch.epoch_idx = pass(last);
             epoch.micro_steps = epoch.optimizer_steps * grad_accum;
             epoch.tokens_processed_global = last.tokens - tokens_before;
@@ -68,29 +74,69 @@ impl Epoch {
         epochs
     }
 
-    fn of_records(records: &[StepRecord], first_steady: u64) -> Self {
+    fn of_records(records: &[StepRecord], rank_steps: &[RankStep], first_steady: u64) -> Self {
         // A short last pass of a short run may have warm-up steps only; they are better than nothing.
         let steady = &records[records.partition_point(|record| record.step < first_steady)..];
         let timed = if steady.is_empty() { records } else { steady };
         let step = Summary::of(&values(timed, |r| r.step_ms));
         let allocated = records.iter().filter_map(|r| r.device_mem_bytes).max();
         let reserved = records.iter().filter_map(|r| r.device_reserved_bytes).max();
+        let of_ranks = || of_steps(rank_steps, records);
+        let allocated_anywhere = of_ranks().filter_map(|step| step.device_mem_bytes).max();
+        let reserved_anywhere = of_ranks().filter_map(|step| step.device_reserved_bytes).max();
         Self {
             optimizer_steps: records.iter().filter(|r| r.loss.is_some()).count() as u64,
             tokens_per_sec_global: tokens_per_sec(timed),
             train_loss_avg_global: mean(records, |r| r.loss),
             val_loss_avg_global: records.iter().rev().find_map(|r| r.val_loss),
             max_cuda_mem_allocated_bytes_rank0: allocated,
-            max_cuda_mem_allocated_bytes_global: allocated,
+            max_cuda_mem_allocated_bytes_global: allocated.max(allocated_anywhere),
             max_cuda_mem_reserved_bytes_rank0: reserved,
-            max_cuda_mem_reserved_bytes_global: reserved,
+            max_cuda_mem_reserved_bytes_global: reserved.max(reserved_anywhere),
             step_time_mean_sec: step.map(|s| s.mean / 1e3),
             step_time_p50_sec: step.map(|s| s.p50 / 1e3),
             step_time_p95_sec: step.map(|s| s.p95 / 1e3),
             dataload_time_mean_sec: mean(timed, |r| r.data_wait_ms).map(|ms| ms / 1e3),
+            breakdown: breakdown(timed, rank_steps),
             ..Self::default()
         }
     }
+}
+
+/// Where the time of the steps of `records` went, rank by rank. `rank_steps` are those of all ranks, if there were several.
+pub fn breakdown(records: &[StepRecord], rank_steps: &[RankStep]) -> Option<Breakdown> {
+    if rank_steps.is_empty() {
+        let alone: Vec<RankStep> = records.iter().filter_map(|record| RankStep::new(0, record)).collect();
+        return Breakdown::of(&alone);
+    }
+    Breakdown::of(of_steps(rank_steps, records))
+}
+
+/// Milliseconds of each step of `records`: on the slowest rank, where `rank_steps` tell.
+pub fn step_times(records: &[StepRecord], rank_steps: &[RankStep]) -> Vec<f64> {
+    let mut slowest: BTreeMap<u64, f64> = BTreeMap::new();
+    for step in rank_steps {
+        let ms = slowest.entry(step.step).or_default();
+        *ms = ms.max(step.step_ms);
+    }
+    records
+        .iter()
+        .filter_map(|record| {
+            Some(
+                record
+                    .step_ms?
+                    .max(slowest.get(&record.step).copied().unwrap_or_default()),
+            )
+        })
+        .collect()
+}
+
+/// What ranks have told of the steps of `records`.
+fn of_steps<'a>(rank_steps: &'a [RankStep], records: &'a [StepRecord]) -> impl Iterator<Item = &'a RankStep> {
+    let [first, last] = [records.first(), records.last()].map(|record| record.map(|record| record.step));
+    rank_steps
+        .iter()
+        .filter(move |step| first.is_some_and(|first| step.step >= first) && last.is_some_and(|last| step.step <= last))
 }
 
 /// The records from which speeds are computed: without the evaluation before the first step and without the first
@@ -156,7 +202,7 @@ mod tests {
 
     #[test]
     fn steps_belong_to_the_pass_in_which_they_end() {
-        let epochs = Epoch::of_run(&records(), 1500, 2);
+        let epochs = Epoch::of_run(&records(), &[], 1500, 2);
         let steps: Vec<_> = epochs
             .iter()
             .map(|e| (e.epoch_idx, e.optimizer_steps, e.tokens_processed_global))
@@ -173,7 +219,7 @@ mod tests {
 
     #[test]
     fn speeds_leave_out_the_warm_up() {
-        let epoch = &Epoch::of_run(&records(), 1_000_000, 1)[0];
+        let epoch = &Epoch::of_run(&records(), &[], 1_000_000, 1)[0];
         for (value, expected) in [
             (epoch.step_time_mean_sec, 0.1),
             (epoch.step_time_p50_sec, 0.1),
@@ -194,12 +240,42 @@ mod tests {
     fn a_short_run_keeps_half_of_its_steps() {
         assert_eq!(steady_steps(&records()[..5]).len(), 2);
         assert_eq!(steady_steps(&records()[..1]), []);
-        assert_eq!(Epoch::of_run(&[], 100, 1), []);
-        let evaluated_only = &Epoch::of_run(&records()[..1], 100, 1)[0];
+        assert_eq!(Epoch::of_run(&[], &[], 100, 1), []);
+        let evaluated_only = &Epoch::of_run(&records()[..1], &[], 100, 1)[0];
         assert_eq!(
             (evaluated_only.optimizer_steps, evaluated_only.step_time_mean_sec),
             (0, None)
         );
+    }
+
+    #[test]
+    fn ranks_are_summed_up_with_their_run() {
+        let mut records = records();
+        for record in &mut records {
+            record.compute_ms = record.step_ms;
+        }
+        let of_rank = |rank: usize, slower_ms: f64| {
+            let of_step = move |record: &StepRecord| {
+                let step = RankStep::new(rank, record)?;
+                Some(RankStep {
+                    step_ms: step.step_ms + slower_ms,
+                    device_mem_bytes: Some(2000 + record.step),
+                    ..step
+                })
+            };
+            records.iter().filter_map(of_step).collect::<Vec<_>>()
+        };
+        let steps = [of_rank(0, 0.0), of_rank(1, 7.0)].concat();
+        let epochs = Epoch::of_run(&records, &steps, 1500, 2);
+        let breakdown = epochs[1].breakdown.as_ref().unwrap();
+        assert_eq!((breakdown.slowest, breakdown.ranks[1].times.step_ms), (1, 107.0));
+        assert_eq!(epochs[0].max_cuda_mem_allocated_bytes_rank0, Some(1015));
+        assert_eq!(epochs[0].max_cuda_mem_allocated_bytes_global, Some(2015));
+        assert_eq!(step_times(&records, &steps)[38..], [107.0, 107.0]);
+        // One process has no log of ranks: its own records tell.
+        let alone = &Epoch::of_run(&records, &[], 1500, 1)[1];
+        let alone = alone.breakdown.as_ref().unwrap();
+        assert_eq!((alone.ranks.len(), alone.mean.compute_ms), (1, 100.0));
     }
 
     #[test]
@@ -208,7 +284,7 @@ mod tests {
         for record in &mut records {
             record.elapsed_sec = None;
         }
-        let wall = Epoch::of_run(&records, 1_000_000, 1)[0].epoch_wall_time_sec;
+        let wall = Epoch::of_run(&records, &[], 1_000_000, 1)[0].epoch_wall_time_sec;
         assert!((wall - 13.0).abs() < 1e-9, "{wall}");
     }
 }

@@ -1,6 +1,7 @@
 //! What a run or a study leaves behind, as its files hold it. Whoever reads them, a report or another program, needs neither
 //! the trainer nor a backend.
 
+mod breakdown;
 mod derive;
 mod epoch;
 mod scheduler;
@@ -9,7 +10,8 @@ mod study;
 mod training_metrics;
 mod warmup;
 
-pub use epoch::{Epoch, steady_steps, tokens_per_sec, warmup_steps};
+pub use breakdown::{Breakdown, RankTimes, StepTimes};
+pub use epoch::{Epoch, breakdown, steady_steps, step_times, tokens_per_sec, warmup_steps};
 pub use scheduler::{Scheduler, recorded_variables};
 pub use step::{DamagedRecord, RankStep, StepRecord, complete_lines};
 pub use study::*;

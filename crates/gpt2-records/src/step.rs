@@ -1,5 +1,6 @@
 //! A line of `metrics.jsonl`: what is known about a step.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,18 @@ pub struct StepRecord {
     /// The part of `step_ms` spent waiting for data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_wait_ms: Option<f64>,
+    /// The part of `step_ms` spent handing batches to the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_to_device_ms: Option<f64>,
+    /// The part of `step_ms` spent waiting for the slowest of several ranks. Where devices sum, it is in `compute_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank_wait_ms: Option<f64>,
+    /// The part of `step_ms` spent exchanging gradients between ranks. Where devices sum, it is in `compute_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub communication_ms: Option<f64>,
+    /// The rest of `step_ms`: computing, and waiting for the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute_ms: Option<f64>,
     /// Wall time since the run began, everything included, without the time between a stop and its resumption.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_sec: Option<f64>,
@@ -94,6 +107,32 @@ pub struct RankStep {
     /// The most memory that the rank has had: the device's where it has memory of its own, else the process's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// Device memory in use by tensors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_mem_bytes: Option<u64>,
+    /// Device memory held by the backend's pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_reserved_bytes: Option<u64>,
+}
+
+impl RankStep {
+    /// Of rank `rank`, from what it knows of a step itself; none for a record without a step.
+    pub fn new(rank: usize, record: &StepRecord) -> Option<Self> {
+        Some(Self {
+            step: record.step,
+            rank,
+            step_ms: record.step_ms?,
+            data_wait_ms: record.data_wait_ms.unwrap_or_default(),
+            host_to_device_ms: record.host_to_device_ms.unwrap_or_default(),
+            rank_wait_ms: record.rank_wait_ms,
+            communication_ms: record.communication_ms,
+            compute_ms: record.compute_ms?,
+            loss: record.loss?,
+            peak_memory_bytes: record.peak_memory_bytes(),
+            device_mem_bytes: record.device_mem_bytes,
+            device_reserved_bytes: record.device_reserved_bytes,
+        })
+    }
 }
 
 /// A line that is no record.
@@ -108,11 +147,12 @@ pub struct DamagedRecord {
     pub source: serde_json::Error,
 }
 
-/// The lines of a log that end with a newline, with it, and what they hold. `path` is where `text` was read.
+/// The lines of a log that end with a newline, with it, and what they hold: a [`StepRecord`] or a [`RankStep`]. `path` is where
+/// `text` was read.
 ///
 /// # Errors
 /// The first line that is no record.
-pub fn complete_lines<'t>(text: &'t str, path: &Path) -> Result<Vec<(&'t str, StepRecord)>, DamagedRecord> {
+pub fn complete_lines<'t, T: DeserializeOwned>(text: &'t str, path: &Path) -> Result<Vec<(&'t str, T)>, DamagedRecord> {
     text.split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
         .enumerate()

@@ -1,5 +1,6 @@
 //! `results.json`: what a study measured, a row for each configuration.
 
+use crate::breakdown::Breakdown;
 use crate::training_metrics::Host;
 use gpt2_base::stats::Summary;
 use serde::{Deserialize, Serialize};
@@ -165,7 +166,7 @@ pub struct Figures {
     /// Training loss of each step, from the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<f64>,
-    /// Milliseconds of each step, from the first.
+    /// Milliseconds of each step, from the first; of several ranks, of the slowest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub all_step_ms: Vec<f64>,
     /// Loss of the last step.
@@ -177,6 +178,9 @@ pub struct Figures {
     /// What the GPU did around the timed steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuUse>,
+    /// Where the time of the timed steps went, rank by rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breakdown: Option<Breakdown>,
     /// Counters of the operating system and the processor around the timed steps, by name with the unit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, f64>,

@@ -3,8 +3,12 @@
 use crate::error::ReportError;
 use gpt2_base::stats::Summary;
 use gpt2_base::units;
-use gpt2_records::{Host, StepRecord, TrainingMetrics, complete_lines, steady_steps, tokens_per_sec};
+use gpt2_records::{
+    Breakdown, DamagedRecord, Host, RankStep, StepRecord, TrainingMetrics, breakdown, complete_lines, steady_steps,
+    tokens_per_sec,
+};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,6 +22,8 @@ pub struct RunRecords {
     pub dir: PathBuf,
     /// What is known about each step.
     pub records: Vec<StepRecord>,
+    /// What the ranks have told of each step; nothing of a run of one rank.
+    pub rank_steps: Vec<RankStep>,
     /// The summary that a run writes at its end.
     pub metrics: Option<TrainingMetrics>,
 }
@@ -35,10 +41,13 @@ impl RunRecords {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(ReportError::NoRun { path: log }),
             Err(error) => return Err(ReportError::io("read", log, error)),
         };
-        let records = complete_lines(&text, &log)?
-            .into_iter()
-            .map(|(_, record)| record)
-            .collect();
+        let records = records(&text, &log)?;
+        let ranks = run_dir.join("ranks.jsonl");
+        let rank_steps = match fs::read_to_string(&ranks) {
+            Ok(text) => self::records(&text, &ranks)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(ReportError::io("read", ranks, error)),
+        };
         let summary = run_dir.join("training_metrics.json");
         let metrics = match fs::read_to_string(&summary) {
             Ok(text) => Some(
@@ -56,9 +65,16 @@ impl RunRecords {
                 .map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned()),
             dir: named,
             records,
+            rank_steps,
             metrics,
         })
     }
+}
+
+/// What the complete lines of a log hold.
+fn records<T: DeserializeOwned>(text: &str, path: &Path) -> Result<Vec<T>, DamagedRecord> {
+    let lines = complete_lines(text, path)?;
+    Ok(lines.into_iter().map(|(_, record)| record).collect())
 }
 
 /// What the table of runs shows of one, with the units in the names.
@@ -106,6 +122,8 @@ pub struct RunFigures {
     pub mfu: Option<f64>,
     /// Wall time, everything included.
     pub wall_sec: Option<f64>,
+    /// Where the time of the steps after the warm-up went, rank by rank.
+    pub breakdown: Option<Breakdown>,
     /// The machine.
     pub host: Option<Host>,
     /// When the process began.
@@ -155,6 +173,7 @@ impl RunFigures {
             peak_memory_bytes: records.iter().filter_map(StepRecord::peak_memory_bytes).max(),
             mfu: metrics.and_then(|metrics| metrics.summary.mfu),
             wall_sec: records.iter().rev().find_map(|record| record.elapsed_sec),
+            breakdown: breakdown(steady, &run.rank_steps),
             host: metrics.map(|metrics| metrics.host.clone()),
             timestamp_utc: metrics.map(|metrics| metrics.timestamp_utc.clone()),
             command_line: metrics.map(|metrics| metrics.command_line.clone()),

@@ -17,6 +17,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<(), CliError> {
         BenchCommand::Operations(args) => profile::of_operations(args),
         BenchCommand::FixedWork(args) => study::fixed_work(args),
         BenchCommand::Threads(args) => study::threads(args),
+        BenchCommand::Scaling(args) => study::scaling(args),
         BenchCommand::Sweep(args) => study::sweep(args),
         BenchCommand::Work { dir } => study::work(dir),
     }

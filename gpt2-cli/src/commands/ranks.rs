@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Seconds after which a rank that gives no sign of life is lost, where nothing else is said.
+pub(crate) const PEER_TIMEOUT: u64 = 60;
+
 const POLL: Duration = Duration::from_millis(20);
 
 /// How long the other ranks may take to end after one has.

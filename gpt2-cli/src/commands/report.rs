@@ -6,7 +6,7 @@ use crate::error::CliError;
 use crate::printer::{print, quoted, table};
 use crate::signals;
 use gpt2_bench::BenchError;
-use gpt2_records::TrainingMetrics;
+use gpt2_records::{Status, TrainingMetrics};
 use gpt2_report::scaling::{compare, compare_allowing_mismatch};
 use gpt2_report::tables::{Cell, Heading};
 use gpt2_report::verify::verify;
@@ -50,12 +50,15 @@ fn wrote(out: &Path) -> Result<(), CliError> {
     ))
 }
 
-fn scaling(runs: &[PathBuf], allow_mismatch: bool) -> Result<(), CliError> {
-    let read = |dir: &PathBuf| -> Result<TrainingMetrics, CliError> {
-        let run = RunRecords::read(dir).map_err(BenchError::from)?;
-        run.metrics.ok_or_else(|| CliError::NotFinished { run: dir.clone() })
-    };
-    let metrics = runs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+fn scaling(dirs: &[PathBuf], allow_mismatch: bool) -> Result<(), CliError> {
+    let mut metrics = Vec::new();
+    for dir in dirs {
+        if dir.join("results.json").exists() {
+            metrics.extend(runs_of_study(dir)?);
+        } else {
+            metrics.push(read_metrics(dir)?);
+        }
+    }
     let scaling = if allow_mismatch {
         compare_allowing_mismatch(&metrics)?
     } else {
@@ -71,6 +74,30 @@ fn scaling(runs: &[PathBuf], allow_mismatch: bool) -> Result<(), CliError> {
         .map(|row| row.iter().map(Cell::text).collect::<Vec<_>>())
         .collect();
     print(table(of_runs.columns.iter().map(Heading::full), rows, 0))
+}
+
+/// Of the rows that our trainer has measured, named after the study too.
+fn runs_of_study(dir: &Path) -> Result<Vec<TrainingMetrics>, CliError> {
+    let study = read_study(dir).map_err(BenchError::from)?;
+    let ours = study
+        .rows
+        .iter()
+        .filter(|row| row.peer.is_none() && row.status == Status::Done);
+    ours.map(|row| {
+        let metrics = read_metrics(&dir.join("runs").join(&row.name))?;
+        Ok(TrainingMetrics {
+            run_id: dir.join(&row.name).display().to_string(),
+            ..metrics
+        })
+    })
+    .collect()
+}
+
+fn read_metrics(run: &Path) -> Result<TrainingMetrics, CliError> {
+    let records = RunRecords::read(run).map_err(BenchError::from)?;
+    records
+        .metrics
+        .ok_or_else(|| CliError::NotFinished { run: run.to_owned() })
 }
 
 fn check(dir: &Path) -> Result<(), CliError> {

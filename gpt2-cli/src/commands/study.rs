@@ -1,6 +1,7 @@
-//! `gpt2 bench fixed-work`, `threads` and `sweep`: from flags to a study, and what is said of it.
+//! `gpt2 bench fixed-work`, `threads`, `scaling` and `sweep`: from flags to a study, and what is said of it.
 
-use crate::cli::{FixedWorkArgs, StudyArgs, SweepArgs, ThreadsArgs};
+use crate::cli::{FixedWorkArgs, ScalingArgs, StudyArgs, SweepArgs, ThreadsArgs};
+use crate::commands::ranks;
 use crate::diagnostics::{note, on_out_of_memory, warn};
 use crate::error::CliError;
 use crate::printer::{print, quoted, table};
@@ -10,10 +11,12 @@ use gpt2_base::Invalid;
 use gpt2_base::units::clock;
 use gpt2_bench::BenchError;
 use gpt2_bench::fixed_work::{self, FixedWork};
+use gpt2_bench::scaling::{self, ScalingStudy};
 use gpt2_bench::study::{self, Definition, OUT_OF_MEMORY_STATUS, Progress, Runner, Task, default_dir};
 use gpt2_bench::sweep::Sweep;
 use gpt2_bench::threads::{self, ThreadsStudy};
-use gpt2_bench::work::run_work;
+use gpt2_bench::work::{read_work, run_work};
+use gpt2_ranks::Launcher;
 use gpt2_records::{Host, Made, Row, Status, Study};
 use gpt2_report::write_study;
 use gpt2_train::config::RunConfig;
@@ -28,7 +31,8 @@ pub(crate) fn fixed_work(args: &FixedWorkArgs) -> Result<(), CliError> {
             model: Some(args.model.clone()),
             data: args.data.clone(),
             backend: Some(args.machine.backend),
-            device: Some(args.machine.device),
+            device: args.devices.is_none().then_some(args.machine.device),
+            devices: args.devices.clone(),
             precision: Some(args.machine.precision),
             threads: args.threads,
             seed: Some(args.seed),
@@ -99,6 +103,38 @@ pub(crate) fn threads(args: &ThreadsArgs) -> Result<(), CliError> {
     }
 }
 
+/// `gpt2 bench scaling`.
+pub(crate) fn scaling(args: &ScalingArgs) -> Result<(), CliError> {
+    let study = ScalingStudy {
+        config: RunConfig {
+            model: Some(args.model.clone()),
+            dropout: Some(args.dropout),
+            data: args.data.clone(),
+            backend: Some(args.backend),
+            precision: Some(args.precision),
+            threads: args.threads,
+            seed: Some(args.seed),
+            seq: Some(args.seq),
+            steps: Some(args.steps),
+            ..RunConfig::default()
+        },
+        mode: args.mode,
+        ranks: args.ranks.clone(),
+        batches: args.batch.clone(),
+        micro_batch: args.micro_batch,
+        repeats: args.repeats,
+        peers: args.study.peers.clone(),
+    };
+    let definition = study.definition()?;
+    let dir = out(&args.study, "scaling");
+    let limit = limit(args.study.time_limit)?;
+    let Some(mut study) = measure(&dir, &definition, args.study.dry_run, limit, 0)? else {
+        return Ok(());
+    };
+    scaling::conclude(&mut study);
+    finish(&dir, &study)
+}
+
 /// `gpt2 bench sweep`.
 pub(crate) fn sweep(args: &SweepArgs) -> Result<(), CliError> {
     let sweep = Sweep::read(&args.file)?;
@@ -114,12 +150,20 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<(), CliError> {
     finish(&dir, &study)
 }
 
-/// The hidden command behind each row.
+/// The hidden command behind each row. Of several ranks it starts one process each, of this command again.
 pub(crate) fn work(dir: &Path) -> Result<(), CliError> {
     on_out_of_memory(OUT_OF_MEMORY_STATUS);
+    let devices = read_work(dir)?.config.devices.filter(|devices| devices.ranks() > 1);
+    let group = match &devices {
+        None => None,
+        Some(devices) => match ranks::detect()? {
+            Some(info) if info.launcher == Launcher::Gpt2 => Some(ranks::join(info, ranks::PEER_TIMEOUT)?),
+            _ => return ranks::launch(devices),
+        },
+    };
     let stop = StopRequest::default();
     let _stopped_by_signals = signals::stop_on_signals(&stop);
-    Ok(run_work(dir, &version::program(), version::provenance(), stop)?)
+    Ok(run_work(dir, group, &version::program(), version::provenance(), stop)?)
 }
 
 fn out(args: &StudyArgs, name: &str) -> PathBuf {

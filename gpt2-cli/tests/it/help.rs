@@ -21,6 +21,7 @@ fn the_help_of_each_command() {
     assert_snapshot!("bench_step", shown(&["bench", "step", "-h"]));
     assert_snapshot!("bench_operations", shown(&["bench", "operations", "-h"]));
     assert_snapshot!("bench_fixed_work", shown(&["bench", "fixed-work", "-h"]));
+    assert_snapshot!("bench_scaling", shown(&["bench", "scaling", "-h"]));
     assert_snapshot!("bench_threads", shown(&["bench", "threads", "-h"]));
     assert_snapshot!("bench_sweep", shown(&["bench", "sweep", "-h"]));
     assert_snapshot!("profile", shown(&["profile", "-h"]));

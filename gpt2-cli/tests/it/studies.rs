@@ -198,6 +198,66 @@ fn fixed_work_is_exactly_so_many_steps() {
 }
 
 #[test]
+fn ranks_are_compared_by_the_slowest() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags =
+        "bench scaling --backend flex --threads 1 --model d3 --seq 16 --ranks 1,2 --batch 4 --micro-batch 2 --steps 8";
+    let said = gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>()).succeeded();
+    assert!(
+        said.contains("batch 4, 2 ranks, gpt2: gpt2-batch-4-ranks-2-1 ("),
+        "{said}"
+    );
+    let study = dir.path().join("studies/scaling");
+    gpt2(dir.path(), &["report", "verify", "studies/scaling"]).succeeded();
+    let results = results(&study);
+    let rows = results["rows"].as_array().unwrap();
+    let ranks: Vec<_> = rows
+        .iter()
+        .map(|row| row["figures"]["breakdown"]["ranks"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(ranks, [1, 2]);
+    // The same work, summed in another place.
+    let losses: Vec<_> = rows.iter().map(|row| &row["figures"]["losses"]).collect();
+    assert_eq!(losses[0], losses[1]);
+    assert_eq!(rows[0]["derived"]["speedup"], 1.0);
+    let markdown = fs::read_to_string(study.join("results.md")).unwrap();
+    assert!(markdown.contains("Where a step's time goes, by rank"), "{markdown}");
+    assert!(study.join("figures/breakdown.svg").exists());
+    // The time of a step is the slowest rank's.
+    let log = fs::read_to_string(study.join("runs/gpt2-batch-4-ranks-2-1/ranks.jsonl")).unwrap();
+    let of_first_step = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| line["step"] == 1);
+    let slowest = of_first_step
+        .map(|line| line["step_ms"].as_f64().unwrap())
+        .fold(0.0, f64::max);
+    assert_eq!(rows[1]["figures"]["all_step_ms"][0].as_f64(), Some(slowest));
+
+    let flags = "bench scaling --ranks 1,4 --batch 6 --dry-run";
+    gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>())
+        .refused("`batch` is 6, expected a multiple of 4, the ranks that share it: try 4 or 8");
+}
+
+#[test]
+fn fixed_work_on_several_ranks_is_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = "bench fixed-work --backend flex --threads 1 --model d3 --seq 16 --batch 2 --global-batch 4 --steps 6";
+    let flags: Vec<_> = flags.split(' ').collect();
+    gpt2(dir.path(), &[&flags[..], &["--out", "one"]].concat()).succeeded();
+    gpt2(dir.path(), &[&flags[..], &["--devices", "2", "--out", "two"]].concat()).succeeded();
+    let metadata = fs::read_to_string(dir.path().join("two/launcher_metadata.json")).unwrap();
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    assert_eq!(metadata["ranks"].as_array().unwrap().len(), 2);
+    let scaling = gpt2(dir.path(), &["report", "scaling", "one", "two"]).succeeded();
+    assert!(
+        scaling.contains("one/gpt2-1") && scaling.contains("two/gpt2-1"),
+        "{scaling}"
+    );
+    gpt2(dir.path(), &["report", "verify", "two"]).succeeded();
+}
+
+#[test]
 fn a_profile_accounts_for_the_step() {
     let dir = tempfile::tempdir().unwrap();
     let flags =

@@ -3,6 +3,7 @@
 use super::{RunOutcome, training_metrics, write_report};
 use crate::error::TrainError;
 use crate::plan::{DataSummary, RunPlan};
+use crate::rank_log::read_rank_steps;
 use crate::run_dir::RunPaths;
 use crate::step_log::read_records;
 use crate::step_loop::Outcome;
@@ -46,6 +47,7 @@ pub(crate) fn write_run_report(
     let chosen = facts.chosen;
     let on_gpu = matches!(chosen.backend, BackendKind::Cuda | BackendKind::Wgpu);
     let records = read_records(&paths.metrics())?;
+    let rank_steps = read_rank_steps(&paths.ranks())?;
     let metrics = training_metrics(RunOutcome {
         run_id: paths
             .root()
@@ -66,6 +68,7 @@ pub(crate) fn write_run_report(
         plan: facts.plan,
         data: facts.data,
         records: &records,
+        rank_steps: &rank_steps,
         phases: outcome.phases,
     });
     write_report(paths, &metrics)

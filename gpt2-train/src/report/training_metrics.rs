@@ -4,7 +4,7 @@ use crate::plan::{DataSummary, RunPlan};
 use gpt2_backend::HostFacts;
 use gpt2_model::cost;
 use gpt2_records::{
-    Completion, Epoch, Hardware, Host, LossPoint, Phases, RunSummary, Scheduler, StepRecord, SubsetSizes,
+    Completion, Epoch, Hardware, Host, LossPoint, Phases, RankStep, RunSummary, Scheduler, StepRecord, SubsetSizes,
     TrainingConfig, TrainingMetrics,
 };
 use std::collections::BTreeMap;
@@ -45,6 +45,8 @@ pub struct RunOutcome<'a> {
     pub data: &'a DataSummary,
     /// Every record of the run, those from before a resumption included.
     pub records: &'a [StepRecord],
+    /// What several ranks have told of their steps.
+    pub rank_steps: &'a [RankStep],
     /// Where the time went.
     pub phases: Phases,
 }
@@ -56,7 +58,12 @@ pub fn training_metrics(outcome: RunOutcome<'_>) -> TrainingMetrics {
     } = outcome;
     let flops_per_token = cost::flops_per_token(&plan.model, plan.batch.seq);
     let planned_tokens = plan.last_step().saturating_mul(plan.tokens_per_step());
-    let epochs = Epoch::of_run(records, data.train_tokens, plan.batch.grad_accum as u64);
+    let epochs = Epoch::of_run(
+        records,
+        outcome.rank_steps,
+        data.train_tokens,
+        plan.batch.grad_accum as u64,
+    );
     TrainingMetrics {
         schema_version: "2.0".to_owned(),
         run_id: outcome.run_id,

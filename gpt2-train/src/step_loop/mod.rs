@@ -429,6 +429,7 @@ where
         let seconds = (self.completed_at - began).as_secs_f64();
         self.phases.steps_sec += seconds;
         self.phases.data_wait_sec += wait.as_secs_f64();
+        let on_host = exchange.on_host;
         let mut record = StepRecord {
             step,
             tokens: self.setup.state.tokens,
@@ -437,45 +438,35 @@ where
             grad_norm: Some(grad_norm),
             tokens_per_sec: Some(plan.tokens_per_step() as f64 / seconds),
             step_ms: Some(1e3 * seconds),
-            data_wait_ms: Some(1e3 * wait.as_secs_f64()),
+            data_wait_ms: Some(ms(wait)),
+            host_to_device_ms: Some(ms(host_to_device)),
+            rank_wait_ms: on_host.map(|(wait, _)| ms(wait)),
+            communication_ms: on_host.map(|(_, communication)| ms(communication)),
             elapsed_sec: Some(self.elapsed_sec()),
             ..StepRecord::default()
         };
+        let parts = [
+            record.data_wait_ms,
+            record.host_to_device_ms,
+            record.rank_wait_ms,
+            record.communication_ms,
+        ];
+        record.compute_ms = Some(1e3 * seconds - parts.into_iter().flatten().sum::<f64>());
         self.memory
             .measure(&mut record, (self.steps.len() as u64) < SETTLING_STEPS);
-        self.exchange_times(&mut record, host_to_device, &exchange)?;
+        self.exchange_times(&mut record)?;
         Ok(record)
     }
 
     /// Tells rank 0 where the time of a step went on this rank; rank 0 keeps what it has heard, and takes the largest rank's
     /// memory for the run's.
-    fn exchange_times(
-        &mut self,
-        record: &mut StepRecord,
-        host_to_device: Duration,
-        exchange: &Exchange,
-    ) -> Result<(), TrainError> {
+    fn exchange_times(&mut self, record: &mut StepRecord) -> Result<(), TrainError> {
         if self.setup.ranks.size() == 1 {
             return Ok(());
         }
-        let ms = |time: Duration| 1e3 * time.as_secs_f64();
-        let [step_ms, data_wait_ms] = [record.step_ms, record.data_wait_ms].map(Option::unwrap_or_default);
-        let on_host = exchange.on_host;
-        let rank_wait_ms = on_host.map(|(wait, _)| ms(wait));
-        let communication_ms = on_host.map(|(_, communication)| ms(communication));
-        let apart = data_wait_ms + ms(host_to_device) + rank_wait_ms.unwrap_or(0.0) + communication_ms.unwrap_or(0.0);
-        self.setup.ranks.send(RankStep {
-            step: record.step,
-            rank: 0,
-            step_ms,
-            data_wait_ms,
-            host_to_device_ms: ms(host_to_device),
-            rank_wait_ms,
-            communication_ms,
-            compute_ms: step_ms - apart,
-            loss: record.loss.unwrap_or_default(),
-            peak_memory_bytes: record.peak_memory_bytes(),
-        });
+        if let Some(times) = RankStep::new(self.setup.ranks.rank(), record) {
+            self.setup.ranks.send(&times);
+        }
         self.keep_times()?;
         let own = [&mut record.device_peak_bytes, &mut record.host_peak_bytes];
         // The one that is the run's peak memory.
@@ -625,6 +616,10 @@ where
             sample: self.sample.clone(),
         });
     }
+}
+
+fn ms(time: Duration) -> f64 {
+    1e3 * time.as_secs_f64()
 }
 
 /// The seed of the dropout of a micro-step.

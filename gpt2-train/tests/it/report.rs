@@ -151,6 +151,7 @@ fn report(records: &[StepRecord], completed: Option<SystemTime>) -> TrainingMetr
         plan: &plan,
         data: &environment.data,
         records,
+        rank_steps: &[],
         phases: Phases {
             steps_sec: 15.0,
             ..Phases::default()

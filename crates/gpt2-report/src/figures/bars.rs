@@ -8,7 +8,7 @@ use super::text::TEXT_SIZE;
 use super::theme::PlotColor;
 use crate::number::{fixed, label};
 use crate::tables::ranked;
-use gpt2_records::{Figures, Row, Status, Study};
+use gpt2_records::{Figures, Row, Status, StepTimes, Study};
 use std::fmt::Write;
 
 const OURS: PlotColor = PlotColor::Series(0);
@@ -224,6 +224,55 @@ pub(super) fn jitter(study: &Study) -> Option<Figure> {
     Some(Figure::new(
         "jitter",
         "Bars: standard deviation of the timed steps of each run. Words: the same, and over the run's mean step.",
+        chart,
+    ))
+}
+
+/// Where the time of a step goes on the slowest rank of each row.
+pub(super) fn breakdown(study: &Study) -> Option<Figure> {
+    const PARTS: [(&str, PlotColor); 5] = [
+        ("waiting for data", PlotColor::Series(2)),
+        ("host to device", PlotColor::Series(4)),
+        ("computing", PlotColor::Series(0)),
+        ("waiting for the slowest", PlotColor::Series(3)),
+        ("communication", PlotColor::Series(1)),
+    ];
+    let mut rows = measured(study);
+    rows.retain(|(_, figures)| figures.breakdown.is_some());
+    let slowest = |figures: &Figures| {
+        let breakdown = figures.breakdown.as_ref()?;
+        let rank = breakdown.ranks.iter().find(|rank| rank.rank == breakdown.slowest)?;
+        Some(rank.times)
+    };
+    let times: Vec<StepTimes> = rows.iter().filter_map(|(_, figures)| slowest(figures)).collect();
+    if times.is_empty() || times.len() < rows.len() {
+        return None;
+    }
+    let names = names(study, &rows);
+    let px = Chart::row_plot_width(&names, 1);
+    let bar = |times: &StepTimes| {
+        let parts = times.parts().into_iter().zip(PARTS);
+        let parts: Vec<_> = parts.map(|((_, ms), (_, color))| (ms, color)).collect();
+        let words = format!("{} + {} ms", label(times.compute_ms), label(times.communication_ms));
+        (parts, words)
+    };
+    let bars = Bars {
+        title: "time of a step (ms)",
+        rows: times.iter().map(bar).collect(),
+    };
+    let entry = |(text, color): (&str, PlotColor)| LegendEntry {
+        text: text.to_owned(),
+        symbol: LegendSymbol::Bar(color),
+    };
+    let chart = Chart {
+        title: "Where a step's time goes, on the slowest rank".to_owned(),
+        panels: vec![bars.panel(&names, px)],
+        legend: PARTS.map(entry).into(),
+    };
+    Some(Figure::new(
+        "breakdown",
+        "Means over the timed steps. Words: computing and communication. Where devices sum the gradients, communication lies \
+         behind the host and is part of computing.",
         chart,
     ))
 }

@@ -96,6 +96,7 @@ pub fn study_figures(study: &Study) -> Vec<Figure> {
         ],
         StudyKind::Scaling => vec![
             lines::device_scaling(study),
+            bars::breakdown(study),
             bars::jitter(study),
             lines::losses_of_rows(study),
         ],

@@ -32,6 +32,7 @@ pub(crate) fn study_page_with(study: &Study, figures: &[Figure]) -> Result<Strin
         (table_section(&tables::conclusions_table(study)))
         @if study.rows.len() > 1 { (table_section(&tables::leader_board(study))) }
         (figures)
+        @if let Some(table) = tables::study_breakdown(study) { (table_section(&table)) }
         @if let Some(profile) = &study.profile {
             @for table in profile_tables(profile) { (table_section(&table)) }
             (list_section("Advice", &profile.advice))
@@ -69,6 +70,7 @@ pub(crate) fn runs_page_with(
     let figures = figures_section(figures)?;
     let content = html! {
         (table_section(&tables::runs_table(&all.runs)))
+        @if let Some(table) = tables::runs_breakdown(&all.runs) { (table_section(&table)) }
         (figures)
         @for run in &all.runs {
             section {

@@ -2,7 +2,8 @@
 
 use super::study::kind_title;
 use super::{
-    Cell, Table, conclusions_table, facts, leader_board, profile_tables, results_table, runs_table, settings_table,
+    Cell, Table, conclusions_table, facts, leader_board, profile_tables, results_table, runs_breakdown, runs_table,
+    settings_table, study_breakdown,
 };
 use crate::figures::Figure;
 use crate::run_records::RunFigures;
@@ -17,6 +18,9 @@ pub fn results_md(study: &Study, figures: &[Figure]) -> String {
     push_table(&mut text, &conclusions_table(study));
     if study.rows.len() > 1 {
         push_table(&mut text, &leader_board(study));
+    }
+    if let Some(table) = study_breakdown(study) {
+        push_table(&mut text, &table);
     }
     if let Some(profile) = &study.profile {
         for table in profile_tables(profile) {
@@ -36,6 +40,9 @@ pub fn results_md(study: &Study, figures: &[Figure]) -> String {
 pub fn report_md(runs: &[RunFigures], figures: &[Figure]) -> String {
     let mut text = "# Report of runs\n".to_owned();
     push_table(&mut text, &runs_table(runs));
+    if let Some(table) = runs_breakdown(runs) {
+        push_table(&mut text, &table);
+    }
     for run in runs {
         let _ = write!(text, "\n## {}\n", escaped(&run.name));
         push_facts(&mut text, &run.facts());

@@ -1,5 +1,6 @@
 //! Tables of a study or of runs, as values that Markdown and HTML are made from, and `results.csv`.
 
+mod breakdown;
 mod columns;
 mod csv;
 mod markdown;
@@ -7,6 +8,7 @@ mod profile;
 mod runs;
 mod study;
 
+pub use breakdown::{runs_breakdown, study_breakdown};
 pub use csv::results_csv;
 pub(crate) use markdown::title;
 pub use markdown::{report_md, results_md};

@@ -1,12 +1,12 @@
 //! A run and a study of two runs, whose files agree with each other, for tests that tamper with them.
 
-use super::{Finding, LAUNCHER_METADATA, METRICS, PLAN, RESULTS, RUN_COMPLETE, TRAINING_METRICS};
+use super::{Finding, LAUNCHER_METADATA, METRICS, PLAN, RANKS, RESULTS, RUN_COMPLETE, TRAINING_METRICS};
 use crate::tables::results_csv;
 use gpt2_base::stats::Summary;
 use gpt2_records::{
-    Completion, Conclusion, Epoch, Figures, Hardware, Host, LossPoint, Made, Phases, Row, RunSummary, STUDY_VERSION,
-    Scheduler, Status, StepRecord, Study, StudyKind, SubsetSizes, TrainingConfig, TrainingMetrics, settled,
-    steady_steps,
+    Completion, Conclusion, Epoch, Figures, Hardware, Host, LossPoint, Made, Phases, RankStep, Row, RunSummary,
+    STUDY_VERSION, Scheduler, Status, StepRecord, Study, StudyKind, SubsetSizes, TrainingConfig, TrainingMetrics,
+    breakdown, settled, steady_steps,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -77,6 +77,10 @@ fn records(step_ms: f64) -> Vec<StepRecord> {
             step_ms: Some(step_ms),
             tokens_per_sec: Some(TOKENS_PER_STEP as f64 / (step_ms / 1e3)),
             data_wait_ms: Some(5.0),
+            host_to_device_ms: Some(1.0),
+            rank_wait_ms: Some(4.0),
+            communication_ms: Some(20.0),
+            compute_ms: Some(step_ms - 30.0),
             elapsed_sec: Some(1.0 + step as f64),
             host_peak_bytes: Some(3000 + step),
             device_mem_bytes: Some(1000 + step),
@@ -87,6 +91,24 @@ fn records(step_ms: f64) -> Vec<StepRecord> {
     records
 }
 
+/// What two ranks would tell of these steps: rank 1 is the slower one.
+fn rank_steps(records: &[StepRecord]) -> Vec<RankStep> {
+    let of_rank = |record: &StepRecord, rank: usize| {
+        let step = RankStep::new(rank, record)?;
+        let late = 4.0 * rank as f64;
+        Some(RankStep {
+            rank_wait_ms: Some(4.0 - late),
+            compute_ms: step.compute_ms + late,
+            ..step
+        })
+    };
+    records
+        .iter()
+        .flat_map(|record| [of_rank(record, 0), of_rank(record, 1)])
+        .flatten()
+        .collect()
+}
+
 /// What the trainer would write of such a run.
 pub(crate) fn training_metrics() -> TrainingMetrics {
     metrics_of(&records(100.0), "example")
@@ -94,7 +116,7 @@ pub(crate) fn training_metrics() -> TrainingMetrics {
 
 fn metrics_of(records: &[StepRecord], run_id: &str) -> TrainingMetrics {
     let train = 20 * TOKENS_PER_STEP;
-    let epochs = Epoch::of_run(records, train, 2);
+    let epochs = Epoch::of_run(records, &rank_steps(records), train, 2);
     let flops_per_token = 1_000_000;
     TrainingMetrics {
         schema_version: "2.0".to_owned(),
@@ -191,6 +213,10 @@ fn write_run(dir: &Path, records: &[StepRecord], run_id: &str) {
         .iter()
         .map(|record| serde_json::to_string(record).unwrap() + "\n");
     files.write(METRICS, &lines.collect::<String>());
+    let lines = rank_steps(records)
+        .into_iter()
+        .map(|step| serde_json::to_string(&step).unwrap() + "\n");
+    files.write(RANKS, &lines.collect::<String>());
     let metrics = metrics_of(records, run_id);
     files.write(TRAINING_METRICS, &serde_json::to_string_pretty(&metrics).unwrap());
     files.write(RUN_COMPLETE, &format!("{run_id} ended at 2026-01-31T12:01:00Z\n"));
@@ -230,6 +256,7 @@ pub(crate) fn study_in(dir: &Path) -> RunFiles {
         .collect();
     let peer_figures = Figures {
         mfu: None,
+        breakdown: None,
         losses: Vec::new(),
         ..figures(&steps)
     };
@@ -306,6 +333,7 @@ fn figures(records: &[StepRecord]) -> Figures {
             .iter()
             .filter_map(|record| Some((record.step, record.val_loss?)))
             .collect(),
+        breakdown: breakdown(steady, &rank_steps(records)),
         ..Figures::default()
     }
 }

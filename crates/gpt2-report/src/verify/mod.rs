@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 const RESULTS: &str = "results.json";
 const METRICS: &str = "metrics.jsonl";
+const RANKS: &str = "ranks.jsonl";
 const TRAINING_METRICS: &str = "training_metrics.json";
 const RUN_COMPLETE: &str = "RUN_COMPLETE.txt";
 const LAUNCHER_METADATA: &str = "launcher_metadata.json";

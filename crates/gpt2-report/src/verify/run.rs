@@ -1,8 +1,12 @@
 //! The files of a run: `training_metrics.json` against its schema and against `metrics.jsonl`, and that the run is
 //! complete exactly when it says so.
 
-use super::{Check, Finding, METRICS, Named, RUN_COMPLETE, TRAINING_METRICS, launcher, schema};
-use gpt2_records::{Completion, Epoch, LossPoint, RunSummary, StepRecord, TrainingMetrics, complete_lines};
+use super::{Check, Finding, METRICS, Named, RANKS, RUN_COMPLETE, TRAINING_METRICS, launcher, schema};
+use gpt2_records::{
+    Breakdown, Completion, Epoch, LossPoint, RankStep, RunSummary, StepRecord, StepTimes, TrainingMetrics,
+    complete_lines,
+};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Component, Path};
 
@@ -10,6 +14,8 @@ use std::path::{Component, Path};
 pub(super) struct Run {
     pub(super) metrics: TrainingMetrics,
     pub(super) records: Vec<StepRecord>,
+    /// Of a run of several ranks.
+    pub(super) rank_steps: Vec<RankStep>,
 }
 
 /// Checks the run in `dir`, and returns it if both its files can be read.
@@ -21,11 +27,19 @@ pub(super) fn check(dir: &Path, findings: &mut Vec<Finding>) -> Option<Run> {
         check_completion(dir, metrics, findings);
         launcher::check(&mut Check::new(launcher::path(dir), findings), metrics);
     }
+    let ranks = dir.join(RANKS);
+    let rank_steps = match &metrics {
+        Some(metrics) if metrics.hardware.world_size > 1 || ranks.exists() => {
+            read_lines(&mut Check::new(ranks, findings), Some(metrics))
+        }
+        _ => Some(Vec::new()),
+    };
     let mut log = Check::new(dir.join(METRICS), findings);
-    let records = read_records(&mut log, metrics.as_ref());
+    let records = read_lines(&mut log, metrics.as_ref());
     let run = Run {
         metrics: metrics?,
         records: records?,
+        rank_steps: rank_steps?,
     };
     check_records(&mut log, &run);
     // Tokens that go backwards have been told; nothing can be summed up from them.
@@ -56,7 +70,8 @@ fn read_metrics(check: &mut Check<'_>) -> Option<TrainingMetrics> {
     }
 }
 
-fn read_records(check: &mut Check<'_>, metrics: Option<&TrainingMetrics>) -> Option<Vec<StepRecord>> {
+/// What the lines of a log hold.
+fn read_lines<T: DeserializeOwned>(check: &mut Check<'_>, metrics: Option<&TrainingMetrics>) -> Option<Vec<T>> {
     let text = check.read("a line for each step")?;
     if !text.is_empty() && !text.ends_with('\n') && metrics.is_some_and(|metrics| metrics.completion.is_some()) {
         let last = text.lines().count();
@@ -203,10 +218,15 @@ fn check_records(check: &mut Check<'_>, run: &Run) {
 
 /// What `training_metrics.json` says, computed again from the log.
 fn check_figures(check: &mut Check<'_>, run: &Run) {
-    let Run { metrics, records } = run;
+    let Run {
+        metrics,
+        records,
+        rank_steps,
+    } = run;
     let config = &metrics.training_config;
     let epochs = Epoch::of_run(
         records,
+        rank_steps,
         config.dataset_subset_sizes.train,
         config.grad_accum_steps as u64,
     );
@@ -274,6 +294,12 @@ fn check_epoch(check: &mut Check<'_>, index: usize, found: &Epoch, expected: &Ep
     for (name, value) in EPOCH {
         check.close(at(name), value(found), value(expected));
     }
+    check_breakdown(
+        check,
+        &at("breakdown"),
+        found.breakdown.as_ref(),
+        expected.breakdown.as_ref(),
+    );
     let memory: [Named<Epoch, Option<u64>>; 4] = [
         ("max_cuda_mem_allocated_bytes_rank0", |epoch| {
             epoch.max_cuda_mem_allocated_bytes_rank0
@@ -290,6 +316,36 @@ fn check_epoch(check: &mut Check<'_>, index: usize, found: &Epoch, expected: &Ep
     ];
     for (name, value) in memory {
         check.same(at(name), value(found), value(expected));
+    }
+}
+
+/// Where the time of steps went, computed again from what the ranks told of them.
+pub(super) fn check_breakdown(
+    check: &mut Check<'_>,
+    at: &str,
+    found: Option<&Breakdown>,
+    expected: Option<&Breakdown>,
+) {
+    let (Some(found), Some(expected)) = (found, expected) else {
+        let ranks = |breakdown: Option<&Breakdown>| breakdown.map_or(0, |breakdown| breakdown.ranks.len());
+        return check.equal(format!("{at}.ranks"), ranks(found), ranks(expected));
+    };
+    check.equal(format!("{at}.ranks"), found.ranks.len(), expected.ranks.len());
+    check.equal(format!("{at}.slowest"), found.slowest, expected.slowest);
+    check.close(
+        format!("{at}.compute_to_communication"),
+        found.compute_to_communication,
+        expected.compute_to_communication,
+    );
+    let mut times = |at: String, found: &StepTimes, expected: &StepTimes| {
+        check.close(format!("{at}.step_ms"), Some(found.step_ms), Some(expected.step_ms));
+        for ((name, found), (_, expected)) in found.parts().into_iter().zip(expected.parts()) {
+            check.close(format!("{at}.{name}"), Some(found), Some(expected));
+        }
+    };
+    times(format!("{at}.mean"), &found.mean, &expected.mean);
+    for (index, (found, expected)) in found.ranks.iter().zip(&expected.ranks).enumerate() {
+        times(format!("{at}.ranks[{index}]"), &found.times, &expected.times);
     }
 }
 
@@ -403,6 +459,23 @@ mod tests {
             &found,
             "training_metrics.json: `epochs[0].step_time_mean_sec` is 0.1, expected 0.095",
         );
+    }
+
+    #[test]
+    fn less_communication_is_noticed() {
+        let found = found_after(with_metrics("/epochs/0/breakdown/ranks/0/communication_ms", json!(2.0)));
+        assert_eq!(
+            found,
+            ["training_metrics.json: `epochs[0].breakdown.ranks[0].communication_ms` is 2, expected 20"]
+        );
+        // The rank that all others wait for.
+        let found = found_after(with_metrics("/epochs/1/breakdown/slowest", json!(0)));
+        assert_found(
+            &found,
+            "training_metrics.json: `epochs[1].breakdown.slowest` is 0, expected 1",
+        );
+        let found = found_after(|run| fs::remove_file(run.dir.join(RANKS)).unwrap());
+        assert_found(&found, "ranks.jsonl is missing, expected a line for each step");
     }
 
     #[test]

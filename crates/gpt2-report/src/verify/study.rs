@@ -6,7 +6,9 @@ use crate::error::ReportError;
 use crate::study_files::read_study;
 use crate::tables::results_csv;
 use gpt2_base::stats::Summary;
-use gpt2_records::{Derived, Figures, Profile, Row, Status, StepRecord, Study, settled, steady_steps};
+use gpt2_records::{
+    Derived, Figures, Profile, Row, Status, StepRecord, Study, breakdown, settled, steady_steps, step_times,
+};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fs;
@@ -268,7 +270,13 @@ fn check_figures(check: &mut Check<'_>, index: usize, figures: &Figures, run: &R
         check,
         &at("all_step_ms"),
         &figures.all_step_ms,
-        &list(|record| record.step_ms),
+        &step_times(&trained, &run.rank_steps),
+    );
+    run::check_breakdown(
+        check,
+        &at("breakdown"),
+        figures.breakdown.as_ref(),
+        breakdown(steady_steps(&trained), &run.rank_steps).as_ref(),
     );
     check_list(check, &at("losses"), &figures.losses, &list(|record| record.loss));
     let val: Vec<(u64, f64)> = trained
@@ -325,7 +333,12 @@ fn check_peer(dir: &Path, results: &Path, index: usize, row: &Row, findings: &mu
     let Some(figures) = &row.figures else { return };
     let mut check = Check::new(results.to_owned(), findings);
     let at = |field: &str| format!("rows[{index}].figures.{field}");
-    let factors = [printed.batch, printed.seq, printed.grad_accum.unwrap_or(1)];
+    let factors = [
+        printed.batch,
+        printed.seq,
+        printed.grad_accum.unwrap_or(1),
+        printed.ranks.unwrap_or(1),
+    ];
     check.equal(
         at("tokens_per_step"),
         figures.tokens_per_step,
@@ -346,6 +359,7 @@ struct PeerLine {
     batch: u64,
     seq: u64,
     grad_accum: Option<u64>,
+    ranks: Option<u64>,
     step_ms: Vec<f64>,
     peak_mem_mib: f64,
     loss_last: Option<f64>,

@@ -3,7 +3,7 @@
 //! A run that is resumed cuts its log back and goes on with other lines. Whoever follows must then forget what it has
 //! read: the generation changes.
 
-use gpt2_records::complete_lines;
+use gpt2_records::{StepRecord, complete_lines};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ impl Log {
         };
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let text = str::from_utf8(&bytes[..whole]).map_err(|error| format!("{}: {error}", self.path.display()))?;
-        let lines = complete_lines(text, &self.path).map_err(|mut damaged| {
+        let lines = complete_lines::<StepRecord>(text, &self.path).map_err(|mut damaged| {
             damaged.line += self.lines.len();
             damaged.to_string()
         })?;

@@ -58,7 +58,7 @@ fn every_kind_of_study_has_its_figures() {
         names(&made_up::fixed_work()),
         ["speedup", "warmup_and_step_time", "jitter", "loss"]
     );
-    assert_eq!(names(&made_up::scaling()), ["scaling", "jitter", "loss"]);
+    assert_eq!(names(&made_up::scaling()), ["scaling", "breakdown", "jitter", "loss"]);
     let profile = ["layer_kinds", "roofline", "attention_against_feed_forward", "top_down"];
     assert_eq!(names(&made_up::profile()), profile);
 }

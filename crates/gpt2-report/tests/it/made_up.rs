@@ -2,9 +2,9 @@
 
 use gpt2_base::stats::Summary;
 use gpt2_records::{
-    Ceilings, Completion, Conclusion, Derived, Figures, GpuUse, Hardware, Host, KindTime, LossPoint, Made,
-    OperationTime, Phases, Profile, Row, RunSummary, STUDY_VERSION, Scheduler, Status, StepRecord, Study, StudyKind,
-    SubsetSizes, TopDown, TopDownSlots, TrainingConfig, TrainingMetrics,
+    Breakdown, Ceilings, Completion, Conclusion, Derived, Figures, GpuUse, Hardware, Host, KindTime, LossPoint, Made,
+    OperationTime, Phases, Profile, RankStep, Row, RunSummary, STUDY_VERSION, Scheduler, Status, StepRecord, Study,
+    StudyKind, SubsetSizes, TopDown, TopDownSlots, TrainingConfig, TrainingMetrics,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -119,6 +119,7 @@ pub(crate) fn figures(
         ]
         .map(|(name, value)| (name.to_owned(), value * (0.5 + noise(seed))))
         .into(),
+        breakdown: None,
     }
 }
 
@@ -321,6 +322,29 @@ pub(crate) fn fixed_work() -> Study {
     study
 }
 
+/// Steps of `ranks` ranks, of which the last is the slowest.
+fn breakdown(ranks: usize, step_ms: f64, compute_ms: f64) -> Option<Breakdown> {
+    let of_rank = |rank: usize| {
+        let compute_ms = compute_ms * (0.9 + 0.1 * (rank + 1) as f64 / ranks as f64) - 0.6;
+        let communication_ms = 0.8 * (step_ms - compute_ms).max(0.0);
+        RankStep {
+            step: 1,
+            rank,
+            step_ms,
+            data_wait_ms: 0.1,
+            host_to_device_ms: 0.2,
+            rank_wait_ms: (ranks > 1).then(|| (step_ms - compute_ms - communication_ms - 0.3).max(0.0)),
+            communication_ms: (ranks > 1).then_some(communication_ms),
+            compute_ms,
+            loss: 8.0,
+            peak_memory_bytes: Some(20 * GIB + rank as u64),
+            device_mem_bytes: None,
+            device_reserved_bytes: None,
+        }
+    };
+    Breakdown::of(&(0..ranks).map(of_rank).collect::<Vec<_>>())
+}
+
 /// Two batches on 1, 2, 4 and 8 devices.
 pub(crate) fn scaling() -> Study {
     let mut rows = Vec::new();
@@ -329,13 +353,9 @@ pub(crate) fn scaling() -> Study {
             let axes = [("batch", batch.to_string()), ("devices", devices.to_string())];
             let mut row = row(format!("batch-{batch}-devices-{devices}"), &axes);
             let speedup = devices as f64 / (1.0 + (6.4 / batch as f64) * (devices as f64 - 1.0));
-            row.figures = Some(figures(
-                batch + devices,
-                batch * 1024,
-                batch as f64 / speedup,
-                1.0,
-                20 * GIB,
-            ));
+            let mut figures = figures(batch + devices, batch * 1024, batch as f64 / speedup, 1.0, 20 * GIB);
+            figures.breakdown = breakdown(devices as usize, figures.step_ms.mean, batch as f64 / devices as f64);
+            row.figures = Some(figures);
             rows.push(row);
         }
     }
