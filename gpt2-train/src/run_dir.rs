@@ -215,6 +215,25 @@ impl RunDir {
         Self::acquire(RunPaths::existing(root)?)
     }
 
+    /// Forgets the steps of a run that has no checkpoint to go on from, so that it can begin again. Whether there were any.
+    ///
+    /// # Errors
+    /// [`TrainError::RunDirInUse`] if a process trains there, and I/O errors.
+    pub fn forget_unsaved(root: impl Into<PathBuf>) -> Result<bool, TrainError> {
+        let paths = RunPaths::new(root);
+        let is_unsaved = |paths: &RunPaths| paths.newest_checkpoint().is_none() && paths.holds_steps();
+        if !paths.plan().exists() || !is_unsaved(&paths) {
+            return Ok(false);
+        }
+        let dir = Self::acquire(paths)?;
+        // Whoever held it may have saved meanwhile.
+        if !is_unsaved(&dir) {
+            return Ok(false);
+        }
+        fs::remove_file(dir.metrics()).map_err(|source| TrainError::io("remove", dir.metrics(), source))?;
+        Ok(true)
+    }
+
     /// The directory of a run that another rank has taken: nothing is locked, and nothing taken away.
     pub(crate) fn of_other_rank(root: impl Into<PathBuf>) -> Self {
         Self {
@@ -318,6 +337,24 @@ mod tests {
         let run = RunDir::create(dir.path().join("a/b")).unwrap();
         assert!(run.samples().is_dir() && run.checkpoints().is_dir());
         assert!(!run.plan().exists());
+    }
+
+    #[test]
+    fn steps_without_a_checkpoint_can_be_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path()).unwrap();
+        fs::write(run.plan(), "").unwrap();
+        fs::write(run.metrics(), "{\"step\": 1}\n").unwrap();
+        assert!(matches!(
+            RunDir::forget_unsaved(dir.path()),
+            Err(TrainError::RunDirInUse { .. })
+        ));
+        drop(run);
+        assert!(RunDir::check_unused(&RunPaths::new(dir.path())).is_err());
+        assert!(RunDir::forget_unsaved(dir.path()).unwrap());
+        drop(RunDir::create(dir.path()).unwrap());
+        assert!(!RunDir::forget_unsaved(dir.path()).unwrap());
+        assert!(!RunDir::forget_unsaved(dir.path().join("none")).unwrap());
     }
 
     #[test]

@@ -214,13 +214,20 @@ pub fn conclude(study: &mut Study) {
         let because = match (rate(&rows), rate(&rows_of(&(*batch, fewest, peer.clone())))) {
             (Some(own), Some(least)) => {
                 let speedup = own.p50 / least.p50;
-                let step = summary(&rows, |figures| figures.step_ms.p50).unwrap_or_default();
+                let of_repeats = summary(&rows, |figures| figures.step_ms.p50).unwrap_or_default();
+                // Of a single repeat the spread is that of its own steps.
+                let own_steps = rows.iter().find_map(|row| row.figures.as_ref()).map(|figures| figures.step_ms);
+                let (step, of) = match own_steps {
+                    Some(steps) if own.count == 1 => (steps, "steps"),
+                    _ => (of_repeats, "repeats"),
+                };
                 format!(
-                    "{:.0} tokens/s ± {:.0}, {:.1} ms a step (medians of {}), speed-up {speedup:.2}, efficiency {:.2}",
+                    "{:.0} tokens/s, {:.1} ms a step ± {:.1} (median and standard deviation of {} {of}), speed-up {speedup:.2}, \
+                     efficiency {:.2}",
                     own.p50,
-                    own.std,
                     step.p50,
-                    own.count,
+                    step.std,
+                    step.count,
                     speedup * fewest as f64 / *ranks as f64
                 )
             }
@@ -228,7 +235,7 @@ pub fn conclude(study: &mut Study) {
         };
         let program = peer.as_deref().unwrap_or("gpt2");
         Conclusion {
-            goal: format!("batch {batch}, {ranks} ranks, {program}"),
+            goal: format!("batch {batch}, {ranks} rank{}, {program}", if *ranks == 1 { "" } else { "s" }),
             row: rows
                 .iter()
                 .find(|row| row.figures.is_some())

@@ -143,7 +143,12 @@ fn variants() -> Vec<Variant> {
     // BLIS's numbers of its kernels (`arch_t` in `bli_type_defs.h`): 0 is for AVX-512, 3 for AVX2, 32 plain C.
     vec![
         f32_by("BLAS", &[], None),
-        f32_by("no BLAS", &[("GPT2_CPU_BLAS", "none")], None),
+        // matrixmultiply has threads of its own, which no setting of a run knows.
+        f32_by(
+            "no BLAS",
+            &[("GPT2_CPU_BLAS", "none"), ("MATMUL_NUM_THREADS", "1")],
+            None,
+        ),
         f32_by(
             "BLAS, AVX-512",
             &[("BLIS_ARCH_TYPE", "0"), ("GPT2_CPU_VECTORS", "avx512")],

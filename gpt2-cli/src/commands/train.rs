@@ -14,7 +14,7 @@ use gpt2_train::config::{Devices, RunConfig};
 use gpt2_train::launch::{Keep, Surroundings, View};
 use gpt2_train::observer::Lines;
 use gpt2_train::plan::{ResumeRemark, RunPlan};
-use gpt2_train::run_dir::RunPaths;
+use gpt2_train::run_dir::{RunDir, RunPaths};
 use gpt2_train::stop::StopRequest;
 use gpt2_train::terminal::{Terminal, takes_escape_codes};
 use std::io::IsTerminal;
@@ -27,7 +27,20 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         None => args.config.clone(),
     };
     let resume = args.resume || (args.auto_resume && holds_checkpoint(&config));
-    let launch = match ranks::detect()? {
+    let rank = ranks::detect()?;
+    let is_first = rank.as_ref().is_none_or(|info| info.rank == 0);
+    if args.auto_resume
+        && is_first
+        && !args.dry_run
+        && let Some(run) = &config.run
+        && RunDir::forget_unsaved(run)?
+    {
+        warn(&format!(
+            "{} has no checkpoint to go on from: the run starts again",
+            run.display()
+        ));
+    }
+    let launch = match rank {
         Some(info) => {
             if let (Some(devices), false) = (&config.devices, info.launcher == Launcher::Gpt2) {
                 return Err(CliError::Usage {

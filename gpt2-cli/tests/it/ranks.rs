@@ -394,4 +394,7 @@ fn a_job_that_is_queued_again_starts_or_goes_on() {
     };
     assert_eq!(train("2"), 2);
     assert_eq!(train("5"), 5);
+    // As it is after a kill before the first checkpoint.
+    fs::remove_dir_all(dir.path().join("run/checkpoints")).unwrap();
+    assert_eq!(train("3"), 3);
 }

@@ -375,12 +375,19 @@ where
         } = self.setup.plan.intervals;
         let mut record = match self.complete(queued) {
             Ok(record) => record,
-            Err(error) => return Err(self.save_then(error)?),
+            // No later step has changed the weights then.
+            Err(error @ TrainError::NonFinite { .. }) => return Err(self.save_then(error)?),
+            Err(error) => return Err(error),
         };
         let step = record.step;
         if self.evaluates_at(step)
             && let Err(error) = self.evaluate(&mut record)
         {
+            if !matches!(error, TrainError::NonFinite { .. }) {
+                // The log does not know the step yet: going on takes it again.
+                return Err(error);
+            }
+            self.log(&record)?;
             return Err(self.save_then(error)?);
         }
         self.log(&record)?;

@@ -237,6 +237,8 @@ fn an_evaluation_that_is_not_finite_is_an_error() {
         ),
         "{error}"
     );
+    let logged: Vec<_> = records(&workshop.run("a")).iter().map(|record| record.step).collect();
+    assert_eq!((logged, checkpoints(&workshop.run("a"))), (vec![0, 1], vec![1]));
 }
 
 #[test]

@@ -132,6 +132,51 @@ fn all_ranks_stop_after_the_same_step() {
     assert_eq!(state.step, 3);
 }
 
+/// Dies at the end of a step, before it is evaluated.
+struct DieAt(u64);
+
+impl Observer for DieAt {
+    fn step_ends(&mut self, step: u64) {
+        assert!(step < self.0, "a rank dies");
+    }
+
+    fn step(&mut self, _: &StepReport) {}
+}
+
+#[test]
+fn a_checkpoint_never_knows_a_step_that_the_log_does_not() {
+    let workshop = Workshop::new();
+    let config = RunConfig {
+        eval_every: Some(2),
+        checkpoint_every: Some(1),
+        ..workshop.config("lost")
+    };
+    let watched = |rank| Surroundings {
+        view: View::Observer(Box::new(DieAt(if rank == 1 { 2 } else { u64::MAX }))),
+        ..unwatched()
+    };
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        on_ranks(2, false, |_| config.clone(), watched)
+    }));
+    assert!(ended.is_err(), "rank 1 has died");
+    let run = workshop.run("lost");
+    let logged: Vec<_> = records(&run).iter().map(|record| record.step).collect();
+    assert_eq!(logged, [0, 1]);
+    assert_eq!(Checkpoint::open(newest_checkpoint(&run)).unwrap().state.step, 1);
+    // With the step that was lost taken again, nothing is missing.
+    alike(2, true, &config);
+    alike(
+        2,
+        false,
+        &RunConfig {
+            run: Some(workshop.run("whole").root().to_owned()),
+            ..config
+        },
+    );
+    let [lost, whole] = ["lost", "whole"].map(|name| Remains::of(&workshop.run(name)));
+    assert!(lost.losses == whole.losses && lost == whole);
+}
+
 #[test]
 fn ranks_that_were_not_started_alike_do_not_begin() {
     let workshop = Workshop::new();

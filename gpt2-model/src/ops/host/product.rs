@@ -215,7 +215,7 @@ fn operand(matrix: ArrayView2<f32>) -> (cblas_sys::CBLAS_TRANSPOSE, usize, ndarr
     }
 }
 
-/// [`sgemm`] in Rust, on this thread.
+/// [`sgemm`] in Rust, on this thread and, unless `MATMUL_NUM_THREADS` is 1, on those of matrixmultiply.
 fn multiply_without_blas(a: ArrayView2<f32>, b: ArrayView2<f32>, beta: f32, out: &mut ArrayViewMut2<MaybeUninit<f32>>) {
     let ((m, k), n) = (a.dim(), b.ncols());
     let [a_strides, b_strides] = [a.strides(), b.strides()];
