@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     environment::prepare();
     diagnostics::install_panic_hook();
     let code = end_of(catch_unwind(run));
-    commands::ranks::leave_as_rank(code);
+    commands::ranks::leave_as_rank(code.into());
     ExitCode::from(code)
 }
 

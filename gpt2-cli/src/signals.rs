@@ -1,5 +1,6 @@
 //! Signals: the first one saves the runs of this process and ends them, the second ends the process at once.
 
+use crate::commands::ranks;
 use crate::diagnostics::note;
 use crate::error::CliError;
 use gpt2_train::restore_terminal;
@@ -103,6 +104,8 @@ fn heed(by: &str, code: i32, default: impl FnOnce()) {
         Answer::Stop => note("stopping after this step; a second signal leaves at once"),
         Answer::Exit => {
             restore_terminal();
+            ranks::end_started();
+            ranks::leave_as_rank(code);
             std::process::exit(code);
         }
     }

@@ -12,8 +12,8 @@ use gpt2_train::{TrainError, restore_terminal};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,9 @@ const STARTED_BY: &str = "GPT2_RANKS_PARENT";
 
 /// Whether this process is one of several ranks.
 static JOINED: AtomicBool = AtomicBool::new(false);
+
+/// The ranks that this process has started, while [`Started`] lives.
+static STARTED: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 /// The run of this rank, once it is decided: where the way back is.
 static RUN: OnceLock<RunPaths> = OnceLock::new();
@@ -101,11 +104,11 @@ fn end(rank: usize, lost: &LostRank) {
 }
 
 /// Ends this process, if it is one of several ranks, without what runs at a usual exit.
-pub(crate) fn leave_as_rank(code: u8) {
+pub(crate) fn leave_as_rank(code: i32) {
     if JOINED.load(Ordering::Relaxed) {
         // If they are closed there is no one left to tell.
         let _ = std::io::stdout().flush();
-        leave(code.into());
+        leave(code);
     }
 }
 
@@ -149,26 +152,26 @@ fn follow_launcher() -> Result<(), CliError> {
 pub(crate) fn launch(devices: &Devices) -> Result<(), CliError> {
     let stop = StopRequest::default();
     let _registered = signals::stop_on_signals(&stop);
-    let mut ranks = Started::start(devices.ranks())?;
+    let _ranks = Started::start(devices.ranks())?;
     let mut is_told = false;
     let mut first_failed: Option<Instant> = None;
     loop {
-        let ended = ranks.poll();
+        let ended = ended();
         if ended.iter().all(Option::is_some) {
             break;
         }
         if stop.requested_by().is_some() && !std::mem::replace(&mut is_told, true) {
-            ranks.pass_on();
+            pass_on();
         }
         if first_failed.is_none() && ended.iter().flatten().any(|status| !status.success()) {
             first_failed = Some(Instant::now());
         }
         if first_failed.is_some_and(|at| at.elapsed() > GRACE) {
-            ranks.kill();
+            end_started();
         }
         thread::sleep(POLL);
     }
-    let ended: Vec<ExitStatus> = ranks.poll().into_iter().flatten().collect();
+    let ended: Vec<ExitStatus> = ended().into_iter().flatten().collect();
     match exit_code(&ended.iter().map(ExitStatus::code).collect::<Vec<_>>()) {
         0 => Ok(()),
         code => {
@@ -198,15 +201,46 @@ fn exit_code(codes: &[Option<i32>]) -> u8 {
     }
 }
 
-/// The ranks that were started. None outlives this.
-struct Started(Vec<Child>);
+fn started() -> MutexGuard<'static, Vec<Child>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the ranks that this process has started, if any, at once: also one that is stopped.
+pub(crate) fn end_started() {
+    for rank in started().iter_mut() {
+        let _ = rank.kill();
+    }
+}
+
+/// How each has ended, if it has.
+fn ended() -> Vec<Option<ExitStatus>> {
+    started()
+        .iter_mut()
+        .map(|rank| rank.try_wait().ok().flatten())
+        .collect()
+}
+
+/// Asks those that are left to stop.
+fn pass_on() {
+    #[cfg(unix)]
+    for rank in started().iter_mut() {
+        use rustix::process::{Pid, kill_process};
+        if let (Ok(None), Some(process)) = (rank.try_wait(), Pid::from_raw(rank.id().cast_signed())) {
+            // It may have ended meanwhile.
+            let _ = kill_process(process, signals::PASSED_ON);
+        }
+    }
+}
+
+/// Has started ranks. None outlives this.
+struct Started;
 
 impl Started {
     fn start(world_size: usize) -> Result<Self, CliError> {
         let program = std::env::current_exe().map_err(|source| CliError::OwnProgram { source })?;
         let infos =
             RankInfo::of_this_host(world_size).map_err(|source| CliError::RankNotStarted { rank: 0, source })?;
-        let mut ranks = Self(Vec::new());
+        let ranks = Self;
         for info in infos {
             let rank = info.rank;
             let mut command = Command::new(&program);
@@ -220,39 +254,16 @@ impl Started {
             let child = command
                 .spawn()
                 .map_err(|source| CliError::RankNotStarted { rank, source })?;
-            ranks.0.push(child);
+            started().push(child);
         }
         Ok(ranks)
-    }
-
-    /// How each has ended, if it has.
-    fn poll(&mut self) -> Vec<Option<ExitStatus>> {
-        self.0.iter_mut().map(|rank| rank.try_wait().ok().flatten()).collect()
-    }
-
-    /// Asks those that are left to stop.
-    fn pass_on(&mut self) {
-        #[cfg(unix)]
-        for rank in &mut self.0 {
-            use rustix::process::{Pid, kill_process};
-            if let (Ok(None), Some(process)) = (rank.try_wait(), Pid::from_raw(rank.id().cast_signed())) {
-                // It may have ended meanwhile.
-                let _ = kill_process(process, signals::PASSED_ON);
-            }
-        }
-    }
-
-    fn kill(&mut self) {
-        for rank in &mut self.0 {
-            let _ = rank.kill();
-        }
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
-        self.kill();
-        for rank in &mut self.0 {
+        end_started();
+        for mut rank in started().drain(..) {
             let _ = rank.wait();
         }
     }

@@ -328,6 +328,39 @@ fn a_signal_to_any_rank_or_to_the_launcher_saves_and_stops_all() {
 }
 
 #[test]
+fn a_second_signal_leaves_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    prepared(dir.path());
+    let training = Training::start(dir.path(), &[&LONG[..], &["--devices", "2"]].concat());
+    let launcher = training.launcher.id().cast_signed();
+    // The others wait for it, and so the first signal ends nothing.
+    signal(training.ranks()[1], libc::SIGSTOP);
+    signal(launcher, libc::SIGTERM);
+    thread::sleep(Duration::from_millis(500));
+    assert!(is_alive(launcher));
+    signal(launcher, libc::SIGTERM);
+    let (outcome, took) = training.end();
+    assert_eq!(outcome.code, Some(128 + libc::SIGTERM), "{outcome:#?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_rank_that_cannot_write_ends_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    prepared(dir.path());
+    let training = Training::start(dir.path(), &[&LONG[..], &["--devices", "2"]].concat());
+    let checkpoints = dir.path().join("run/checkpoints");
+    fs::rename(&checkpoints, dir.path().join("run/kept")).unwrap();
+    fs::write(&checkpoints, "in the way").unwrap();
+    let (outcome, took) = training.end();
+    assert_eq!(outcome.code, Some(3), "{outcome:#?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let errors: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{outcome:#?}");
+    assert!(errors[0].contains("run/checkpoints"), "{outcome:#?}");
+}
+
+#[test]
 fn ranks_that_cannot_begin_say_so_once() {
     let dir = tempfile::tempdir().unwrap();
     prepared(dir.path());
