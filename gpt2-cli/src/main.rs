@@ -14,6 +14,7 @@ mod commands;
 mod diagnostics;
 #[cfg(test)]
 mod documentation;
+mod ending;
 mod environment;
 mod error;
 mod hints;
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     environment::prepare();
     diagnostics::install_panic_hook();
     let code = end_of(catch_unwind(run));
-    commands::ranks::leave_as_rank(code.into());
+    ending::leave_as_rank(code.into());
     ExitCode::from(code)
 }
 

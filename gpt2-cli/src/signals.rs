@@ -1,7 +1,7 @@
 //! Signals: the first one saves the runs of this process and ends them, the second ends the process at once.
 
-use crate::commands::ranks;
 use crate::diagnostics::note;
+use crate::ending;
 use crate::error::CliError;
 use gpt2_train::restore_terminal;
 use gpt2_train::stop::StopRequest;
@@ -104,8 +104,8 @@ fn heed(by: &str, code: i32, default: impl FnOnce()) {
         Answer::Stop => note("stopping after this step; a second signal leaves at once"),
         Answer::Exit => {
             restore_terminal();
-            ranks::end_started();
-            ranks::leave_as_rank(code);
+            ending::end_started();
+            ending::leave_as_rank(code);
             std::process::exit(code);
         }
     }

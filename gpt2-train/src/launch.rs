@@ -27,6 +27,7 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::{Gpt2, weights};
 use gpt2_ranks::{ProcessGroup, RankInfo};
+use gpt2_records::RankPlace;
 use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
@@ -408,6 +409,11 @@ impl Launch {
             announcement,
             keeps: keep.checkpoints(),
             tensorboard: tensorboard && is_first,
+            place: RankPlace {
+                host: HostFacts::detect().hostname,
+                local_rank: group.as_ref().map_or(0, |group| group.info().local_rank),
+                device: chosen.device.name.clone(),
+            },
             processes: group.map(Group::into_processes),
         };
         let setup_sec = began.1.elapsed().as_secs_f64();
@@ -597,6 +603,8 @@ struct Session<'a> {
     keeps: bool,
     tensorboard: bool,
     processes: Option<ProcessGroup>,
+    /// Where this process is, for the others.
+    place: RankPlace,
 }
 
 impl TrainingJob for Session<'_> {
@@ -609,7 +617,7 @@ impl TrainingJob for Session<'_> {
     {
         let plan = self.plan;
         let optimizer = AdamW::new(plan.optimizer);
-        let ranks = Ranks::<B>::connect(self.processes, &device)?;
+        let ranks = Ranks::<B>::connect(self.processes, &device, &self.place)?;
         let is_first = ranks.rank() == 0;
         B::InnerBackend::set_persistent_allocation(&device, true);
         let (model, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;

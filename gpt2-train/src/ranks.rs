@@ -13,17 +13,21 @@ use gpt2_model::Gpt2;
 use gpt2_model::ops::training::{Collective, CollectiveError, TrainingBackend};
 use gpt2_model::weights::{NamedVisitor, visit_parameters};
 use gpt2_ranks::{ProcessGroup, RanksError};
-use gpt2_records::RankStep;
+use gpt2_records::{Communication, RankPlace, RankStep};
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 /// The ranks of a run. Of a run of one process nothing is exchanged, and nothing costs anything.
 pub(crate) struct Ranks<B: AutodiffBackend>(Option<Several<B>>);
 
+/// The ranks, met on their devices.
+type OnDevices<B> = Box<dyn Collective<FloatTensor<B>>>;
+
 struct Several<B: AutodiffBackend> {
     processes: ProcessGroup,
     /// What sums from device to device; none where sums go through the host.
-    collective: Option<Box<dyn Collective<FloatTensor<B::InnerBackend>>>>,
+    collective: Option<OnDevices<B::InnerBackend>>,
+    communication: Communication,
 }
 
 /// What a rank has of a step, or all ranks together.
@@ -57,16 +61,38 @@ where
     B: AutodiffBackend,
     B::InnerBackend: TrainingBackend,
 {
-    /// One process alone, or the ranks of a group, which meet on their devices.
+    /// One process alone, or the ranks of a group, which meet on their devices: this one's is at `place`.
     ///
     /// # Errors
     /// [`TrainError::RankCannotBegin`] on all ranks if one cannot sum on its device.
-    pub(crate) fn connect(processes: Option<ProcessGroup>, device: &B::Device) -> Result<Self, TrainError> {
+    pub(crate) fn connect(
+        processes: Option<ProcessGroup>,
+        device: &B::Device,
+        place: &RankPlace,
+    ) -> Result<Self, TrainError> {
         let Some(mut processes) = processes else {
             return Ok(Self(None));
         };
-        let collective = connect_devices::<B::InnerBackend>(&mut processes, device)?;
-        Ok(Self(Some(Several { processes, collective })))
+        let (library, collective) = match connect_devices::<B::InnerBackend>(&mut processes, device)? {
+            Some((library, collective)) => (library, Some(collective)),
+            None => ("through rank 0, in the order of the ranks".to_owned(), None),
+        };
+        let own = serde_json::to_vec(place).unwrap_or_default();
+        let ranks = processes.all_gather(&own)?;
+        let ranks = ranks
+            .iter()
+            .filter_map(|place| serde_json::from_slice(place).ok())
+            .collect();
+        Ok(Self(Some(Several {
+            processes,
+            collective,
+            communication: Communication { library, ranks },
+        })))
+    }
+
+    /// How the ranks exchange, if there are several.
+    pub(crate) fn communication(&self) -> Option<&Communication> {
+        self.0.as_ref().map(|several| &several.communication)
     }
 
     /// The number of this rank, from 0. Rank 0 alone writes to the run directory.
@@ -194,11 +220,11 @@ where
     }
 }
 
-/// Lets the ranks meet on their devices, where the backend sums there.
+/// Lets the ranks meet on their devices, where the backend sums there: by what, and what they meet in.
 fn connect_devices<B: TrainingBackend>(
     processes: &mut ProcessGroup,
     device: &B::Device,
-) -> Result<Option<Box<dyn Collective<FloatTensor<B>>>>, TrainError> {
+) -> Result<Option<(String, OnDevices<B>)>, TrainError> {
     let library = all_can(processes, B::collectives())?;
     let Some(library) = library else { return Ok(None) };
     let id = match processes.rank() {
@@ -208,7 +234,7 @@ fn connect_devices<B: TrainingBackend>(
     let id = all_can(processes, id)?;
     let id = processes.broadcast(&id)?;
     let joined = library.join(device, &id, processes.rank(), processes.world_size());
-    Ok(Some(all_can(processes, joined)?))
+    Ok(Some((library.description(), all_can(processes, joined)?)))
 }
 
 /// What this rank has come to, if all ranks have come to something; else all ranks end together.

@@ -2,7 +2,7 @@
 
 use crate::error::BenchError;
 use crate::work::{WorkPaths, read_json, write_json};
-use gpt2_records::{TrainingMetrics, recorded_variables};
+use gpt2_records::{RankPlace, TrainingMetrics, recorded_variables};
 use gpt2_report::verify::{LauncherMetadata, LauncherRank};
 use std::time::{Duration, SystemTime};
 
@@ -18,17 +18,22 @@ pub(crate) fn write_launcher_metadata(
     let metrics: TrainingMetrics = read_json(&paths.0.join("training_metrics.json"))?;
     let end = SystemTime::now();
     let utc = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
-    let rank = |rank| LauncherRank {
-        rank,
-        host: metrics.host.hostname.clone(),
-        device: metrics.hardware.gpu_name.clone().or_else(|| metrics.host.cpu.clone()),
-        exit_code,
+    let alone = RankPlace {
+        host: metrics.host.hostname,
+        local_rank: 0,
+        device: metrics.hardware.gpu_name.or(metrics.host.cpu).unwrap_or_default(),
     };
-    let ranks = (0..metrics.hardware.world_size).map(rank).collect();
+    let places = metrics.communication.map_or_else(|| vec![alone], |ranks| ranks.ranks);
+    let ranks = places.into_iter().enumerate().map(|(rank, place)| LauncherRank {
+        rank,
+        host: place.host,
+        device: Some(place.device),
+        exit_code,
+    });
     let metadata = LauncherMetadata {
         launcher: "gpt2".to_owned(),
         command: metrics.command_line,
-        ranks,
+        ranks: ranks.collect(),
         variables: recorded_variables(std::env::vars()),
         start_utc: utc(end - time),
         end_utc: Some(utc(end)),

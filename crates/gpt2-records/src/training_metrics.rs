@@ -67,12 +67,35 @@ pub struct TrainingMetrics {
     pub flops_per_token: u64,
     /// Where this process's time went.
     pub phases: Phases,
+    /// How several ranks exchange gradients; null for one.
+    #[serde(default)]
+    pub communication: Option<Communication>,
     /// The losses at each evaluation.
     pub losses: Vec<LossPoint>,
     /// The lowest loss that any model can reach on this data, in nats, if it is known.
     pub floor_loss: Option<f64>,
     /// The most memory that the process has had resident.
     pub host_peak_bytes: Option<u64>,
+}
+
+/// How several ranks exchange gradients, and where each of them is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Communication {
+    /// By what, with its release: NCCL, or through rank 0.
+    pub library: String,
+    /// In their order.
+    pub ranks: Vec<RankPlace>,
+}
+
+/// Where a rank is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankPlace {
+    /// Its machine.
+    pub host: Option<String>,
+    /// Its number among the ranks of its machine, from 0.
+    pub local_rank: usize,
+    /// Its device.
+    pub device: String,
 }
 
 /// The machine.

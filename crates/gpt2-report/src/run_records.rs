@@ -4,8 +4,8 @@ use crate::error::ReportError;
 use gpt2_base::stats::Summary;
 use gpt2_base::units;
 use gpt2_records::{
-    Breakdown, DamagedRecord, Host, RankStep, StepRecord, TrainingMetrics, breakdown, complete_lines, steady_steps,
-    tokens_per_sec,
+    Breakdown, Communication, DamagedRecord, Host, RankPlace, RankStep, StepRecord, TrainingMetrics, breakdown,
+    complete_lines, steady_steps, tokens_per_sec,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -124,6 +124,8 @@ pub struct RunFigures {
     pub wall_sec: Option<f64>,
     /// Where the time of the steps after the warm-up went, rank by rank.
     pub breakdown: Option<Breakdown>,
+    /// How several ranks exchanged gradients.
+    pub communication: Option<Communication>,
     /// The machine.
     pub host: Option<Host>,
     /// When the process began.
@@ -174,6 +176,7 @@ impl RunFigures {
             mfu: metrics.and_then(|metrics| metrics.summary.mfu),
             wall_sec: records.iter().rev().find_map(|record| record.elapsed_sec),
             breakdown: breakdown(steady, &run.rank_steps),
+            communication: metrics.and_then(|metrics| metrics.communication.clone()),
             host: metrics.map(|metrics| metrics.host.clone()),
             timestamp_utc: metrics.map(|metrics| metrics.timestamp_utc.clone()),
             command_line: metrics.map(|metrics| metrics.command_line.clone()),
@@ -200,9 +203,25 @@ impl RunFigures {
         push("Versions", &versions);
         push("Begun", &self.timestamp_utc);
         push("Command", &self.command_line);
+        if let Some(communication) = &self.communication {
+            facts.push(("Ranks", ranks(communication)));
+        }
         facts.push(("State", self.state.to_owned()));
         facts
     }
+}
+
+/// "2 × NVIDIA H100 on node1; 2 × NVIDIA H100 on node2, NCCL 2.28.9 (/usr/lib/libnccl.so.2)".
+fn ranks(communication: &Communication) -> String {
+    let place = |place: &RankPlace| {
+        let host = place.host.as_deref().unwrap_or("host not known");
+        format!("{} on {host}", place.device)
+    };
+    let places = communication.ranks.chunk_by(|a, b| place(a) == place(b));
+    let places: Vec<String> = places
+        .map(|alike| format!("{} × {}", alike.len(), place(&alike[0])))
+        .collect();
+    format!("{}, {}", places.join("; "), communication.library)
 }
 
 /// The machine: names and values.

@@ -1,6 +1,7 @@
 //! Several ranks: starting them on this host, joining them as one, and ending when one is lost.
 
 use crate::diagnostics::{advise, error, speak_as_rank};
+use crate::ending::{self, end_started, leave, started};
 use crate::error::{CliError, LOST_RANK};
 use crate::signals;
 use gpt2_ranks::{How, Launcher, LostRank, RankInfo, Timeouts, variables_of};
@@ -11,9 +12,8 @@ use gpt2_train::stop::StopRequest;
 use gpt2_train::{TrainError, restore_terminal};
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,12 +27,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Set for the ranks that this program starts, to its process number.
 const STARTED_BY: &str = "GPT2_RANKS_PARENT";
-
-/// Whether this process is one of several ranks.
-static JOINED: AtomicBool = AtomicBool::new(false);
-
-/// The ranks that this process has started, while [`Started`] lives.
-static STARTED: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 /// The run of this rank, once it is decided: where the way back is.
 static RUN: OnceLock<RunPaths> = OnceLock::new();
@@ -64,7 +58,7 @@ pub(crate) fn join(info: RankInfo, peer_timeout: u64) -> Result<Group, CliError>
         peer: Duration::from_secs(peer_timeout),
         ..Timeouts::default()
     };
-    JOINED.store(true, Ordering::Relaxed);
+    ending::become_rank();
     let rank = info.rank;
     let program = format!("gpt2 {}", crate::version::VERSION);
     Ok(Group::join(info, program, timeouts, move |lost| end(rank, lost))?)
@@ -101,26 +95,6 @@ fn end(rank: usize, lost: &LostRank) {
         }
     }
     leave(LOST_RANK.into());
-}
-
-/// Ends this process, if it is one of several ranks, without what runs at a usual exit.
-pub(crate) fn leave_as_rank(code: i32) {
-    if JOINED.load(Ordering::Relaxed) {
-        // If they are closed there is no one left to tell.
-        let _ = std::io::stdout().flush();
-        leave(code);
-    }
-}
-
-/// Ends the process at once. What runs at a usual exit could wait for a rank that is not there any more.
-fn leave(code: i32) -> ! {
-    #[cfg(unix)]
-    // SAFETY: it ends the process, and so takes nothing from anyone.
-    unsafe {
-        libc::_exit(code)
-    }
-    #[cfg(not(unix))]
-    std::process::exit(code)
 }
 
 /// Stops when the launcher passes a signal on, or is gone.
@@ -198,17 +172,6 @@ fn exit_code(codes: &[Option<i32>]) -> u8 {
     match first {
         Some(code) if codes.iter().all(|other| *other == Some(code.into())) => code,
         _ => LOST_RANK,
-    }
-}
-
-fn started() -> MutexGuard<'static, Vec<Child>> {
-    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Ends the ranks that this process has started, if any, at once: also one that is stopped.
-pub(crate) fn end_started() {
-    for rank in started().iter_mut() {
-        let _ = rank.kill();
     }
 }
 

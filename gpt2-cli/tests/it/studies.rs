@@ -234,6 +234,11 @@ fn ranks_are_compared_by_the_slowest() {
         .fold(0.0, f64::max);
     assert_eq!(rows[1]["figures"]["all_step_ms"][0].as_f64(), Some(slowest));
 
+    let metrics = fs::read_to_string(study.join("runs/gpt2-batch-4-ranks-2-1/training_metrics.json")).unwrap();
+    let communication = &serde_json::from_str::<Value>(&metrics).unwrap()["communication"];
+    assert_eq!(communication["library"], "through rank 0, in the order of the ranks");
+    assert_eq!(communication["ranks"][1]["local_rank"], 1);
+
     let flags = "bench scaling --ranks 1,4 --batch 6 --dry-run";
     gpt2(dir.path(), &flags.split(' ').collect::<Vec<_>>())
         .refused("`batch` is 6, expected a multiple of 4, the ranks that share it: try 4 or 8");

@@ -70,6 +70,7 @@ pub(crate) fn write_run_report(
         records: &records,
         rank_steps: &rank_steps,
         phases: outcome.phases,
+        communication: outcome.communication.clone(),
     });
     write_report(paths, &metrics)
 }

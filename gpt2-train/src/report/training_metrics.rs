@@ -4,8 +4,8 @@ use crate::plan::{DataSummary, RunPlan};
 use gpt2_backend::HostFacts;
 use gpt2_model::cost;
 use gpt2_records::{
-    Completion, Epoch, Hardware, Host, LossPoint, Phases, RankStep, RunSummary, Scheduler, StepRecord, SubsetSizes,
-    TrainingConfig, TrainingMetrics,
+    Communication, Completion, Epoch, Hardware, Host, LossPoint, Phases, RankStep, RunSummary, Scheduler, StepRecord,
+    SubsetSizes, TrainingConfig, TrainingMetrics,
 };
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -49,6 +49,8 @@ pub struct RunOutcome<'a> {
     pub rank_steps: &'a [RankStep],
     /// Where the time went.
     pub phases: Phases,
+    /// How several ranks exchanged; none for one.
+    pub communication: Option<Communication>,
 }
 
 /// Builds the report of a run.
@@ -115,6 +117,7 @@ pub fn training_metrics(outcome: RunOutcome<'_>) -> TrainingMetrics {
         threads: plan.machine.threads,
         flops_per_token,
         phases: outcome.phases,
+        communication: outcome.communication,
         losses: records
             .iter()
             .filter_map(|r| {

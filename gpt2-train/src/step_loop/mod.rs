@@ -30,7 +30,7 @@ use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
 use gpt2_model::spans::{Operation, Pass, span};
-use gpt2_records::{Phases, RankStep};
+use gpt2_records::{Communication, Phases, RankStep};
 use gradients::GradientSum;
 use memory::MemoryMeter;
 use std::path::PathBuf;
@@ -73,6 +73,8 @@ pub struct Outcome {
     pub sample: Option<Arc<str>>,
     /// Where this session's time went.
     pub phases: Phases,
+    /// How several ranks exchanged; none for one.
+    pub communication: Option<Communication>,
 }
 
 /// Everything that the loop works with, besides the model and the observer.
@@ -218,6 +220,7 @@ where
             steps: self.steps,
             sample: self.sample,
             phases: self.phases,
+            communication: self.setup.ranks.communication().cloned(),
         })
     }
 

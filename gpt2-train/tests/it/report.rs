@@ -152,6 +152,7 @@ fn report(records: &[StepRecord], completed: Option<SystemTime>) -> TrainingMetr
         data: &environment.data,
         records,
         rank_steps: &[],
+        communication: None,
         phases: Phases {
             steps_sec: 15.0,
             ..Phases::default()

@@ -164,6 +164,7 @@ fn metrics_of(records: &[StepRecord], run_id: &str) -> TrainingMetrics {
             data_wait_sec: 0.2,
             ..Phases::default()
         },
+        communication: None,
         losses: records
             .iter()
             .filter_map(|record| {

@@ -604,6 +604,7 @@ fn training_metrics(name: &str, records: &[StepRecord]) -> TrainingMetrics {
         threads: 8,
         flops_per_token: 800_000_000,
         phases: Phases::default(),
+        communication: None,
         losses: vec![LossPoint {
             step: 0,
             train: None,
