@@ -82,33 +82,14 @@ impl ScalingStudy {
         for repeat in 1..=self.repeats {
             for &batch in &self.batches {
                 for &ranks in &self.ranks {
-                    let config = self.config_of(batch, ranks)?;
                     let axes = [(BATCH, batch as u64), (RANKS, ranks as u64), (REPEAT, repeat)];
-                    let axes: BTreeMap<String, String> =
-                        axes.map(|(axis, value)| (axis.to_owned(), value.to_string())).into();
-                    let mut entry = |program: &str, task: Task| {
-                        entries.push(Entry {
-                            name: format!("{}-batch-{batch}-ranks-{ranks}-{repeat}", file_name(program)),
-                            axes: axes.clone(),
-                            task,
-                        });
-                    };
-                    for (name, command) in &self.peers {
-                        let ranks = (RANKS.to_owned(), ranks.to_string());
-                        let task = Task::Peer {
-                            name: name.clone(),
-                            command: filled(command, settings(&config).into_iter().chain([ranks])),
-                        };
-                        entry(name, task);
-                    }
-                    let work = Work {
-                        config,
-                        without_data: Corpus::Random,
-                        counters: false,
-                        env: BTreeMap::new(),
-                        profiling: None,
-                    };
-                    entry("gpt2", Task::Ours(Box::new(work)));
+                    let axes = BTreeMap::from(axes.map(|(axis, value)| (axis.to_owned(), value.to_string())));
+                    let tasks = self.tasks(self.config_of(batch, ranks)?, ranks);
+                    entries.extend(tasks.into_iter().map(|(program, task)| Entry {
+                        name: format!("{}-batch-{batch}-ranks-{ranks}-{repeat}", file_name(&program)),
+                        axes: axes.clone(),
+                        task,
+                    }));
                 }
             }
         }
@@ -127,6 +108,35 @@ impl ScalingStudy {
             axes: [BATCH, RANKS, REPEAT].map(str::to_owned).into(),
             entries,
         })
+    }
+
+    /// What each program does on `ranks` ranks: ours, and then the peers.
+    fn tasks(&self, config: RunConfig, ranks: usize) -> Vec<(String, Task)> {
+        let settings: Vec<_> = settings(&config)
+            .into_iter()
+            .chain([(RANKS.to_owned(), ranks.to_string())])
+            .collect();
+        let work = Work {
+            config,
+            without_data: Corpus::Random,
+            counters: false,
+            env: BTreeMap::new(),
+            profiling: None,
+        };
+        let peers = self.peers.iter().map(|(name, command)| {
+            let command = filled(command, settings.iter().cloned());
+            (
+                name.clone(),
+                Task::Peer {
+                    name: name.clone(),
+                    command,
+                },
+            )
+        });
+        [("gpt2".to_owned(), Task::Ours(Box::new(work)))]
+            .into_iter()
+            .chain(peers)
+            .collect()
     }
 
     /// The run of `ranks` ranks.
@@ -324,11 +334,11 @@ mod tests {
         };
         let entries = study.definition().unwrap().entries;
         assert_eq!(entries.len(), 12);
-        let Task::Peer { command, .. } = &entries[2].task else {
+        let Task::Peer { command, .. } = &entries[3].task else {
             panic!("a peer")
         };
         assert_eq!(command, "torchrun --nproc-per-node 2 ddp.py --batch 16 --accum 2");
-        assert_eq!(entries[2].name, "ddp-batch-64-ranks-2-1");
+        assert_eq!(entries[3].name, "ddp-batch-64-ranks-2-1");
     }
 
     /// Tokens a second of a published study of fixed work on one, two and four GPUs.
