@@ -2,7 +2,7 @@
 
 use crate::error::TrainError;
 use crate::step_log::{read_or_empty, reopen};
-use gpt2_records::{RankStep, complete_lines};
+use gpt2_records::{RankStep, complete_records};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl RankLog {
 /// [`TrainError::Io`], or [`TrainError::RecordDamaged`] for a line that is no record.
 pub fn read_rank_steps(path: &Path) -> Result<Vec<RankStep>, TrainError> {
     let text = read_or_empty(path)?;
-    Ok(complete_lines(&text, path)?.into_iter().map(|(_, step)| step).collect())
+    Ok(complete_records(&text, path)?)
 }
 
 #[cfg(test)]

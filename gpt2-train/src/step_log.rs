@@ -2,7 +2,7 @@
 
 use crate::error::TrainError;
 pub use gpt2_records::StepRecord;
-use gpt2_records::complete_lines;
+use gpt2_records::{complete_lines, complete_records};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -66,10 +66,7 @@ impl StepLog {
 /// [`TrainError::Io`], or [`TrainError::RecordDamaged`] for any other line that is no record.
 pub fn read_records(path: &Path) -> Result<Vec<StepRecord>, TrainError> {
     let text = fs::read_to_string(path).map_err(|source| TrainError::io("read", path, source))?;
-    Ok(complete_lines(&text, path)?
-        .into_iter()
-        .map(|(_, record)| record)
-        .collect())
+    Ok(complete_records(&text, path)?)
 }
 
 /// Opens a log that holds `text`, to be appended to; of that, `kept` stays.

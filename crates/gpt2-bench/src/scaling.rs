@@ -1,7 +1,7 @@
 //! The scaling study: the same training on different numbers of ranks, by the slowest of them.
 
 use crate::error::BenchError;
-use crate::study::{Definition, Entry, Task};
+use crate::study::{Definition, Entry, Task, check_each_once};
 use crate::words::{file_name, filled, settings};
 use crate::work::{Corpus, Work};
 use gpt2_base::stats::Summary;
@@ -168,18 +168,6 @@ impl ScalingStudy {
             ..self.config.clone()
         })
     }
-}
-
-fn check_each_once(what: &'static str, values: &[usize]) -> Result<(), BenchError> {
-    if values.is_empty() {
-        return Err(Invalid::new(what, "empty", "numbers of 1 or more, such as 1,2,4").into());
-    }
-    for (index, value) in values.iter().enumerate() {
-        if *value == 0 || values[..index].contains(value) {
-            return Err(Invalid::new(what, value, "numbers of 1 or more, each once").into());
-        }
-    }
-    Ok(())
 }
 
 fn not_divided(batch: usize, by: usize, what: &str) -> BenchError {

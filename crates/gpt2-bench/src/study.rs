@@ -10,6 +10,7 @@ use crate::peer::PeerRun;
 use crate::process::{self, Ended};
 use crate::work::{Failure, Found, Work, WorkPaths, read_json, write_json};
 use gpt2_backend::is_out_of_memory;
+use gpt2_base::Invalid;
 use gpt2_base::fs::{Lock, LockError};
 use gpt2_records::{Conclusion, Made, Row, STUDY_VERSION, Status, Study, StudyKind};
 use gpt2_train::TrainError;
@@ -408,6 +409,22 @@ fn devices(rows: &[Row]) -> Vec<String> {
         }
     }
     devices
+}
+
+/// Checks numbers that configurations are made of: at least one, none of them 0, each once. `what` is the setting.
+///
+/// # Errors
+/// The first that is not so.
+pub(crate) fn check_each_once(what: &'static str, values: &[usize]) -> Result<(), BenchError> {
+    if values.is_empty() {
+        return Err(Invalid::new(what, "empty", "numbers of 1 or more, such as 1,2,4").into());
+    }
+    for (index, value) in values.iter().enumerate() {
+        if *value == 0 || values[..index].contains(value) {
+            return Err(Invalid::new(what, value, "numbers of 1 or more, each once").into());
+        }
+    }
+    Ok(())
 }
 
 /// A conclusion: the row with the largest `score`, and its figures by `because`.

@@ -1,11 +1,10 @@
 //! The threads study: the same work on different numbers of CPU threads, with BLAS and without, and by instruction set.
 
 use crate::error::BenchError;
-use crate::study::{Definition, Entry, Task, best};
+use crate::study::{Definition, Entry, Task, best, check_each_once};
 use crate::words::{file_name, filled, settings};
 use crate::work::{Corpus, Work};
 use gpt2_backend::BackendChoice;
-use gpt2_base::Invalid;
 use gpt2_model::Precision;
 use gpt2_records::{Conclusion, Row, STUDY_VERSION, Status, Study, StudyKind};
 use gpt2_train::config::RunConfig;
@@ -47,16 +46,7 @@ impl ThreadsStudy {
     /// # Errors
     /// If no number of threads is given, or one is 0 or twice there.
     pub fn definition(&self) -> Result<Definition, BenchError> {
-        let mut seen = Vec::new();
-        for &threads in &self.threads {
-            if threads == 0 || seen.contains(&threads) {
-                return Err(Invalid::new(THREADS, &threads, "numbers of 1 or more, each once").into());
-            }
-            seen.push(threads);
-        }
-        if seen.is_empty() {
-            return Err(Invalid::new(THREADS, "empty", "numbers of 1 or more, such as 1,2,4").into());
-        }
+        check_each_once(THREADS, &self.threads)?;
         let mut entries = Vec::new();
         for variant in variants() {
             entries.extend(self.threads.iter().map(|&threads| self.entry(&variant, threads)));

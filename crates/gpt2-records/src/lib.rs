@@ -13,7 +13,7 @@ mod warmup;
 pub use breakdown::{Breakdown, RankTimes, StepTimes};
 pub use epoch::{Epoch, breakdown, steady_steps, step_times, tokens_per_sec, warmup_steps};
 pub use scheduler::{Scheduler, recorded_variables};
-pub use step::{DamagedRecord, RankStep, StepRecord, complete_lines};
+pub use step::{DamagedRecord, RankStep, StepRecord, complete_lines, complete_records};
 pub use study::*;
 pub use training_metrics::*;
 pub use warmup::{Settled, settled};

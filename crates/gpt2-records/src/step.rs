@@ -147,6 +147,15 @@ pub struct DamagedRecord {
     pub source: serde_json::Error,
 }
 
+/// What [`complete_lines`] hold.
+///
+/// # Errors
+/// The first line that is no record.
+pub fn complete_records<T: DeserializeOwned>(text: &str, path: &Path) -> Result<Vec<T>, DamagedRecord> {
+    let lines = complete_lines(text, path)?;
+    Ok(lines.into_iter().map(|(_, record)| record).collect())
+}
+
 /// The lines of a log that end with a newline, with it, and what they hold: a [`StepRecord`] or a [`RankStep`]. `path` is where
 /// `text` was read.
 ///

@@ -4,11 +4,10 @@ use crate::error::ReportError;
 use gpt2_base::stats::Summary;
 use gpt2_base::units;
 use gpt2_records::{
-    Breakdown, Communication, DamagedRecord, Host, RankPlace, RankStep, StepRecord, TrainingMetrics, breakdown,
-    complete_lines, steady_steps, tokens_per_sec,
+    Breakdown, Communication, Host, RankPlace, RankStep, StepRecord, TrainingMetrics, breakdown, complete_records,
+    steady_steps, tokens_per_sec,
 };
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -41,10 +40,10 @@ impl RunRecords {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(ReportError::NoRun { path: log }),
             Err(error) => return Err(ReportError::io("read", log, error)),
         };
-        let records = records(&text, &log)?;
+        let records = complete_records(&text, &log)?;
         let ranks = run_dir.join("ranks.jsonl");
         let rank_steps = match fs::read_to_string(&ranks) {
-            Ok(text) => self::records(&text, &ranks)?,
+            Ok(text) => complete_records(&text, &ranks)?,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(ReportError::io("read", ranks, error)),
         };
@@ -69,12 +68,6 @@ impl RunRecords {
             metrics,
         })
     }
-}
-
-/// What the complete lines of a log hold.
-fn records<T: DeserializeOwned>(text: &str, path: &Path) -> Result<Vec<T>, DamagedRecord> {
-    let lines = complete_lines(text, path)?;
-    Ok(lines.into_iter().map(|(_, record)| record).collect())
 }
 
 /// What the table of runs shows of one, with the units in the names.

@@ -4,7 +4,7 @@
 use super::{Check, Finding, METRICS, Named, RANKS, RUN_COMPLETE, TRAINING_METRICS, launcher, schema};
 use gpt2_records::{
     Breakdown, Completion, Epoch, LossPoint, RankStep, RunSummary, StepRecord, StepTimes, TrainingMetrics,
-    complete_lines,
+    complete_records,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -81,8 +81,8 @@ fn read_lines<T: DeserializeOwned>(check: &mut Check<'_>, metrics: Option<&Train
             "a whole line, since the run is complete",
         );
     }
-    match complete_lines(&text, &check.file) {
-        Ok(lines) => Some(lines.into_iter().map(|(_, record)| record).collect()),
+    match complete_records(&text, &check.file) {
+        Ok(records) => Some(records),
         Err(damaged) => {
             check.report(
                 format!("line {}", damaged.line),
