@@ -687,12 +687,14 @@ const OTHER_NAMES: [(&str, &str); 21] = [
     ("max-new-tokens", "--max-tokens"),
 ];
 
-/// The flag of `command` that another program calls `flag`.
+/// The flag of `command` that another program calls `flag`, give or take a letter.
 fn other_name(flag: &str, command: Option<&clap::Command>) -> Option<&'static str> {
     let name = flag.trim_start_matches('-').replace('_', "-");
-    let &(_, ours) = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == name)?;
+    let letters = |(theirs, _): &(&str, &str)| strsim::osa_distance(theirs, &name);
+    let nearest = OTHER_NAMES.iter().min_by_key(|names| letters(names))?;
+    let (_, ours) = *nearest;
     let has = |arg: &clap::Arg| arg.get_long() == ours.strip_prefix("--");
-    command?.get_arguments().any(has).then_some(ours)
+    (letters(nearest) <= 1 && command?.get_arguments().any(has)).then_some(ours)
 }
 
 /// What to type in place of a flag that does not exist, if another program has it.
@@ -767,6 +769,10 @@ mod tests {
         let (message, hint) = message_and_hint("gpt2 train --max_iters 100");
         assert_eq!(message, "unexpected argument '--max_iters' found");
         assert_eq!(hint, "a similar argument exists: '--steps'");
+        for slip in ["--max-step", "--max-iter", "--step"] {
+            let (_, hint) = message_and_hint(&format!("gpt2 train {slip} 100"));
+            assert_eq!(hint, "a similar argument exists: '--steps'", "{slip}");
+        }
         let (message, hint) = message_and_hint("gpt2 sample");
         assert_eq!(hint, "--help lists what there is");
         assert_eq!(

@@ -43,6 +43,11 @@ impl Typed {
         None
     }
 
+    /// Whether a switch was given.
+    pub(crate) fn has_switch(&self, switch: &str) -> bool {
+        self.0.iter().any(|word| word == switch)
+    }
+
     /// The same without a switch.
     #[must_use]
     pub(crate) fn without_switch(mut self, switch: &str) -> Self {

@@ -4,6 +4,11 @@ use std::io::Write as _;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a rank that was killed is waited for: a device's driver may keep it.
+const KILLED: Duration = Duration::from_secs(10);
 
 /// Whether this process is one of several ranks.
 static JOINED: AtomicBool = AtomicBool::new(false);
@@ -41,9 +46,15 @@ pub(crate) fn started() -> MutexGuard<'static, Vec<Child>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the ranks that this process has started, if any, at once: also one that is stopped.
+/// Ends the ranks that this process has started, if any, at once, also one that is stopped, and waits until they are
+/// gone: what is killed may still hold a device's memory for a moment.
 pub(crate) fn end_started() {
-    for rank in started().iter_mut() {
+    let mut ranks = started();
+    for rank in ranks.iter_mut() {
         let _ = rank.kill();
+    }
+    let since = Instant::now();
+    while since.elapsed() < KILLED && ranks.iter_mut().any(|rank| matches!(rank.try_wait(), Ok(None))) {
+        thread::sleep(Duration::from_millis(5));
     }
 }

@@ -15,6 +15,7 @@ use gpt2_train::step_log::read_records;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -57,6 +58,12 @@ fn model_hint(error: &ModelError, typed: &Typed) -> Option<String> {
         ModelError::UnknownPreset {
             nearest: Some(nearest), ..
         } => Some(typed.clone().with("--model", *nearest).line()),
+        ModelError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+            // A run, or its directory of checkpoints, in the place of weights.
+            let init = PathBuf::from(typed.value_of("--init")?);
+            let checkpoint = last_checkpoint(&run_of(&init)?, u64::MAX)?;
+            Some(typed.clone().with("--init", checkpoint).line())
+        }
         _ => None,
     }
 }
@@ -71,10 +78,10 @@ fn train_hint(error: &TrainError, typed: &Typed) -> Option<String> {
                 format!("it has no checkpoint to go on from; `{another}` starts another")
             })
         }
-        TrainError::RunDirInUse { path, .. } => {
-            let another = typed.clone().with("--run", unused_next_to(path));
-            Some(another.without_switch("--resume").line())
+        TrainError::RunDirInUse { path, .. } if typed.has_switch("--resume") => {
+            Some(format!("`{}` starts another such run", new_run(path, None, &[])))
         }
+        TrainError::RunDirInUse { path, .. } => Some(typed.clone().with("--run", unused_next_to(path)).line()),
         TrainError::RunDirUnwritable { .. } => Some("`--run` says where the run goes".to_owned()),
         TrainError::NoRun { path, .. } => Some(no_run(path, typed)),
         TrainError::NoCheckpoint { path }
@@ -110,7 +117,9 @@ fn run_of(path: &Path) -> Option<PathBuf> {
 
 /// Where a run was looked for and is none: one that is close by, or how there comes to be one.
 fn no_run(path: &Path, typed: &Typed) -> String {
-    if let Some(run) = run_of(path).or_else(|| newest_run_in(path)) {
+    // A run that has saved nothing can be waited for, but not be gone on with.
+    let fits = |run: &PathBuf| typed.command() != "train" || has_checkpoints(run);
+    if let Some(run) = run_of(path).or_else(|| newest_run_in(path).filter(fits)) {
         return typed.clone().with("--run", run).line();
     }
     if typed.command() == "train" {
@@ -126,12 +135,14 @@ fn no_run(path: &Path, typed: &Typed) -> String {
     format!("`gpt2 train --run {}` makes one", quoted(path))
 }
 
-/// The run in `dir` that was begun last.
+/// The run in `dir` that was begun last, of those with a checkpoint if there are any.
 fn newest_run_in(dir: &Path) -> Option<PathBuf> {
     let begun = |run: &PathBuf| -> Option<SystemTime> { fs::metadata(RunPaths::new(run).plan()).ok()?.modified().ok() };
     let runs = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
-    let newest = runs.filter_map(|run| Some((begun(&run)?, run))).max()?;
-    Some(newest.1)
+    let newest = runs
+        .filter_map(|run| Some((has_checkpoints(&run), begun(&run)?, run)))
+        .max()?;
+    Some(newest.2)
 }
 
 /// A run without a whole checkpoint: wait for the first, or begin again.
@@ -209,21 +220,38 @@ fn non_finite(error: &TrainError, typed: &Typed) -> Option<String> {
         // No update has been made, so the learning rate is not to blame.
         return match (loaded, typed.value_of("--precision")) {
             (_, Some(precision)) if precision != "f32" => Some(typed.clone().with("--precision", "f32").line()),
-            (Some(weights), _) => Some(format!(
-                "the weights are damaged: fetch or export {} again",
-                quoted(weights)
-            )),
+            (Some(weights), _) => Some(match run_of(weights) {
+                Some(run) => before_weights_broke(&run, weights, typed),
+                None => format!("the weights are damaged: fetch or export {} again", quoted(weights)),
+            }),
             _ => None,
         };
     }
     // A loss that is not finite is the work of the weights of the step before.
-    let mut latest = if *what == Quantity::Loss { step - 2 } else { step - 1 };
-    if let Some(grown) = first_loss_above_the_start(run) {
-        latest = latest.min(grown.saturating_sub(2));
-    }
+    let latest = before_divergence(run, if *what == Quantity::Loss { step - 2 } else { step - 1 });
     let plan = RunConfig::from_toml_file(&RunPaths::new(run).plan()).ok()?;
     let flags = slower(*lr, plan.min_lr.unwrap_or(0.0));
     Some(new_run(run, last_checkpoint(run, latest).as_deref(), &flags))
+}
+
+/// The last step of a run, of those up to `latest`, whose weights had not begun to diverge.
+fn before_divergence(run: &Path, latest: u64) -> u64 {
+    first_loss_above_the_start(run).map_or(latest, |grown| latest.min(grown.saturating_sub(2)))
+}
+
+/// What was to be done with the weights of a checkpoint that are not finite, with an earlier one; else the run that made
+/// them, trained more slowly.
+fn before_weights_broke(run: &Path, weights: &Path, typed: &Typed) -> String {
+    let step = weights
+        .file_name()
+        .and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+    let latest = before_divergence(run, step.map_or(0, |step: u64| step.saturating_sub(1)));
+    if let Some(earlier) = last_checkpoint(run, latest) {
+        return typed.clone().with("--init", earlier).line();
+    }
+    let plan = RunConfig::from_toml_file(&RunPaths::new(run).plan()).unwrap_or_default();
+    let flags = plan.lr.map(|lr| slower(lr, plan.min_lr.unwrap_or(0.0)));
+    new_run(run, None, &flags.unwrap_or_default())
 }
 
 /// The first step of a run whose loss was above that of its first step: there it was diverging already.
@@ -267,6 +295,11 @@ fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
             let mut out = path.components().as_path().as_os_str().to_owned(); // without a slash at its end
             out.push("-tokens");
             Some(prepare_then(path, Path::new(&out), typed))
+        }
+        DataError::NothingPrepared { .. } | DataError::NoShards { .. } | DataError::MissingDataDirectory { .. }
+            if typed.has_switch("--resume") =>
+        {
+            Some("`--data` says where the tokens of the run lie now".to_owned())
         }
         DataError::NothingPrepared { .. } | DataError::NoShards { .. } | DataError::MissingDataDirectory { .. } => {
             Some("`gpt2 data prepare --help` tells how to make data from text".to_owned())

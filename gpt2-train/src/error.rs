@@ -91,7 +91,7 @@ pub enum TrainError {
     },
     /// The data is not what the run was trained on.
     #[error(
-        "{path} is not the data of this run: expected {expected}, found {found}; set `data` to where the same tokens lie, or \
+        "{path} is not the data of this run: expected {expected}, found {found}; set `data` to where the same shards lie, or \
          start a new run",
         path = path.display(), expected = described(expected), found = described(found)
     )]

@@ -160,20 +160,22 @@ fn introduce(launch: &Launch) {
 
 /// Says what going on with a run comes to where that may not be what was meant, and how to train on with a new schedule.
 fn tell(remark: &ResumeRemark, plan: &RunPlan, checkpoint: &Path) {
-    let steps = match remark {
-        ResumeRemark::Finished { step, .. } => {
+    let limit = match remark {
+        ResumeRemark::Finished { last, .. } => {
             note(&remark.to_string());
-            *step
+            match plan.limits.max_tokens {
+                Some(tokens) => ("--max-tokens", tokens.to_string()),
+                None => ("--steps", last.to_string()),
+            }
         }
         ResumeRemark::PastDecay { first, last, .. } => {
             warn(&remark.to_string());
-            last + 1 - first
+            let steps = last + 1 - first;
+            match plan.limits.max_tokens {
+                Some(_) => ("--max-tokens", (steps * plan.tokens_per_step()).to_string()),
+                None => ("--steps", steps.to_string()),
+            }
         }
-    };
-    let limit = if plan.limits.max_tokens.is_some() {
-        ("--max-tokens", (steps * plan.tokens_per_step()).to_string())
-    } else {
-        ("--steps", steps.to_string())
     };
     advise(&format!(
         "a new run from here has a schedule of its own: {}",

@@ -92,11 +92,27 @@ fn weights_that_are_not_finite_are_not_blamed_on_the_learning_rate() {
     let command = ["--data", "data", "--init", "a/checkpoints/step-00000002", "--run", "b"];
     let outcome = train(dir.path(), &command);
     outcome.failed("no update came before it to the weights in a/checkpoints/step-00000002");
+    // The run that made them, more slowly.
     assert_eq!(
         outcome.hint(),
-        "the weights are damaged: fetch or export a/checkpoints/step-00000002 again"
+        "gpt2 train --config a/plan.toml --run a-2 --lr 5e-4 --min-lr 5e-5"
     );
     assert!(!dir.path().join("b").exists());
+    follow(dir.path(), outcome.hint()).succeeded();
+
+    // From the checkpoint before, if there is one.
+    let earlier = dir.path().join("a/checkpoints/step-00000001");
+    fs::rename(dir.path().join("a-2/checkpoints/step-00000002"), &earlier).unwrap();
+    let outcome = train(dir.path(), &command);
+    assert_eq!(
+        outcome.hint(),
+        "gpt2 train --config tiny.toml --data data --run b --init a/checkpoints/step-00000001"
+    );
+
+    // Weights that came from elsewhere.
+    fs::rename(&checkpoint, dir.path().join("weights")).unwrap();
+    let outcome = train(dir.path(), &["--data", "data", "--init", "weights", "--run", "b"]);
+    assert_eq!(outcome.hint(), "the weights are damaged: fetch or export weights again");
 }
 
 #[test]
@@ -142,6 +158,15 @@ fn what_resuming_comes_to_is_said() {
         ["steps 3 to 4 have the lowest learning rate, 0.0005: the schedule of the run ends before them"]
     );
     longer.succeeded();
+
+    let fewer = resume("--max-tokens 8");
+    assert!(
+        fewer
+            .stderr
+            .contains("the run is finished: it has taken 4 steps already, and `max-tokens` allows 1\n"),
+        "{fewer:#?}"
+    );
+    assert!(fewer.hint().ends_with(" --run a-4 --max-tokens 8"), "{fewer:#?}");
 }
 
 #[test]
@@ -203,6 +228,17 @@ fn names_that_are_nearly_right() {
     );
     follow(dir.path(), outcome.hint()).succeeded();
 
+    // A run, or its checkpoints, in the place of weights.
+    for init in ["a", "a/checkpoints"] {
+        let outcome = gpt2(dir.path(), &["sample", "--max-tokens", "1", "--init", init]);
+        assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+        assert_eq!(
+            outcome.hint(),
+            "gpt2 sample --max-tokens 1 --init a/checkpoints/step-00000002"
+        );
+        follow(dir.path(), outcome.hint()).succeeded();
+    }
+
     for command in ["train", "sample"] {
         let outcome = gpt2(dir.path(), &[command, "--init", "openai-community/gpt2"]);
         assert_eq!(outcome.code, Some(1), "{outcome:#?}");
@@ -233,5 +269,18 @@ fn a_run_without_a_checkpoint_yet_is_waited_for() {
     let outcome = train(dir.path(), &["--data", "data", "--run", "b"]);
     outcome.refused("run directory b is in use by process ");
     assert_eq!(outcome.hint(), "gpt2 train --config tiny.toml --data data --run b-2");
+    let outcome = gpt2(dir.path(), &["train", "--run", "b", "--resume"]);
+    outcome.refused("run directory b is in use by process ");
+    assert_eq!(
+        outcome.hint(),
+        "`gpt2 train --config b/plan.toml --run b-2` starts another such run"
+    );
+    follow(dir.path(), outcome.hint().split('`').nth(1).unwrap()).succeeded();
     drop(running);
+
+    // It cannot be gone on with, but another one can.
+    let outcome = gpt2(dir.path(), &["train", "--run", ".", "--resume"]);
+    outcome.refused(". holds no run: plan.toml is missing");
+    assert_eq!(outcome.hint(), "gpt2 train --resume --run ./b-2");
+    follow(dir.path(), outcome.hint()).succeeded();
 }

@@ -341,7 +341,7 @@ fn a_second_signal_leaves_at_once() {
     signal(launcher, libc::SIGTERM);
     let (outcome, took) = training.end();
     assert_eq!(outcome.code, Some(128 + libc::SIGTERM), "{outcome:#?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]

@@ -43,7 +43,8 @@ impl RunConfig {
     /// many devices: batch and accumulation follow.
     ///
     /// # Errors
-    /// [`TrainError::InvalidValue`] if the batch and the accumulation that are asked for do not give the global batch.
+    /// [`TrainError::InvalidValue`] if the devices, batch or accumulation that are asked for do not give the global batch, or the
+    /// steps end within the warm-up.
     pub fn resumed_with(mut self, mut flags: Self) -> Result<Self, TrainError> {
         let global = flags.global_batch.or(self.global_batch);
         let of = |config: &Self| config.devices.as_ref().map_or(1, Devices::ranks);
@@ -54,6 +55,26 @@ impl RunConfig {
         };
         if ranks != of(&self) {
             self.threads = None;
+        }
+        if let (Some(steps), Some(warmup)) = (flags.steps, self.warmup)
+            && steps < warmup
+        {
+            return Err(TrainError::InvalidValue {
+                key: "steps",
+                value: steps.to_string(),
+                expected: format!("at least {warmup}, the steps of the run's warm-up"),
+                fix: "leave it out, or start a new run".into(),
+            });
+        }
+        if let Some(global) = global
+            && !global.is_multiple_of(ranks.max(1))
+        {
+            return Err(TrainError::InvalidValue {
+                key: "devices",
+                value: ranks.to_string(),
+                expected: format!("a number that divides {global}, the global batch of the run"),
+                fix: "train on another number of devices".into(),
+            });
         }
         if let (Some(global), Some(micro_steps)) = (global, flags.grad_accum.take()) {
             let at_once = micro_steps.saturating_mul(ranks);
@@ -67,7 +88,16 @@ impl RunConfig {
                 });
             }
             flags.batch = Some(batch);
-        } else if let (Some(global), Some(batch), None) = (global, self.batch, flags.batch) {
+        } else if let (Some(global), Some(batch)) = (global, flags.batch) {
+            if batch > 0 && !global.is_multiple_of(batch.saturating_mul(ranks)) {
+                return Err(TrainError::InvalidValue {
+                    key: "batch",
+                    value: batch.to_string(),
+                    expected: format!("`batch` × devices ({ranks}) to divide {global}, the global batch of the run"),
+                    fix: format!("try {}", largest_batch(global, batch, ranks).unwrap_or(1)),
+                });
+            }
+        } else if let (Some(global), Some(batch)) = (global, self.batch) {
             self.batch = largest_batch(global, batch, ranks).or(self.batch);
         }
         Ok(self.overlay(flags))
@@ -115,7 +145,7 @@ impl RunPlan {
             } else {
                 "max-tokens"
             };
-            return Some(ResumeRemark::Finished { step, limit });
+            return Some(ResumeRemark::Finished { step, last, limit });
         }
         let of_tokens = saved.max_tokens.map(|tokens| tokens.div_ceil(self.tokens_per_step()));
         let saved_last = of_tokens.unwrap_or(u64::MAX).min(saved.steps.unwrap_or(u64::MAX));
@@ -136,6 +166,8 @@ pub enum ResumeRemark {
     Finished {
         /// The step that the run stands at.
         step: u64,
+        /// The last step that it may take.
+        last: u64,
         /// The key that ends it there.
         limit: &'static str,
     },
@@ -153,7 +185,11 @@ pub enum ResumeRemark {
 impl fmt::Display for ResumeRemark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Finished { step, limit } => {
+            Self::Finished { step, last, limit } if step > last => write!(
+                f,
+                "the run is finished: it has taken {step} steps already, and `{limit}` allows {last}"
+            ),
+            Self::Finished { step, limit, .. } => {
                 write!(
                     f,
                     "the run is finished: it has taken all {step} steps that `{limit}` allows"
@@ -270,6 +306,18 @@ mod tests {
             message.contains("`grad-accum` is 5, expected `batch` × `grad-accum` × devices to be 12"),
             "{message}"
         );
+        let refused = |flags: RunConfig| shape(flags).unwrap_err().to_string();
+        assert_eq!(
+            refused(RunConfig {
+                batch: Some(5),
+                ..on(2)
+            }),
+            "`batch` is 5, expected `batch` × devices (2) to divide 12, the global batch of the run; try 3"
+        );
+        assert_eq!(
+            refused(on(5)),
+            "`devices` is 5, expected a number that divides 12, the global batch of the run; train on another number of devices"
+        );
         // A plan of an earlier version.
         let old = RunConfig {
             global_batch: None,
@@ -308,6 +356,18 @@ mod tests {
             "runs/demo/plan.toml: cannot resume with other settings: \
              `global-batch` was 4, now 16, `seed` was 1337, now 1; \
              leave them out, or start a new run"
+        );
+    }
+
+    #[test]
+    fn what_was_set_is_named_and_not_what_follows_from_it() {
+        let message = resumed(RunConfig {
+            steps: Some(5),
+            ..RunConfig::default()
+        });
+        assert_eq!(
+            message.unwrap_err().to_string(),
+            "`steps` is 5, expected at least 96, the steps of the run's warm-up; leave it out, or start a new run"
         );
     }
 
@@ -353,6 +413,14 @@ mod tests {
             ..RunConfig::default()
         };
         assert!(remark(tokens, 480).unwrap().ends_with("`max-tokens` allows"));
+        let fewer = RunConfig {
+            max_tokens: Some(1000),
+            ..RunConfig::default()
+        };
+        assert_eq!(
+            remark(fewer, 480).as_deref(),
+            Some("the run is finished: it has taken 480 steps already, and `max-tokens` allows 2")
+        );
         assert_eq!(
             remark(steps(800), 480).as_deref(),
             Some("steps 481 to 800 have the lowest learning rate, 0.0005: the schedule of the run ends before them")
