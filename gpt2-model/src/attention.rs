@@ -23,6 +23,8 @@ pub struct CausalSelfAttention<B: Backend> {
     pub attn_dropout: Dropout,
     /// Attention heads.
     pub n_head: usize,
+    /// On the scores, besides the division by the root of the head's width: 1 in OpenAI's models.
+    pub score_factor: f64,
 }
 
 impl<B: Gpt2Backend> CausalSelfAttention<B> {
@@ -40,13 +42,28 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
     ) -> Tensor<B, 2> {
         let qkv = self.c_attn.forward(x, by.operations);
         let [tokens, width] = qkv.dims();
-        let qkv = qkv.reshape([tokens / seq, seq, width]); // [B, T, 3C]
+        let qkv = self.scale_queries(qkv.reshape([tokens / seq, seq, width])); // [B, T, 3C]
         let mixed = if cache.is_some() || is_active(&self.attn_dropout, &qkv) {
             self.attend(qkv, by.precision, cache)
         } else {
             attention(by.operations, qkv, self.n_head)
         };
         self.c_proj.forward(mixed.reshape([tokens, width / 3]), by.operations)
+    }
+
+    /// The factor on the scores, put on the queries, where there is one.
+    fn scale_queries(&self, qkv: Tensor<B, 3>) -> Tensor<B, 3> {
+        if !self.scales_queries() {
+            return qkv;
+        }
+        let width = qkv.dims()[2] / 3;
+        let [query, others] = [qkv.clone().narrow(2, 0, width), qkv.narrow(2, width, 2 * width)];
+        Tensor::cat(vec![query * self.score_factor, others], 2)
+    }
+
+    /// Whether there is a factor on the scores.
+    pub(crate) fn scales_queries(&self) -> bool {
+        self.score_factor.to_bits() != 1.0_f64.to_bits()
     }
 
     /// Attention in plain tensors, to what a cache holds too, and with dropout on the attention weights.

@@ -7,6 +7,7 @@ use crate::layers::{LayerNorm, is_active};
 use crate::mlp::Mlp;
 use crate::ops::convert::widen;
 use crate::ops::{BlockShape, BlockWeights, Gpt2Backend, block};
+use crate::variant::Activation;
 use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
@@ -28,8 +29,8 @@ pub struct Block<B: Backend> {
 }
 
 impl<B: Gpt2Backend> Block<B> {
-    /// With a `cache`, `x` continues the sequence that the cache holds. Dropout, the cache and the reference go operation by
-    /// operation, and keep all activations.
+    /// With a `cache`, `x` continues the sequence that the cache holds. Dropout, the cache, the reference and another activation
+    /// or attention than OpenAI's go operation by operation, and keep all activations.
     ///
     /// # Shapes
     /// `x` and the result are `[B · T, C]`, in `f32`; `seq` is T.
@@ -40,8 +41,9 @@ impl<B: Gpt2Backend> Block<B> {
         by: Computation,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
+        let is_plain = by.operations == Operations::Reference || !self.has_kernels();
         let has_dropout = is_active(&self.resid_dropout, &x) || is_active(&self.attn.attn_dropout, &x);
-        if cache.is_some() || has_dropout || by.operations == Operations::Reference {
+        if cache.is_some() || has_dropout || is_plain {
             let by = Computation {
                 precision: B::plain_precision(by.precision),
                 ..by
@@ -66,5 +68,10 @@ impl<B: Gpt2Backend> Block<B> {
             recompute: by.recompute,
         };
         block(x, weights, shape)
+    }
+
+    /// Whether kernels compute the block as one.
+    fn has_kernels(&self) -> bool {
+        self.mlp.activation == Activation::GeluTanh && !self.attn.scales_queries()
     }
 }

@@ -6,6 +6,7 @@
 use crate::config::Gpt2Config;
 use crate::precision::Precision;
 use crate::recompute::Recompute;
+use crate::variant::Activation;
 use std::fmt;
 
 /// Channels of the attention heads that the CUDA kernels take: every published GPT-2's.
@@ -139,6 +140,10 @@ pub struct Capabilities {
     pub layer_norm: Implementation,
     /// Attention. In plain tensors its scores are materialised, `[B, H, T, T]`.
     pub attention: Implementation,
+    /// The MLP's activation function.
+    pub activation: Implementation,
+    /// What is put on attention's scores.
+    pub score_factor: Implementation,
     /// Bytes of logits that are in memory at once, at the most.
     pub logits_bytes: u64,
     /// What is recomputed where nothing is chosen.
@@ -161,6 +166,7 @@ impl Capabilities {
     pub fn of(backend: BackendKind, config: &Gpt2Config, precision: Precision) -> Self {
         let (n_embd, n_head, head) = (config.n_embd, config.n_head, config.head_dim());
         let has_dropout = config.dropout > 0.0;
+        let activation = config.variant.activation_function;
         let in_f32 = || format!("the kernels compute in f32, not in {precision}");
         let is_wgpu_in_other = backend == BackendKind::Wgpu && precision != Precision::F32;
         let sides = [n_embd, config.padded_vocab_size()];
@@ -190,19 +196,28 @@ impl Capabilities {
                 if is_wgpu_in_other { in_f32() } else { multiple(64) }
             }),
             attention,
+            activation: Implementation::kernel_if(activation == Activation::GeluTanh, || {
+                format!(
+                    "the kernels compute GELU in its tanh form, not {}",
+                    activation.hf_name()
+                )
+            }),
+            score_factor: Implementation::kernel_if(!config.variant.scales_scores(), || {
+                "the kernels divide them by the root of the head's width alone".to_owned()
+            }),
             logits_bytes: match backend {
                 BackendKind::Ndarray | BackendKind::Flex => CPU_LOGITS_ROWS * config.padded_vocab_size() * 4,
                 BackendKind::Wgpu => WGPU_LOGITS * 4,
                 BackendKind::Cuda => CUDA_LOGITS_BYTES,
             } as u64,
-            // With dropout a block keeps all activations.
+            // Operation by operation, as with dropout, a block keeps all activations.
             default_recompute: match backend {
-                BackendKind::Cuda if !has_dropout => Recompute::Gelu,
+                BackendKind::Cuda if !has_dropout && !config.variant.is_without_block_kernels() => Recompute::Gelu,
                 _ => Recompute::None,
             },
             reference_is_tf32: backend == BackendKind::Cuda && precision == Precision::F32,
         };
-        capabilities.precision = capabilities.check_precision(backend, precision, config.dropout);
+        capabilities.precision = capabilities.check_precision(backend, precision, config);
         capabilities
     }
 
@@ -227,8 +242,10 @@ impl Capabilities {
         &self,
         backend: BackendKind,
         precision: Precision,
-        dropout: f64,
+        config: &Gpt2Config,
     ) -> Result<(), UnsupportedPrecision> {
+        let is_plain = config.variant.is_without_block_kernels();
+        let dropout = config.dropout;
         let (expected, fix) = match (precision, backend) {
             (Precision::Bf16, BackendKind::Ndarray) => (
                 "f32 on the ndarray backend, whose tensors have no bf16".to_owned(),
@@ -237,6 +254,14 @@ impl Capabilities {
             (Precision::Bf16, BackendKind::Flex) if dropout > 0.0 => (
                 format!("f32 on the flex backend with a dropout of {dropout}"),
                 "the CPU's bf16 kernels take no dropout; leave out one of the two",
+            ),
+            (Precision::Bf16, BackendKind::Flex) if is_plain => (
+                "f32 on the flex backend for a model with another activation or attention than OpenAI's".to_owned(),
+                "the CPU's bf16 kernels compute OpenAI's alone; leave `precision` out",
+            ),
+            (Precision::Tf32, BackendKind::Cuda) if is_plain => (
+                "f32 or bf16 for a model with another activation or attention than OpenAI's".to_owned(),
+                "the TF32 kernels compute OpenAI's alone; choose another `precision`",
             ),
             (Precision::Tf32, BackendKind::Cuda) if self.attention.is_kernel() => return Ok(()),
             (Precision::Tf32, BackendKind::Cuda) => (
@@ -264,6 +289,8 @@ impl Capabilities {
             ("matrix products", &self.matmul),
             ("LayerNorm", &self.layer_norm),
             ("attention", &self.attention),
+            ("the activation function", &self.activation),
+            ("the factor on attention's scores", &self.score_factor),
         ] {
             let Implementation::Reference(reason) = implementation else {
                 continue;

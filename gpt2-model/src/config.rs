@@ -1,6 +1,7 @@
 //! The shape of a GPT-2 and the published sizes.
 
 use crate::error::ModelError;
+use crate::variant::Variant;
 use gpt2_base::nearest;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub struct Gpt2Config {
     pub n_embd: usize,
     /// Probability that an activation is dropped in training, in `[0, 1)`: embeddings, attention weights and residual branches.
     pub dropout: f64,
+    /// In what it differs from OpenAI's besides.
+    #[serde(default)]
+    pub variant: Variant,
 }
 
 /// Name, layers, heads, width and block size. `d3`, `d4` and `d6` are small ones for CPUs; the others are OpenAI's.
@@ -70,6 +74,7 @@ impl Gpt2Config {
                 n_head,
                 n_embd,
                 dropout: 0.0,
+                variant: Variant::default(),
             })
             .ok_or_else(|| ModelError::UnknownPreset {
                 name: name.to_owned(),
@@ -104,6 +109,11 @@ impl Gpt2Config {
         self.n_embd / self.n_head
     }
 
+    /// Width between the two products of an MLP.
+    pub fn inner_size(&self) -> usize {
+        self.variant.n_inner.unwrap_or(4 * self.n_embd)
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -115,6 +125,7 @@ impl Gpt2Config {
             ("n_layer", self.n_layer),
             ("n_head", self.n_head),
             ("n_embd", self.n_embd),
+            ("n_inner", self.inner_size()),
         ] {
             if value == 0 {
                 return Err(ModelError::InvalidConfig {

@@ -7,17 +7,23 @@ use crate::recompute::Recompute;
 /// Bytes of an `f32`.
 const F32_BYTES: u64 = 4;
 
-/// Trainable parameters, the tied classifier counted once and without padded rows.
+/// Trainable parameters, a tied classifier counted once and without padded rows.
 pub fn parameters(config: &Gpt2Config) -> u64 {
-    let c = config.n_embd as u64;
-    // A block: c_attn 3C² + 3C, c_proj C² + C, c_fc 4C² + 4C, c_proj 4C² + C, two LayerNorms 4C.
-    let block = 12 * c * c + 13 * c;
-    (config.vocab_size as u64 + config.block_size as u64) * c + config.n_layer as u64 * block + 2 * c
+    let (c, inner) = (config.n_embd as u64, config.inner_size() as u64);
+    // A block: c_attn 3C² + 3C, c_proj C² + C, c_fc CI + I, c_proj IC + C, two LayerNorms 4C.
+    let block = 4 * c * c + 2 * c * inner + 9 * c + inner;
+    let embeddings = tables(config) * config.vocab_size as u64 + config.block_size as u64;
+    embeddings * c + config.n_layer as u64 * block + 2 * c
+}
+
+/// Tables with a row for each token: the embedding, and the classifier where it is another.
+fn tables(config: &Gpt2Config) -> u64 {
+    1 + u64::from(!config.variant.tie_word_embeddings)
 }
 
 /// Parameters as they stand in memory, with the embedding's padded rows.
 pub fn padded_parameters(config: &Gpt2Config) -> u64 {
-    parameters(config) + (config.padded_vocab_size() - config.vocab_size) as u64 * config.n_embd as u64
+    parameters(config) + tables(config) * (config.padded_vocab_size() - config.vocab_size) as u64 * config.n_embd as u64
 }
 
 /// Floating-point operations to train one token in a sequence of `seq`: `6·N + 12·n_layer·n_embd·T`
@@ -97,23 +103,24 @@ pub fn largest_batch(config: &Gpt2Config, seq: usize, kept: Kept, available: u64
 fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u64 {
     let tokens = batch.saturating_mul(seq);
     let (c, heads, layers) = (config.n_embd as u64, config.n_head as u64, config.n_layer as u64);
+    let inner = config.inner_size() as u64;
     let (product_bytes, weight_copy) = match kept.precision {
         Precision::F32 | Precision::Tf32 => (F32_BYTES, 0),
-        Precision::Bf16 => (2, 12 * c * c * 2),
+        Precision::Bf16 => (2, (4 * c + 2 * inner) * c * 2),
     };
     // Kept for each block: the inputs of its LayerNorms in f32; in the type of the products what they give, the packed qkv and
-    // the mixed values (6 of [N, C]), and GELU's input and output ([N, 4C] each).
-    let activations = |streams, products| tokens * c * (streams * F32_BYTES + products * product_bytes);
+    // the mixed values (6 of [N, C]), and GELU's input and output ([N, I] each).
+    let activations = |streams: u64, channels: u64| tokens * (streams * c * F32_BYTES + channels * product_bytes);
     let (kept_of_block, anew) = match kept.recompute {
-        Recompute::None => (activations(2, 14), 0),
-        Recompute::Gelu => (activations(2, 10), activations(0, 4)),
-        Recompute::GeluLn => (activations(2, 8), activations(0, 4)),
-        Recompute::Block => (activations(1, 0), activations(1, 14)),
+        Recompute::None => (activations(2, 6 * c + 2 * inner), 0),
+        Recompute::Gelu => (activations(2, 6 * c + inner), activations(0, inner)),
+        Recompute::GeluLn => (activations(2, 4 * c + inner), activations(0, inner)),
+        Recompute::Block => (activations(1, 0), activations(1, 6 * c + 2 * inner)),
     };
     let block = kept_of_block + weight_copy;
     // Of one block at a time: what passes through it backward, and where they stand in memory the scores, the weights and
     // their derivatives, [B, H, T, T].
-    let passing = activations(4, 8) + anew;
+    let passing = activations(4, 2 * inner) + anew;
     let scores = if kept.scores {
         5 * batch * heads * seq * seq * F32_BYTES
     } else {
@@ -124,7 +131,7 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     let classifier = (tokens * vocab * product_bytes).min(kept.logits_bytes) + vocab * c * F32_BYTES;
     if kept.plain_tensors {
         // Scores, weights and their mask of every block, and logits, probabilities and their sum once each.
-        let of_blocks = layers * (activations(6, 14) + 3 * batch * heads * seq * seq * F32_BYTES);
+        let of_blocks = layers * (activations(6, 6 * c + 2 * inner) + 3 * batch * heads * seq * seq * F32_BYTES);
         return of_blocks + 3 * tokens * vocab * F32_BYTES + block + passing + scores + classifier;
     }
     layers * block + passing + scores + classifier

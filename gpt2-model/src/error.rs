@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a model's configuration or its files.
 
+use crate::weights::Dtype;
 use std::path::PathBuf;
 
 /// An error of this crate; each message is one line that names what was expected.
@@ -58,13 +59,47 @@ pub enum ModelError {
         /// What it is, and what to do.
         found: String,
     },
-    /// The classifier of a model is not its token embedding.
-    #[error("{path}: the classifier `lm_head.weight` is not tied: {reason}, expected the two to be equal, as in OpenAI's models", path = path.display())]
+    /// A weights file is damaged, or says something that this crate does not compute.
+    #[error("{path}: {reason}", path = path.display())]
+    WeightsFile {
+        /// The file.
+        path: PathBuf,
+        /// What was found, and what was expected.
+        reason: String,
+    },
+    /// A weight does not fit the type that it is to be written in.
+    #[error("{path}: tensor `{name}` holds {value}, which {dtype} cannot hold; choose {}", if *dtype == Dtype::F16 { "bf16 or f32" } else { "f32" }, path = path.display())]
+    BeyondType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The weight.
+        value: f32,
+        /// The type.
+        dtype: Dtype,
+    },
+    /// A format has no way to say in what a model differs from OpenAI's.
+    #[error("{format} has no `{key}` of {value}, expected {expected}; write the format hf")]
+    NotInFormat {
+        /// The format.
+        format: &'static str,
+        /// The key of `config.json`.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What the format takes.
+        expected: String,
+    },
+    /// The classifier of a model is not its token embedding, though its configuration says so.
+    #[error(
+        "{path}: the classifier `lm_head.weight` differs from the token embedding, and config.json says that it is tied: expected \
+         the two to be equal, or `tie_word_embeddings` to be false",
+        path = path.display()
+    )]
     UntiedHead {
         /// The weights file.
         path: PathBuf,
-        /// How that shows.
-        reason: &'static str,
     },
     /// A safetensors file is damaged or is not one.
     #[error("{path}: not a readable safetensors file: {source}", path = path.display())]

@@ -56,19 +56,22 @@ impl Gpt2Config {
         let wpe = Embedding {
             weight: values.normal([self.block_size, c], self.block_size, INIT_STD),
         };
+        let inner = self.inner_size();
         let h = (0..self.n_layer)
-            .map(|_| Block {
+            .map(|i| Block {
                 ln_1: layer_norm(values, c),
                 attn: CausalSelfAttention {
                     c_attn: linear(values, c, 3 * c, INIT_STD),
                     c_proj: linear(values, c, c, residual_std),
                     attn_dropout: DropoutConfig::new(self.dropout).init(),
                     n_head: self.n_head,
+                    score_factor: self.variant.score_factor(i, self.head_dim()),
                 },
                 ln_2: layer_norm(values, c),
                 mlp: Mlp {
-                    c_fc: linear(values, c, 4 * c, INIT_STD),
-                    c_proj: linear(values, 4 * c, c, residual_std),
+                    c_fc: linear(values, c, inner, INIT_STD),
+                    c_proj: linear(values, inner, c, residual_std),
+                    activation: self.variant.activation_function,
                 },
                 resid_dropout: DropoutConfig::new(self.dropout).init(),
             })
@@ -78,6 +81,9 @@ impl Gpt2Config {
             wpe,
             h,
             ln_f: layer_norm(values, c),
+            lm_head: (!self.variant.tie_word_embeddings).then(|| Embedding {
+                weight: values.normal([self.padded_vocab_size(), c], self.vocab_size, INIT_STD),
+            }),
             embd_dropout: DropoutConfig::new(self.dropout).init(),
             config: self.clone(),
             precision: Precision::F32,

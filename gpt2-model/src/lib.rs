@@ -1,8 +1,8 @@
 //! GPT-2 on the [Burn](https://burn.dev) framework, generic over the backend.
 //!
 //! The model ([`Gpt2`]) is exactly OpenAI's: pre-LN blocks, learned positions, a fused query-key-value product, the tanh
-//! form of GELU, a classifier tied to the token embedding. This crate trains nothing and reads no files outside
-//! [`weights`].
+//! form of GELU, a classifier tied to the token embedding; a [`Variant`] says in what another one differs. This crate trains
+//! nothing and reads no files outside [`weights`].
 
 #![warn(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 
@@ -29,6 +29,7 @@ mod mlp;
 mod model;
 mod precision;
 mod recompute;
+mod variant;
 
 pub use attention::CausalSelfAttention;
 pub use block::Block;
@@ -42,3 +43,4 @@ pub use mlp::Mlp;
 pub use model::Gpt2;
 pub use precision::Precision;
 pub use recompute::Recompute;
+pub use variant::{Activation, Variant};

@@ -3,24 +3,33 @@
 use crate::computation::Operations;
 use crate::layers::Linear;
 use crate::ops::{Gpt2Backend, gelu};
+use crate::variant::Activation;
 use burn::module::Module;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, activation};
 
-/// Two products with a GELU between them; the middle is four times as wide.
+/// Two products with an activation function between them. I is `n_inner`, four times C as a rule.
 #[derive(Module, Debug)]
 pub struct Mlp<B: Backend> {
-    /// `[C, 4C]`.
+    /// `[C, I]`.
     pub c_fc: Linear<B>,
-    /// `[4C, C]`.
+    /// `[I, C]`.
     pub c_proj: Linear<B>,
+    /// Between them.
+    #[module(skip)]
+    pub activation: Activation,
 }
 
 impl<B: Gpt2Backend> Mlp<B> {
     /// # Shapes
     /// `x` and the result are `[N, C]`.
     pub fn forward(&self, x: Tensor<B, 2>, operations: Operations) -> Tensor<B, 2> {
-        let inner = gelu(operations, self.c_fc.forward(x, operations));
-        self.c_proj.forward(inner, operations)
+        let inner = self.c_fc.forward(x, operations);
+        let activated = match self.activation {
+            Activation::GeluTanh => gelu(operations, inner),
+            Activation::Gelu => activation::gelu(inner),
+            Activation::Relu => activation::relu(inner),
+        };
+        self.c_proj.forward(activated, operations)
     }
 }

@@ -17,7 +17,7 @@ use burn::tensor::{Int, Tensor};
 /// A GPT-2. Field names are Hugging Face's, so that a parameter's path in the module is its name in a weights file.
 #[derive(Module, Debug)]
 pub struct Gpt2<B: Backend> {
-    /// Token embedding and classifier, `[padded vocabulary, C]`.
+    /// Token embedding, and the classifier where there is no other, `[padded vocabulary, C]`.
     pub wte: Embedding<B>,
     /// Position embedding, `[block_size, C]`.
     pub wpe: Embedding<B>,
@@ -25,6 +25,8 @@ pub struct Gpt2<B: Backend> {
     pub h: Vec<Block<B>>,
     /// Before the classifier.
     pub ln_f: LayerNorm<B>,
+    /// The classifier where it is not the token embedding, `[padded vocabulary, C]`.
+    pub lm_head: Option<Embedding<B>>,
     /// On the sum of the embeddings.
     pub embd_dropout: Dropout,
     /// The shape.
@@ -133,8 +135,8 @@ impl<B: Gpt2Backend> Gpt2<B> {
 
     fn classify(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, seq, _] = hidden.dims();
-        let wte = round(self.wte.weight.val(), B::plain_precision(self.precision));
-        widen(logits(rows(hidden), wte)) // [B·T, Vp]
+        let weight = round(self.classifier(), B::plain_precision(self.precision));
+        widen(logits(rows(hidden), weight)) // [B·T, Vp]
             .narrow(1, 0, self.config.vocab_size)
             .reshape([batch, seq, self.config.vocab_size])
     }
@@ -149,7 +151,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
         classifier_loss(
             self.operations,
             hidden,
-            self.wte.weight.val(),
+            self.classifier(),
             targets,
             self.classifier_shape(),
         )
@@ -163,7 +165,12 @@ impl<B: Gpt2Backend> Gpt2<B> {
         let shape = targets.dims();
         let targets = flat(targets);
         let hidden = rows(self.hidden(inputs, None));
-        token_losses(hidden, self.wte.weight.val(), targets, self.classifier_shape()).reshape(shape)
+        token_losses(hidden, self.classifier(), targets, self.classifier_shape()).reshape(shape)
+    }
+
+    /// Its weights, `[Vp, C]`.
+    fn classifier(&self) -> Tensor<B, 2> {
+        self.lm_head.as_ref().unwrap_or(&self.wte).weight.val()
     }
 
     fn classifier_shape(&self) -> ClassifierShape {

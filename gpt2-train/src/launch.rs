@@ -23,9 +23,10 @@ use crate::tensorboard::TensorBoard;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_backend::{Chosen, HostFacts, TrainingJob, dispatch, thread_pool};
 use gpt2_data::{Loader, LoaderConfig};
+use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
-use gpt2_model::{Gpt2, weights};
+use gpt2_model::weights::{self, Weights};
 use gpt2_ranks::{ProcessGroup, RankInfo};
 use gpt2_records::RankPlace;
 use rayon::ThreadPool;
@@ -242,7 +243,8 @@ impl Launch {
             None => config,
         };
         let data = data.unwrap_or_else(|| source(&config));
-        let decided = Decided::new(&config, run, data, rank)?;
+        let weights = checkpoint.clone().or_else(|| config.init.clone());
+        let decided = Decided::new(&config, run, data, weights.as_deref(), rank)?;
         let mut remark = None;
         let resume = checkpoint.map(Checkpoint::checked).transpose()?;
         if let (Some(saved), Some(checkpoint)) = (&saved, &resume) {
@@ -536,8 +538,14 @@ fn source(config: &RunConfig) -> DataSource {
 }
 
 impl Decided {
-    /// Decides on a device and every setting, and opens the data.
-    fn new(config: &RunConfig, run: PathBuf, data: DataSource, rank: Option<&RankInfo>) -> Result<Self, TrainError> {
+    /// Decides on a device and every setting, and opens the data. The model is like the `weights` to begin with.
+    fn new(
+        config: &RunConfig,
+        run: PathBuf,
+        data: DataSource,
+        weights: Option<&Path>,
+        rank: Option<&RankInfo>,
+    ) -> Result<Self, TrainError> {
         let planned = config.devices.as_ref().map_or(1, Devices::ranks);
         let of_host = rank.map_or(planned, |rank| rank.local_world_size);
         let cores = (HostFacts::detect().cores / of_host).max(1);
@@ -555,7 +563,7 @@ impl Decided {
             auto_backend: chosen.backend,
             cores,
             device: chosen.device.index,
-            init_model: config.init.as_deref().map(weights::load_config).transpose()?,
+            init_model: weights.map(weights::load_config).transpose()?,
         };
         let plan = RunPlan::resolve(config, &environment)?;
         chosen.check_precision(plan.machine.precision)?;
@@ -733,9 +741,9 @@ fn starting_point<B>(
 where
     B: AutodiffBackend,
 {
-    let weights_dir = resume.map(Checkpoint::path).or(plan.init.as_deref());
-    let model = match weights_dir {
-        Some(dir) => weights::load_hf_as::<B>(&plan.model, dir, device)?,
+    let weights = resume.map(Checkpoint::path).or(plan.init.as_deref());
+    let model = match weights {
+        Some(path) => Weights::open(path)?.load(&plan.model, device)?,
         None => plan.model.init(plan.seed, device)?,
     };
     let model = model

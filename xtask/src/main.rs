@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-const FIXTURES: &str = "crates/gpt2-backend-tests/tests/fixtures/tiny";
+const FIXTURES: &str = "crates/gpt2-backend-tests/tests/fixtures";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -8,7 +8,7 @@ use crate::threads::thread_pool;
 use gpt2_model::capabilities::BackendKind;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, ModelError, Precision, weights};
+use gpt2_model::{Generator, Gpt2, ModelError, Precision};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// What is to be generated.
 #[derive(Debug, Clone)]
 pub struct Generation<'a> {
-    /// A directory of weights in Hugging Face's layout.
+    /// Weights in any of the formats that [`gpt2_model::weights::Weights::open`] reads.
     pub weights: &'a Path,
     /// Type of the operands of products.
     pub precision: Precision,
@@ -97,7 +97,7 @@ impl InferenceJob for Job<'_> {
             });
         }
         self.chosen.check_precision(precision)?;
-        let model = weights::load_hf::<B>(self.request.weights, &device)?.with_precision(precision);
+        let model = Gpt2::<B>::load(self.request.weights, &device)?.with_precision(precision);
         let began = Instant::now();
         for token in Generator::new(&model, prompt, sampling, self.request.seed).take(self.request.max_tokens) {
             if (self.each)(token?).is_break() {

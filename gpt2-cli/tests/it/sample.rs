@@ -2,8 +2,8 @@
 
 use crate::support::{gpt2, prepared, train};
 use burn_flex::{Flex, FlexDevice};
-use gpt2_model::Gpt2Config;
 use gpt2_model::weights::{read_tensors, save_hf, write_tensors};
+use gpt2_model::{Gpt2Config, Variant};
 use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
@@ -95,6 +95,7 @@ fn save(vocab_size: usize, dir: &Path) {
         n_head: 1,
         n_embd: 8,
         dropout: 0.0,
+        variant: Variant::default(),
     };
     save_hf(&config.init::<Flex>(1, &FlexDevice).unwrap(), dir).unwrap();
 }

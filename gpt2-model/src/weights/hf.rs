@@ -2,12 +2,13 @@
 //! of tensors that `model.safetensors.index.json` lists.
 //!
 //! Its `Conv1D` weights are `[in, out]` as Burn's are, so nothing is transposed. Names may carry the prefix
-//! `transformer.` or not. `lm_head.weight` may be there if it equals the token embedding. The buffers `attn.bias` and
+//! `transformer.` or not. `lm_head.weight` of a tied classifier may be there if it equals the token embedding. The buffers `attn.bias` and
 //! `attn.masked_bias` of old files are passed over.
 
-use super::hf_config::{HfConfig, files};
-use super::names::{TOKEN_EMBEDDING, TensorSource, lazy_parameters, load_parameters};
-use super::safetensors::{TensorFile, io, quoted, write_lazy_tensors};
+use super::dtype::Dtype;
+use super::hf_config::files;
+use super::names::{HEAD, TOKEN_EMBEDDING, TensorSource, lazy_parameters};
+use super::safetensors::{LazyTensor, TensorFile, io, quoted, write_lazy_tensors};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
@@ -21,34 +22,6 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Before every name but the classifier's.
 const PREFIX: &str = "transformer.";
-/// The classifier.
-const HEAD: &str = "lm_head.weight";
-
-/// The model in a directory that transformers or [`save_hf`] wrote.
-///
-/// # Errors
-/// As [`load_config`](super::load_config) and [`load_hf_as`].
-pub fn load_hf<B: Backend>(dir: &Path, device: &B::Device) -> Result<Gpt2<B>, ModelError> {
-    let config = HfConfig::read(dir)?;
-    load(&config.model, config.tie_word_embeddings, dir, device)
-}
-
-/// The weights in such a directory, in a model of the given configuration: with another dropout, say.
-///
-/// # Errors
-/// As [`load_config`](super::load_config); [`ModelError::NoModel`] or [`ModelError::NotTheFile`] where the weights are not
-/// there or of another kind, [`ModelError::SafeTensors`] where they are damaged, [`ModelError::UntiedHead`] where the
-/// classifier is not the token embedding; [`ModelError::MissingTensor`], [`ModelError::UnexpectedTensor`] or
-/// [`ModelError::TensorMismatch`] where they are of another shape than `config` says.
-pub fn load_hf_as<B: Backend>(config: &Gpt2Config, dir: &Path, device: &B::Device) -> Result<Gpt2<B>, ModelError> {
-    load(config, HfConfig::read(dir)?.tie_word_embeddings, dir, device)
-}
-
-fn load<B: Backend>(config: &Gpt2Config, tied: bool, dir: &Path, device: &B::Device) -> Result<Gpt2<B>, ModelError> {
-    let tensors = HfTensors::open(dir)?;
-    tensors.check_head(tied)?;
-    load_parameters(config.zeros(device)?, &tensors)
-}
 
 /// Writes the model into `dir`, which must exist, so that transformers opens it: `model.safetensors`, `config.json` and
 /// `generation_config.json`. Each file is whole and on the disk when this returns.
@@ -56,12 +29,21 @@ fn load<B: Backend>(config: &Gpt2Config, tied: bool, dir: &Path, device: &B::Dev
 /// # Errors
 /// [`ModelError::Io`].
 pub fn save_hf<B: Backend>(model: &Gpt2<B>, dir: &Path) -> Result<(), ModelError> {
-    let mut tensors = lazy_parameters(model);
-    for tensor in &mut tensors {
+    write(&model.config, lazy_parameters(model), dir, Dtype::F32)
+}
+
+/// [`save_hf`] of tensors by the names of parameters, in `dtype`.
+pub(super) fn write(
+    config: &Gpt2Config,
+    mut tensors: Vec<LazyTensor>,
+    dir: &Path,
+    dtype: Dtype,
+) -> Result<(), ModelError> {
+    for tensor in tensors.iter_mut().filter(|tensor| tensor.name != HEAD) {
         tensor.name.insert_str(0, PREFIX);
     }
-    write_lazy_tensors(&dir.join(WEIGHTS_FILE), tensors)?;
-    for (name, json) in files(&model.config) {
+    write_lazy_tensors(&dir.join(WEIGHTS_FILE), tensors, dtype)?;
+    for (name, json) in files(config, dtype) {
         let path = dir.join(name);
         gpt2_base::fs::write(&path, format!("{json:#}\n").as_bytes()).map_err(|source| io(&path, source))?;
     }
@@ -71,24 +53,24 @@ pub fn save_hf<B: Backend>(model: &Gpt2<B>, dir: &Path) -> Result<(), ModelError
 /// A parameter's place: the number of the file, and its name there.
 type Place = (usize, String);
 
-/// The tensors of a model's directory.
-struct HfTensors {
+/// The tensors of a model's directory, or of one file.
+pub(super) struct HfTensors {
     /// The file of tensors, or the index of several.
     path: PathBuf,
     files: Vec<TensorFile>,
     /// By the names of the parameters.
     places: BTreeMap<String, Place>,
-    head: Option<Place>,
 }
 
 impl HfTensors {
-    fn open(dir: &Path) -> Result<Self, ModelError> {
-        let (path, files) = open_files(dir)?;
+    /// Those in the directory, or in the one file, at `path`, for a model with a classifier of its own or, `tied`, without.
+    pub(super) fn open(path: &Path, tied: bool) -> Result<Self, ModelError> {
+        let (path, files) = open_files(path)?;
         let (mut places, mut head) = (BTreeMap::new(), None);
         for (i, file) in files.iter().enumerate() {
             for full in file.names() {
                 let name = full.strip_prefix(PREFIX).unwrap_or(&full).to_owned();
-                if name == HEAD {
+                if name == HEAD && tied {
                     head = Some((i, full));
                 } else if !is_buffer(&name)
                     && let Some((_, first)) = places.insert(name, (i, full))
@@ -100,29 +82,20 @@ impl HfTensors {
                 }
             }
         }
-        Ok(Self {
-            path,
-            files,
-            places,
-            head,
-        })
+        let tensors = Self { path, files, places };
+        tensors.check_head(head.as_ref())?;
+        Ok(tensors)
     }
 
-    /// Refuses a classifier that is not the token embedding. transformers' versions differ in which of the two they take
-    /// where `tied` says one thing and the file another.
-    fn check_head(&self, tied: bool) -> Result<(), ModelError> {
-        let embedding = self.places.get(TOKEN_EMBEDDING);
-        let reason = match (&self.head, embedding) {
-            (Some(head), Some(embedding)) if self.bytes(head) != self.bytes(embedding) => {
-                "it differs from the token embedding"
-            }
-            (None, _) if !tied => "it is missing, and config.json says `tie_word_embeddings` is false",
-            _ => return Ok(()),
-        };
-        Err(ModelError::UntiedHead {
-            path: self.path.clone(),
-            reason,
-        })
+    /// Refuses a classifier in the file that is not the token embedding though it should be. transformers' versions differ in
+    /// which of the two they take then.
+    fn check_head(&self, head: Option<&Place>) -> Result<(), ModelError> {
+        match (head, self.places.get(TOKEN_EMBEDDING)) {
+            (Some(head), Some(embedding)) if self.bytes(head) != self.bytes(embedding) => Err(ModelError::UntiedHead {
+                path: self.path.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn bytes(&self, (file, name): &Place) -> Option<impl PartialEq + '_> {
@@ -136,8 +109,8 @@ impl TensorSource for HfTensors {
         &self.path
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
+    fn names(&self) -> Vec<&str> {
+        self.places.keys().map(String::as_str).collect()
     }
 
     fn shape(&self, name: &str) -> Option<&[usize]> {
@@ -156,8 +129,11 @@ fn is_buffer(name: &str) -> bool {
     name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
 }
 
-/// The files of tensors in `dir`, and the one that stands for them in messages.
+/// The files of tensors in `dir`, or that one file, and the one that stands for them in messages.
 fn open_files(dir: &Path) -> Result<(PathBuf, Vec<TensorFile>), ModelError> {
+    if dir.is_file() {
+        return Ok((dir.to_owned(), vec![TensorFile::open(dir)?]));
+    }
     let path = dir.join(WEIGHTS_FILE);
     if path.exists() {
         let file = TensorFile::open(&path)?;

@@ -1,66 +1,46 @@
 //! `config.json` as Hugging Face transformers writes it for a GPT-2. Every key that changes what is computed is judged: it
 //! is honoured, or refused by its name.
 
+use super::dtype::Dtype;
 use super::safetensors::{io, quoted};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
+use crate::variant::{Activation, Variant};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 pub(super) const CONFIG_FILE: &str = "config.json";
 
-/// transformers' names of GELU's tanh form, which differ in how they are computed and not in what.
-const TANH_GELU: [&str; 5] = [
-    "gelu_new",
-    "gelu_fast",
-    "gelu_accurate",
-    "gelu_pytorch_tanh",
-    "gelu_python_tanh",
-];
-
 /// Models of the hub whose names have no owner in front.
 const HUB_NAMES: [&str; 5] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"];
 
-/// The configuration in a directory that transformers or [`save_hf`](super::save_hf) wrote. Dropout is 0: it belongs to
-/// training.
+/// What the `config.json` in a directory says that transformers or [`save_hf`](super::save_hf) wrote. Dropout is 0: it
+/// belongs to training.
 ///
 /// # Errors
 /// [`ModelError::NoModel`] where there is no such directory, [`ModelError::Io`], or [`ModelError::HfConfig`], which names
 /// the key whose value this crate does not compute.
-pub fn load_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
-    Ok(HfConfig::read(dir)?.model)
+pub(super) fn read(dir: &Path) -> Result<Gpt2Config, ModelError> {
+    let path = dir.join(CONFIG_FILE);
+    let text = std::fs::read_to_string(&path).map_err(|source| io(&path, source))?;
+    let wrong = |reason| ModelError::HfConfig {
+        path: path.clone(),
+        reason,
+    };
+    let keys: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("not a JSON object: {error}")))?;
+    let config = Keys(&keys).judge().map_err(wrong)?;
+    config.validate()?;
+    Ok(config)
 }
 
-/// What a `config.json` says.
-pub(super) struct HfConfig {
-    pub(super) model: Gpt2Config,
-    /// Whether the classifier is the token embedding.
-    pub(super) tie_word_embeddings: bool,
-}
+/// The keys of a `config.json`.
+struct Keys<'a>(&'a Map<String, Value>);
 
-impl HfConfig {
-    pub(super) fn read(dir: &Path) -> Result<Self, ModelError> {
-        if !dir.is_dir() {
-            return Err(ModelError::NoModel {
-                path: dir.to_owned(),
-                reason: no_directory(dir),
-            });
-        }
-        let path = dir.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| io(&path, source))?;
-        let wrong = |reason| ModelError::HfConfig {
-            path: path.clone(),
-            reason,
-        };
-        let keys: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("not a JSON object: {error}")))?;
-        let config = Self::judge(&Keys(&keys)).map_err(wrong)?;
-        config.model.validate()?;
-        Ok(config)
-    }
-
+impl Keys<'_> {
     /// Absent keys have transformers' defaults, which are those of GPT-2 124M.
-    fn judge(keys: &Keys) -> Result<Self, String> {
+    fn judge(&self) -> Result<Gpt2Config, String> {
+        let keys = self;
         keys.require("model_type", &"none".into(), |value| value == "gpt2", "\"gpt2\"")?;
         let model = Gpt2Config {
             vocab_size: keys.size("vocab_size", None, 50_257)?,
@@ -69,38 +49,26 @@ impl HfConfig {
             n_head: keys.size("n_head", Some("num_attention_heads"), 12)?,
             n_embd: keys.size("n_embd", Some("hidden_size"), 768)?,
             dropout: 0.0,
+            variant: Variant {
+                n_inner: keys.inner_size()?,
+                activation_function: keys.activation()?,
+                tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
+                scale_attn_weights: keys.flag("scale_attn_weights", true)?,
+                scale_attn_by_inverse_layer_idx: keys.flag("scale_attn_by_inverse_layer_idx", false)?,
+            },
         };
-        keys.require(
-            "activation_function",
-            &"gelu_new".into(),
-            |value| value.as_str().is_some_and(|name| TANH_GELU.contains(&name)),
-            "\"gelu_new\", GELU in its tanh form",
-        )?;
         keys.require(
             "layer_norm_epsilon",
             &1e-5.into(),
             |value| value.as_f64().is_some_and(|epsilon| (epsilon - 1e-5).abs() <= 1e-9),
             "1e-5",
         )?;
-        let inner = 4 * model.n_embd as u64;
         keys.require(
-            "n_inner",
-            &Value::Null,
-            |value| value.is_null() || value.as_u64() == Some(inner),
-            &format!("null or 4 · n_embd ({inner})"),
+            "add_cross_attention",
+            &false.into(),
+            |value| *value == false,
+            "false: a GPT-2 has no second text to attend to",
         )?;
-        for (key, default) in [
-            ("scale_attn_weights", true),
-            ("scale_attn_by_inverse_layer_idx", false),
-            ("add_cross_attention", false),
-        ] {
-            keys.require(
-                key,
-                &default.into(),
-                |value| *value == default,
-                &format!("{default}, as in OpenAI's models: another attention is not supported"),
-            )?;
-        }
         // Only the order and the precision of attention's arithmetic, which this program chooses for itself.
         keys.flag("reorder_and_upcast_attn", false)?;
         keys.require(
@@ -115,17 +83,33 @@ impl HfConfig {
             Value::is_null,
             "weights that are not quantized",
         )?;
-        Ok(Self {
-            model,
-            tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
+        // 4 · n_embd said in words is OpenAI's all the same.
+        let is_default = model.variant.n_inner == Some(4 * model.n_embd);
+        Ok(Gpt2Config {
+            variant: Variant {
+                n_inner: model.variant.n_inner.filter(|_| !is_default),
+                ..model.variant
+            },
+            ..model
         })
     }
-}
 
-/// The keys of a `config.json`.
-struct Keys<'a>(&'a Map<String, Value>);
+    fn inner_size(&self) -> Result<Option<usize>, String> {
+        match self.0.get("n_inner") {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => Ok(Some(self.size("n_inner", None, 0)?)),
+        }
+    }
 
-impl Keys<'_> {
+    fn activation(&self) -> Result<Activation, String> {
+        let named = |value: &Value| Activation::of_hf_name(value.as_str()?);
+        let default = Value::from(Activation::default().hf_name());
+        let value = self.0.get("activation_function").unwrap_or(&default);
+        named(value).ok_or_else(|| {
+            format!("`activation_function` is {value}, expected \"gelu_new\" or another name of its tanh form, \"gelu\" or \"relu\"")
+        })
+    }
+
     /// Refuses the value of `key`, or its default where it is absent, unless it is `good`.
     fn require(&self, key: &str, default: &Value, good: impl Fn(&Value) -> bool, expected: &str) -> Result<(), String> {
         let value = self.0.get(key).unwrap_or(default);
@@ -163,18 +147,18 @@ impl Keys<'_> {
     }
 }
 
-/// Why a path is no directory, and what to do.
-fn no_directory(path: &Path) -> String {
-    if path.exists() {
-        return format!("not a directory: expected the one with {CONFIG_FILE} and model.safetensors");
-    }
+/// Why there is nothing at a path, and what to do.
+pub(super) fn nothing_at(path: &Path) -> String {
     match hub_name(path) {
         Some((name, model)) => format!(
-            "no such directory; it looks like a model on the Hugging Face hub, from which this program downloads nothing: \
+            "no such file or directory; it looks like a model on the Hugging Face hub, from which this program downloads nothing: \
              get it by `hf download {name} {CONFIG_FILE} model.safetensors --local-dir {}`, then give that directory",
             quoted(&model)
         ),
-        None => format!("no such directory: expected one with {CONFIG_FILE} and model.safetensors"),
+        None => format!(
+            "no such file or directory: expected a directory with {CONFIG_FILE} and model.safetensors, a checkpoint of llm.c, or a \
+             GGUF file"
+        ),
     }
 }
 
@@ -194,9 +178,10 @@ fn hub_name(path: &Path) -> Option<(&str, PathBuf)> {
 }
 
 /// `config.json` and `generation_config.json` of a model.
-pub(super) fn files(config: &Gpt2Config) -> [(&'static str, Value); 2] {
+pub(super) fn files(config: &Gpt2Config, dtype: Dtype) -> [(&'static str, Value); 2] {
     let end_of_text = config.end_of_text();
-    let model = json!({
+    let variant = config.variant;
+    let mut model = json!({
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "vocab_size": config.vocab_size,
@@ -204,16 +189,29 @@ pub(super) fn files(config: &Gpt2Config) -> [(&'static str, Value); 2] {
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_embd": config.n_embd,
-        "activation_function": "gelu_new",
+        "activation_function": variant.activation_function.hf_name(),
         "layer_norm_epsilon": 1e-5,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
-        "tie_word_embeddings": true,
-        "torch_dtype": "float32",
+        "tie_word_embeddings": variant.tie_word_embeddings,
+        "torch_dtype": match dtype {
+            Dtype::F32 => "float32",
+            Dtype::F16 => "float16",
+            Dtype::Bf16 => "bfloat16",
+        },
     });
+    if let Some(inner) = variant.n_inner {
+        model["n_inner"] = inner.into();
+    }
+    if !variant.scale_attn_weights {
+        model["scale_attn_weights"] = false.into();
+    }
+    if variant.scale_attn_by_inverse_layer_idx {
+        model["scale_attn_by_inverse_layer_idx"] = true.into();
+    }
     let generation = json!({ "bos_token_id": end_of_text, "eos_token_id": end_of_text });
     [(CONFIG_FILE, model), ("generation_config.json", generation)]
 }
@@ -222,7 +220,7 @@ pub(super) fn files(config: &Gpt2Config) -> [(&'static str, Value); 2] {
 mod tests {
     use super::*;
 
-    fn judged(changes: &Value) -> Result<HfConfig, ModelError> {
+    fn judged(changes: &Value) -> Result<Gpt2Config, ModelError> {
         let dir = tempfile::tempdir().unwrap();
         let tiny = Gpt2Config {
             vocab_size: 61,
@@ -231,8 +229,9 @@ mod tests {
             n_head: 2,
             n_embd: 8,
             dropout: 0.1,
+            variant: Variant::default(),
         };
-        let [(name, mut config), _] = files(&tiny);
+        let [(name, mut config), _] = files(&tiny, Dtype::F32);
         let keys = config.as_object_mut().unwrap();
         for (key, value) in changes.as_object().unwrap() {
             // `"absent"` takes a key out.
@@ -243,7 +242,7 @@ mod tests {
             }
         }
         std::fs::write(dir.path().join(name), config.to_string()).unwrap();
-        HfConfig::read(dir.path())
+        read(dir.path())
     }
 
     #[test]
@@ -258,8 +257,8 @@ mod tests {
                 "`model_type` is \"none\", expected \"gpt2\"",
             ),
             (
-                json!({"activation_function": "relu"}),
-                "`activation_function` is \"relu\", expected \"gelu_new\"",
+                json!({"activation_function": "silu"}),
+                "`activation_function` is \"silu\", expected \"gelu_new\"",
             ),
             (
                 json!({"activation_function": 7}),
@@ -272,18 +271,6 @@ mod tests {
             (
                 json!({"layer_norm_epsilon": "1e-5"}),
                 "`layer_norm_epsilon` is \"1e-5\", expected 1e-5",
-            ),
-            (
-                json!({"n_inner": 64}),
-                "`n_inner` is 64, expected null or 4 · n_embd (32)",
-            ),
-            (
-                json!({"scale_attn_weights": false}),
-                "`scale_attn_weights` is false, expected true",
-            ),
-            (
-                json!({"scale_attn_by_inverse_layer_idx": true}),
-                "`scale_attn_by_inverse_layer_idx` is true, expected false",
             ),
             (
                 json!({"add_cross_attention": true}),
@@ -304,6 +291,11 @@ mod tests {
             (
                 json!({"quantization_config": {"bits": 4}}),
                 "`quantization_config` is {\"bits\":4}, expected",
+            ),
+            (json!({"n_inner": -1}), "`n_inner` is -1, expected a whole number"),
+            (
+                json!({"scale_attn_weights": 1}),
+                "`scale_attn_weights` is 1, expected true or false",
             ),
             (json!({"n_layer": -1}), "`n_layer` is -1, expected a whole number"),
             (json!({"n_head": null}), "`n_head` is null, expected a whole number"),
@@ -331,17 +323,37 @@ mod tests {
             json!({"hidden_size": 8, "n_embd": "absent"}),
         ] {
             let config = judged(&changes).unwrap();
-            assert!(config.tie_word_embeddings);
-            assert_eq!((config.model.n_embd, config.model.dropout), (8, 0.0), "{changes}");
+            assert_eq!(config.variant, Variant::default());
+            assert_eq!((config.n_embd, config.dropout), (8, 0.0), "{changes}");
         }
-        assert!(
-            !judged(&json!({"tie_word_embeddings": false}))
-                .unwrap()
-                .tie_word_embeddings
-        );
         let defaults = ["vocab_size", "n_positions", "n_layer", "n_head", "n_embd"].map(|key| (key, json!("absent")));
         let config = judged(&defaults.into_iter().collect()).unwrap();
-        assert_eq!(config.model, Gpt2Config::preset("gpt2").unwrap());
+        assert_eq!(config, Gpt2Config::preset("gpt2").unwrap());
+    }
+
+    #[test]
+    fn what_differs_from_openais_is_read_and_written() {
+        let changes = json!({
+            "n_inner": 24,
+            "activation_function": "gelu",
+            "tie_word_embeddings": false,
+            "scale_attn_weights": false,
+            "scale_attn_by_inverse_layer_idx": true,
+        });
+        let config = judged(&changes).unwrap();
+        let expected = Variant {
+            n_inner: Some(24),
+            activation_function: Activation::Gelu,
+            tie_word_embeddings: false,
+            scale_attn_weights: false,
+            scale_attn_by_inverse_layer_idx: true,
+        };
+        assert_eq!(config.variant, expected);
+        let [(_, written), _] = files(&config, Dtype::Bf16);
+        for (key, value) in changes.as_object().unwrap() {
+            assert_eq!(&written[key], value, "{key}");
+        }
+        assert_eq!(written["torch_dtype"], "bfloat16");
     }
 
     #[test]
@@ -350,28 +362,25 @@ mod tests {
         assert!(message(json!({"n_head": 3})).contains("`n_embd` is 8, expected a multiple of n_head (3)"));
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.json"), "{").unwrap();
-        let message = load_config(dir.path()).unwrap_err().to_string();
+        let message = read(dir.path()).unwrap_err().to_string();
         assert!(message.contains("config.json: not a JSON object: EOF"), "{message}");
     }
 
     #[test]
-    fn what_is_no_directory_is_named() {
-        let message = |path: &Path| load_config(path).unwrap_err().to_string();
+    fn what_is_not_there_is_named() {
+        let message = |path: &str| nothing_at(Path::new(path));
         assert_eq!(
-            message(Path::new("openai-community/gpt2")),
-            "openai-community/gpt2: no such directory; it looks like a model on the Hugging Face hub, from which this \
-             program downloads nothing: get it by `hf download openai-community/gpt2 config.json model.safetensors \
-             --local-dir gpt2`, then give that directory"
+            message("openai-community/gpt2"),
+            "no such file or directory; it looks like a model on the Hugging Face hub, from which this program downloads \
+             nothing: get it by `hf download openai-community/gpt2 config.json model.safetensors --local-dir gpt2`, then give \
+             that directory"
         );
-        assert!(message(Path::new("distilgpt2")).contains("`hf download distilgpt2 "));
+        assert!(message("distilgpt2").contains("`hf download distilgpt2 "));
         // `src` is here: this is a path with a fault.
         for path in ["src/gpt2", "runs/a/checkpoints", "/no/where", "../gpt2"] {
-            let expected = format!("{path}: no such directory: expected one with config.json and model.safetensors");
-            assert_eq!(message(Path::new(path)), expected);
+            assert!(message(path).starts_with("no such file or directory: expected a directory with config.json"));
         }
-        let expected = "Cargo.toml: not a directory: expected the one with config.json and model.safetensors";
-        assert_eq!(message(Path::new("Cargo.toml")), expected);
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(load_config(dir.path()), Err(ModelError::Io { .. })));
+        assert!(matches!(read(dir.path()), Err(ModelError::Io { .. })));
     }
 }

@@ -1,11 +1,23 @@
-//! Weights in files: Hugging Face's layout, which is also this project's own.
+//! Weights in files: Hugging Face's layout, which is also this project's own, llm.c's checkpoints, and GGUF.
+//!
+//! Whatever the format, a tensor has the name and the shape of the parameter that it is for: `h.0.attn.c_attn.weight`,
+//! `[in, out]`. Tensors are read and written one at a time.
 
+mod any;
+mod bytes;
+mod dtype;
+mod gguf;
 mod hf;
 mod hf_config;
+mod llmc;
 mod names;
 mod safetensors;
+mod transpose;
 
-pub use hf::{load_hf, load_hf_as, save_hf};
-pub use hf_config::load_config;
+pub use any::{Format, Weights, load_config};
+pub use dtype::Dtype;
+pub use gguf::{GgufVocabulary, save_gguf};
+pub use hf::save_hf;
+pub use llmc::save_llmc;
 pub use names::{NamedVisitor, parameter_names, parameters, visit_parameters};
-pub use safetensors::{LazyTensor, NamedTensor, read_tensors, write_lazy_tensors, write_tensors};
+pub use safetensors::{LazyTensor, NamedTensor, read_tensors, write_tensors};

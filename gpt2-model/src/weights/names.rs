@@ -1,16 +1,26 @@
 //! A model's parameters by name. The names are the paths of the fields: `h.0.attn.c_attn.weight`.
 
 use super::safetensors::{LazyTensor, NamedTensor};
+use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The token embedding, which is padded in memory and not in files.
+/// The token embedding.
 pub(super) const TOKEN_EMBEDDING: &str = "wte.weight";
+
+/// The classifier, where it is not the token embedding.
+pub(super) const HEAD: &str = "lm_head.weight";
+
+/// Whether a parameter has a row for each token, and is padded in memory and not in files.
+fn is_padded(name: &str) -> bool {
+    name == TOKEN_EMBEDDING || name == HEAD
+}
 
 /// Sees every parameter of a model with its name.
 pub trait NamedVisitor<B: Backend> {
@@ -52,19 +62,21 @@ pub fn parameter_names<B: Backend>(model: &Gpt2<B>) -> Vec<String> {
     names.found
 }
 
-/// Every parameter, copied to the host; the embedding without its padded rows.
+/// Every parameter, copied to the host; tables of tokens without their padded rows.
 pub fn parameters<B: Backend>(model: &Gpt2<B>) -> Vec<NamedTensor> {
     lazy_parameters(model)
         .into_iter()
         .map(|tensor| NamedTensor {
-            values: (tensor.values)().into_owned(),
+            values: (tensor.values)()
+                .expect("tensors of a model fail to nothing")
+                .into_owned(),
             name: tensor.name,
             shape: tensor.shape,
         })
         .collect()
 }
 
-/// Every parameter, copied to the host when its values are asked for; the embedding without its padded rows.
+/// Every parameter, copied to the host when its values are asked for; tables of tokens without their padded rows.
 pub(super) fn lazy_parameters<B: Backend>(model: &Gpt2<B>) -> Vec<LazyTensor<'static>> {
     let mut exporter = Exporter {
         vocab_size: model.config.vocab_size,
@@ -74,50 +86,128 @@ pub(super) fn lazy_parameters<B: Backend>(model: &Gpt2<B>) -> Vec<LazyTensor<'st
     exporter.tensors
 }
 
+/// Rows and columns.
+pub(super) type Matrix = [usize; 2];
+
+/// The shape of a parameter in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Vector(usize),
+    Matrix(Matrix),
+}
+
+impl Shape {
+    pub(super) fn dims(&self) -> &[usize] {
+        match self {
+            Self::Vector(width) => std::slice::from_ref(width),
+            Self::Matrix(sides) => sides,
+        }
+    }
+}
+
+/// The parameters of a block by their names after `h.0.`, in the order in which Burn visits them, with their shapes.
+pub(super) fn block_shapes(config: &Gpt2Config) -> [(&'static str, Shape); 12] {
+    let (c, inner) = (config.n_embd, config.inner_size());
+    [
+        ("ln_1.weight", Shape::Vector(c)),
+        ("ln_1.bias", Shape::Vector(c)),
+        ("attn.c_attn.weight", Shape::Matrix([c, 3 * c])),
+        ("attn.c_attn.bias", Shape::Vector(3 * c)),
+        ("attn.c_proj.weight", Shape::Matrix([c, c])),
+        ("attn.c_proj.bias", Shape::Vector(c)),
+        ("ln_2.weight", Shape::Vector(c)),
+        ("ln_2.bias", Shape::Vector(c)),
+        ("mlp.c_fc.weight", Shape::Matrix([c, inner])),
+        ("mlp.c_fc.bias", Shape::Vector(inner)),
+        ("mlp.c_proj.weight", Shape::Matrix([inner, c])),
+        ("mlp.c_proj.bias", Shape::Vector(c)),
+    ]
+}
+
+/// The parameters of such a model and their shapes in files, in the order in which Burn visits them.
+pub(super) fn shapes(config: &Gpt2Config) -> impl Iterator<Item = (String, Shape)> {
+    let c = config.n_embd;
+    let table = |name: &str, rows| (name.to_owned(), Shape::Matrix([rows, c]));
+    let vector = |name: &str| (name.to_owned(), Shape::Vector(c));
+    let block = block_shapes(config);
+    let blocks = (0..config.n_layer).flat_map(move |i| block.map(|(name, shape)| (format!("h.{i}.{name}"), shape)));
+    let head = (!config.variant.tie_word_embeddings).then(|| table(HEAD, config.vocab_size));
+    [
+        table(TOKEN_EMBEDDING, config.vocab_size),
+        table("wpe.weight", config.block_size),
+    ]
+    .into_iter()
+    .chain(blocks)
+    .chain(["ln_f.weight", "ln_f.bias"].map(vector))
+    .chain(head)
+}
+
 /// Tensors by the names of a model's parameters.
 pub(super) trait TensorSource {
     /// Where they come from, as error messages name it.
     fn path(&self) -> &Path;
 
     /// The names that it has.
-    fn names(&self) -> impl Iterator<Item = &str>;
+    fn names(&self) -> Vec<&str>;
 
     /// The shape of a tensor, if there is one of this name.
     fn shape(&self, name: &str) -> Option<&[usize]>;
 
-    /// The values of a tensor.
+    /// The values of a tensor, if there is one of this name.
     fn read(&self, name: &str) -> Result<Vec<f32>, ModelError>;
+}
+
+/// Checks that `source` has the parameters of such a model and nothing else.
+///
+/// # Errors
+/// [`ModelError::MissingTensor`], [`ModelError::UnexpectedTensor`] or [`ModelError::TensorMismatch`].
+pub(super) fn check_parameters(config: &Gpt2Config, source: &dyn TensorSource) -> Result<(), ModelError> {
+    let mut known = BTreeSet::new();
+    for (name, shape) in shapes(config) {
+        let Some(found) = source.shape(&name) else {
+            return Err(ModelError::MissingTensor {
+                path: source.path().to_owned(),
+                name,
+                // As many as may be without overflow: the configuration may say anything.
+                count: config.n_layer.saturating_mul(12).saturating_add(4),
+                n_layer: config.n_layer,
+            });
+        };
+        if found != shape.dims() {
+            return Err(ModelError::TensorMismatch {
+                path: source.path().to_owned(),
+                name,
+                found: format!("{found:?}"),
+                expected: format!("{:?}", shape.dims()),
+            });
+        }
+        known.insert(name);
+    }
+    match source.names().into_iter().find(|name| !known.contains(*name)) {
+        Some(name) => Err(ModelError::UnexpectedTensor {
+            path: source.path().to_owned(),
+            name: name.to_owned(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The model with the parameters of `source`, which are read one at a time.
 ///
 /// # Errors
-/// [`ModelError::MissingTensor`], [`ModelError::UnexpectedTensor`] or [`ModelError::TensorMismatch`] where the two do not
-/// fit, and what `source` fails with.
-pub(super) fn load_parameters<B: Backend>(model: Gpt2<B>, source: &impl TensorSource) -> Result<Gpt2<B>, ModelError> {
-    let expected = parameter_names(&model);
-    if let Some(name) = expected.iter().find(|name| source.shape(name).is_none()) {
-        return Err(ModelError::MissingTensor {
-            path: source.path().to_owned(),
-            name: name.clone(),
-            count: expected.len(),
-            n_layer: model.config.n_layer,
-        });
-    }
-    if let Some(name) = source.names().find(|name| !expected.iter().any(|known| known == name)) {
-        return Err(ModelError::UnexpectedTensor {
-            path: source.path().to_owned(),
-            name: name.to_owned(),
-        });
-    }
-    let vocab_size = model.config.vocab_size;
+/// Those of [`check_parameters`], and what `source` fails with.
+pub(super) fn load_parameters<B: Backend>(
+    config: &Gpt2Config,
+    source: &dyn TensorSource,
+    device: &B::Device,
+) -> Result<Gpt2<B>, ModelError> {
+    check_parameters(config, source)?;
     let mut importer = Importer {
         path: Vec::new(),
-        vocab_size,
         source,
         error: None,
     };
-    let model = model.map(&mut importer);
+    let model = config.zeros(device)?.map(&mut importer);
     match importer.error {
         Some(error) => Err(error),
         None => Ok(model),
@@ -144,7 +234,7 @@ impl<B: Backend> NamedVisitor<B> for Exporter {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         let tensor = param.val();
         let mut shape = tensor.dims().to_vec();
-        if name == TOKEN_EMBEDDING {
+        if is_padded(name) {
             shape[0] = self.vocab_size;
         }
         let count = shape.iter().product();
@@ -155,43 +245,20 @@ impl<B: Backend> NamedVisitor<B> for Exporter {
                 let data = tensor.into_data().convert_dtype(DType::F32); // host–device sync
                 let mut values: Vec<f32> = data.into_vec().expect("converted to f32 above");
                 values.truncate(count);
-                Cow::Owned(values)
+                Ok(Cow::Owned(values))
             }),
         });
     }
 }
 
-struct Importer<'a, S> {
+struct Importer<'a> {
     path: Vec<String>,
-    vocab_size: usize,
-    source: &'a S,
+    source: &'a dyn TensorSource,
     /// The first error; nothing more is read after it.
     error: Option<ModelError>,
 }
 
-impl<S: TensorSource> Importer<'_, S> {
-    /// The values of the parameter `name`, of this shape in memory.
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let mut expected = shape.to_vec();
-        if name == TOKEN_EMBEDDING {
-            expected[0] = self.vocab_size;
-        }
-        let found = self.source.shape(name).unwrap_or_default();
-        if found != expected {
-            return Err(ModelError::TensorMismatch {
-                path: self.source.path().to_owned(),
-                name: name.to_owned(),
-                found: format!("{found:?}"),
-                expected: format!("{expected:?}"),
-            });
-        }
-        let mut values = self.source.read(name)?;
-        values.resize(shape.iter().product(), 0.0);
-        Ok(values)
-    }
-}
-
-impl<B: Backend, S: TensorSource> ModuleMapper<B> for Importer<'_, S> {
+impl<B: Backend> ModuleMapper<B> for Importer<'_> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.to_owned());
     }
@@ -203,8 +270,9 @@ impl<B: Backend, S: TensorSource> ModuleMapper<B> for Importer<'_, S> {
             return param;
         }
         let shape = param.lazy_shape();
-        match self.values(&self.path.join("."), &shape.to_vec()) {
-            Ok(values) => {
+        match self.source.read(&self.path.join(".")) {
+            Ok(mut values) => {
+                values.resize(shape.iter().product(), 0.0); // the padded rows
                 // The old value, which may not have been made yet, is not asked for.
                 let value = Tensor::from_data(TensorData::new(values, shape), &param.lazy_device());
                 Param::initialized(param.id, value.require_grad())

@@ -1,9 +1,10 @@
 //! Named `f32` tensors in safetensors files. What the names mean is not known here.
 
+use super::dtype::Dtype;
 use crate::error::ModelError;
 use gpt2_base::fs::NewFile;
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::tensor::{Dtype as TensorType, Metadata, TensorInfo};
 use safetensors::{SafeTensorError, SafeTensors};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -31,7 +32,7 @@ pub struct LazyTensor<'a> {
     /// Its shape, row-major.
     pub shape: Vec<usize>,
     /// Gives its values, as many as the shape has.
-    pub values: Box<dyn FnOnce() -> Cow<'a, [f32]> + 'a>,
+    pub values: Box<dyn FnOnce() -> Result<Cow<'a, [f32]>, ModelError> + 'a>,
 }
 
 impl fmt::Debug for LazyTensor<'_> {
@@ -52,48 +53,82 @@ pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), ModelEr
     let tensors = tensors.iter().map(|tensor| LazyTensor {
         name: tensor.name.clone(),
         shape: tensor.shape.clone(),
-        values: Box::new(|| Cow::Borrowed(tensor.values.as_slice())),
+        values: Box::new(|| Ok(Cow::Borrowed(tensor.values.as_slice()))),
     });
-    write_lazy_tensors(path, tensors.collect())
+    write_lazy_tensors(path, tensors.collect(), Dtype::F32)
 }
 
-/// As [`write_tensors`], with the values of one tensor in memory at a time.
+/// As [`write_tensors`], in `dtype`, with the values of one tensor in memory at a time.
 ///
 /// # Errors
-/// [`ModelError::Io`] where the file cannot be written.
+/// [`ModelError::Io`] where the file cannot be written, [`ModelError::BeyondType`] where a value does not fit `dtype`, and
+/// what a tensor's values fail with.
 ///
 /// # Panics
 /// If a tensor has more or fewer values than its shape.
-pub fn write_lazy_tensors(path: &Path, mut tensors: Vec<LazyTensor>) -> Result<(), ModelError> {
+pub(super) fn write_lazy_tensors(path: &Path, mut tensors: Vec<LazyTensor>, dtype: Dtype) -> Result<(), ModelError> {
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    let write = || -> Result<(), SafeTensorError> {
-        let header = header(&tensors)?;
-        let mut file = BufWriter::with_capacity(1 << 20, NewFile::create(path)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        for tensor in tensors {
-            let values = (tensor.values)();
-            assert_eq!(
-                values.len(),
-                tensor.shape.iter().product::<usize>(),
-                "values of {}",
-                tensor.name
-            );
-            file.write_all(bytemuck::cast_slice(&values))?;
-        }
-        Ok(file.into_inner().map_err(IntoInnerError::into_error)?.commit()?)
-    };
-    write().map_err(|source| from_safetensors(path, source))
+    let header = header(&tensors, dtype).map_err(|source| from_safetensors(path, source))?;
+    write_file(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())
+            .and_then(|()| file.write_all(&header))
+            .map_err(|source| io(path, source))?;
+        tensors
+            .into_iter()
+            .try_for_each(|tensor| tensor.write(dtype, path, file))
+    })
+}
+
+/// Writes a file by `write`. It is whole and on the disk when this returns; until then `path` holds what it held before.
+pub(super) fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<NewFile>) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let file = NewFile::create(path).map_err(|source| io(path, source))?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    write(&mut file)?;
+    file.into_inner()
+        .map_err(IntoInnerError::into_error)
+        .and_then(NewFile::commit)
+        .map_err(|source| io(path, source))
+}
+
+impl LazyTensor<'_> {
+    /// Its values.
+    ///
+    /// # Panics
+    /// If they are more or fewer than its shape has.
+    pub(super) fn into_values(self, dtype: Dtype, path: &Path) -> Result<Vec<f32>, ModelError> {
+        let values = (self.values)()?.into_owned();
+        assert_eq!(
+            values.len(),
+            self.shape.iter().product::<usize>(),
+            "values of {}",
+            self.name
+        );
+        dtype.check(&values, &self.name, path)?;
+        Ok(values)
+    }
+
+    /// Writes its values into a file that `path` names.
+    fn write(self, dtype: Dtype, path: &Path, file: &mut impl Write) -> Result<(), ModelError> {
+        let values = self.into_values(dtype, path)?;
+        dtype.write(&values, file).map_err(|source| io(path, source))
+    }
 }
 
 /// The header, filled up with spaces so that the values are aligned.
-fn header(tensors: &[LazyTensor]) -> Result<Vec<u8>, SafeTensorError> {
+fn header(tensors: &[LazyTensor], dtype: Dtype) -> Result<Vec<u8>, SafeTensorError> {
     let mut end = 0;
     let infos = tensors.iter().map(|tensor| {
         let start = end;
-        end += tensor.shape.iter().product::<usize>() * size_of::<f32>();
+        end += tensor.shape.iter().product::<usize>() * dtype.size();
         let info = TensorInfo {
-            dtype: Dtype::F32,
+            dtype: match dtype {
+                Dtype::F32 => TensorType::F32,
+                Dtype::F16 => TensorType::F16,
+                Dtype::Bf16 => TensorType::BF16,
+            },
             shape: tensor.shape.clone(),
             data_offsets: (start, end),
         };
@@ -106,7 +141,7 @@ fn header(tensors: &[LazyTensor]) -> Result<Vec<u8>, SafeTensorError> {
     Ok(header)
 }
 
-/// Reads every tensor of a safetensors file; `f16` and `bf16` are widened to `f32`.
+/// Reads every tensor of a safetensors file as `f32`: `f16` and `bf16` are widened, `f64` is rounded.
 ///
 /// # Errors
 /// [`ModelError::Io`], [`ModelError::NotTheFile`] for a file of another kind, [`ModelError::SafeTensors`] for a damaged
@@ -136,16 +171,7 @@ pub(super) struct TensorFile {
 
 impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        let file = File::open(path).map_err(|source| io(path, source))?;
-        // SAFETY: the map is only read. A file that another process cuts short meanwhile could fault; weights files are
-        // never changed in place here.
-        let map = unsafe { Mmap::map(&file) }.map_err(|source| io(path, source))?;
-        if let Some(found) = other_kind(path, &map) {
-            return Err(ModelError::NotTheFile {
-                path: path.to_owned(),
-                found,
-            });
-        }
+        let map = map(path)?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|source| from_safetensors(path, source))?;
         Ok(Self {
             path: path.to_owned(),
@@ -175,21 +201,36 @@ impl TensorFile {
             path: self.path.clone(),
             name: name.to_owned(),
             found,
-            expected: "F32, F16 or BF16".to_owned(),
+            expected: "F64, F32, F16 or BF16".to_owned(),
         };
         let (dtype, data) = self.bytes(name).ok_or_else(|| mismatch("missing".to_owned()))?;
         widen(dtype, data).ok_or_else(|| mismatch(format!("{dtype:?}")))
     }
 
     /// The type of a tensor and its values as they lie in the file.
-    pub(super) fn bytes(&self, name: &str) -> Option<(Dtype, &[u8])> {
+    pub(super) fn bytes(&self, name: &str) -> Option<(TensorType, &[u8])> {
         let info = self.metadata.info(name)?;
         let (start, end) = info.data_offsets;
         Some((info.dtype, &self.map[self.start + start..self.start + end]))
     }
 }
 
-/// What a file is that holds something else than safetensors, by its first bytes, and what to do about it.
+/// A file in memory, if it is none that is known to hold no weights.
+pub(super) fn map(path: &Path) -> Result<Mmap, ModelError> {
+    let file = File::open(path).map_err(|source| io(path, source))?;
+    // SAFETY: the map is only read. A file that another process cuts short meanwhile could fault; weights files are
+    // never changed in place here.
+    let map = unsafe { Mmap::map(&file) }.map_err(|source| io(path, source))?;
+    match other_kind(path, &map) {
+        Some(found) => Err(ModelError::NotTheFile {
+            path: path.to_owned(),
+            found,
+        }),
+        None => Ok(map),
+    }
+}
+
+/// What a file is that holds something else than weights, by its first bytes, and what to do about it.
 fn other_kind(path: &Path, bytes: &[u8]) -> Option<String> {
     if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -201,7 +242,12 @@ fn other_kind(path: &Path, bytes: &[u8]) -> Option<String> {
     }
     // PyTorch's archives are zip files; before 1.6 they were bare pickles.
     let is_pickle = bytes.starts_with(b"PK\x03\x04") || matches!(bytes, [0x80, 2..=5, ..]);
-    is_pickle.then(|| "a pickle of PyTorch's, not a safetensors file".to_owned())
+    is_pickle.then(|| {
+        "a pickle of PyTorch's, which can run any code when it is opened, not a safetensors file: if you trust it, convert its \
+         directory by `python3 -c 'import sys; from transformers import GPT2LMHeadModel as M; \
+         M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])' DIRECTORY NEW`"
+            .to_owned()
+    })
 }
 
 /// The path as a shell takes it.
@@ -214,26 +260,15 @@ pub(super) fn quoted(path: &Path) -> String {
     }
 }
 
-fn widen(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
+fn widen(dtype: TensorType, data: &[u8]) -> Option<Vec<f32>> {
     Some(match dtype {
-        Dtype::F32 => data
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect(),
-        Dtype::F16 => data
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|&bytes| half::f16::from_le_bytes(bytes).to_f32())
-            .collect(),
-        Dtype::BF16 => data
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32())
-            .collect(),
+        TensorType::F64 => {
+            let doubles = data.as_chunks::<8>().0.iter();
+            doubles.map(|&bytes| f64::from_le_bytes(bytes) as f32).collect()
+        }
+        TensorType::F32 => Dtype::F32.read(data),
+        TensorType::F16 => Dtype::F16.read(data),
+        TensorType::BF16 => Dtype::Bf16.read(data),
         _ => return None,
     })
 }
@@ -293,7 +328,7 @@ mod tests {
         write_tensors(&path, &tensors).unwrap();
         let views = tensors.iter().map(|tensor| {
             let bytes = bytemuck::cast_slice(&tensor.values);
-            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).unwrap();
+            let view = TensorView::new(TensorType::F32, tensor.shape.clone(), bytes).unwrap();
             (tensor.name.as_str(), view)
         });
         let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -343,10 +378,10 @@ mod tests {
     fn integers_are_no_weights() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.safetensors");
-        let view = TensorView::new(Dtype::I64, vec![1], &[0; 8]).unwrap();
+        let view = TensorView::new(TensorType::I64, vec![1], &[0; 8]).unwrap();
         safetensors::serialize_to_file([("n", view)], None, &path).unwrap();
         let message = read_tensors(&path).unwrap_err().to_string();
-        assert!(message.contains("`n` is I64, expected F32"), "{message}");
+        assert!(message.contains("`n` is I64, expected F64, F32"), "{message}");
     }
 
     #[test]

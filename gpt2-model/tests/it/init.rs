@@ -2,7 +2,7 @@
 
 use crate::support::{DEVICE, Inference};
 use gpt2_model::weights::{NamedTensor, NamedVisitor, parameters, visit_parameters};
-use gpt2_model::{Gpt2, Gpt2Config};
+use gpt2_model::{Gpt2, Gpt2Config, Variant};
 
 /// Large enough for its moments to be sharp; a vocabulary that is padded.
 fn model(seed: u64) -> Gpt2<Inference> {
@@ -13,6 +13,7 @@ fn model(seed: u64) -> Gpt2<Inference> {
         n_head: 4,
         n_embd: 64,
         dropout: 0.0,
+        variant: Variant::default(),
     };
     config.init(seed, &DEVICE).unwrap()
 }

@@ -3,6 +3,8 @@
 #![cfg(any(feature = "flex", feature = "ndarray"))]
 
 mod dropout;
+mod formats;
+mod hostile;
 mod init;
 mod losses;
 mod precision;

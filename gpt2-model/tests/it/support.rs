@@ -5,8 +5,8 @@ use burn::module::Param;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use gpt2_model::ops::Gpt2Backend;
-use gpt2_model::weights::{NamedVisitor, load_config, load_hf_as, visit_parameters};
-use gpt2_model::{Gpt2, Gpt2Config};
+use gpt2_model::weights::{NamedVisitor, Weights, visit_parameters};
+use gpt2_model::{Gpt2, Gpt2Config, Variant};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,6 +50,7 @@ pub(crate) fn small() -> Gpt2Config {
         n_head: 2,
         n_embd: 8,
         dropout: 0.0,
+        variant: Variant::default(),
     }
 }
 
@@ -79,8 +80,12 @@ impl Golden {
 
 /// The model of the golden values, with dropout.
 pub(crate) fn golden_model<B: Backend>(dropout: f64, device: &B::Device) -> Gpt2<B> {
-    let config = load_config(Path::new(TINY)).unwrap();
-    load_hf_as(&Gpt2Config { dropout, ..config }, Path::new(TINY), device).unwrap()
+    let weights = Weights::open(Path::new(TINY)).unwrap();
+    let config = Gpt2Config {
+        dropout,
+        ..weights.config().clone()
+    };
+    weights.load(&config, device).unwrap()
 }
 
 /// Asserts that the loss and every gradient of `model` are the golden ones, but for a relative error of `tolerance`.

@@ -30,7 +30,7 @@ pub struct Environment {
     pub cores: usize,
     /// Number of the device that was chosen.
     pub device: usize,
-    /// The shape of the weights at `init`, if that is set and there.
+    /// The shape of the weights that the run begins with, at `init` or in the checkpoint that it goes on from.
     pub init_model: Option<Gpt2Config>,
 }
 

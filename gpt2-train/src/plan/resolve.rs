@@ -136,6 +136,7 @@ fn model_shape(config: &RunConfig, preset: &str, environment: &Environment) -> R
         Some(init) if config.model.is_none() => init.clone(),
         Some(init) => Gpt2Config {
             vocab_size: init.vocab_size,
+            variant: init.variant,
             ..Gpt2Config::preset(preset)?
         },
         None => Gpt2Config::preset(preset)?,
@@ -148,6 +149,7 @@ fn model_shape(config: &RunConfig, preset: &str, environment: &Environment) -> R
         n_embd: config.n_embd.unwrap_or(base.n_embd),
         // Published weights say how they were trained; here dropout is a setting of this run alone.
         dropout: config.dropout.unwrap_or(0.0),
+        variant: base.variant,
     };
     if let Some(init) = &environment.init_model {
         for (key, value, expected) in [
@@ -251,6 +253,7 @@ pub(super) fn largest_batch(global: usize, batch: usize, ranks: usize) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gpt2_model::Variant;
     use gpt2_model::capabilities::BackendKind;
 
     fn resolve(config: &RunConfig) -> Result<RunPlan, TrainError> {
@@ -408,6 +411,7 @@ mod tests {
             n_head: 2,
             n_embd: 8,
             dropout: 0.1,
+            variant: Variant::default(),
         };
         let dir = tempfile::tempdir().unwrap();
         let environment = Environment {

@@ -3,7 +3,7 @@
 use crate::tiny::{Remains, Workshop, newest_checkpoint, train, unwatched};
 use burn_ndarray::{NdArray, NdArrayDevice};
 use gpt2_data::{Split, TokenStream};
-use gpt2_model::weights;
+use gpt2_model::Gpt2;
 use gpt2_train::Launch;
 use gpt2_train::config::RunConfig;
 use gpt2_train::evaluate::EvaluationSet;
@@ -63,7 +63,7 @@ fn two_runs_at_once_equal_each_alone() {
     for (name, plan) in ["one", "two"].into_iter().zip(&plans) {
         let device = NdArrayDevice::Cpu;
         let run = workshop.run(name);
-        let model = weights::load_hf::<NdArray>(&newest_checkpoint(&run), &device).unwrap();
+        let model = Gpt2::<NdArray>::load(newest_checkpoint(&run), &device).unwrap();
         let stream = Arc::new(TokenStream::open(workshop.data(), Split::Val).unwrap());
         let set = EvaluationSet::new(
             stream,

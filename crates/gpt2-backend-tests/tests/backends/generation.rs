@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2, Gpt2Config, KvCache};
+use gpt2_model::{Generator, Gpt2, Gpt2Config, KvCache, Variant};
 use std::ops::Range;
 
 fn check<B>(device: &B::Device, tolerance: f64)
@@ -46,6 +46,7 @@ fn check_growing_cache<B: Gpt2Backend>(device: &B::Device, tolerance: f64) {
         n_head: 2,
         n_embd: 32,
         dropout: 0.0,
+        variant: Variant::default(),
     };
     let model: Gpt2<B> = config.init(1, device).unwrap();
     let tokens: Vec<i32> = (0..150).map(|i| i * 17 % 61).collect();

@@ -1,5 +1,5 @@
-//! A small GPT-2 against Hugging Face transformers on PyTorch (float32, CPU): logits, loss, every gradient, and ten AdamW
-//! steps with clipping. `cargo xtask fixtures` says how the values were made.
+//! Small GPT-2s against Hugging Face transformers on PyTorch (float32, CPU): logits, loss, every gradient, and AdamW steps
+//! with clipping; OpenAI's architecture, and what differs from it. `cargo xtask fixtures` says how the values were made.
 
 use crate::{floats, relative_error};
 use burn::module::Param;
@@ -8,15 +8,44 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, TrainingBackend};
-use gpt2_model::weights::{NamedVisitor, load_hf, parameters, visit_parameters};
+use gpt2_model::weights::{NamedVisitor, parameters, visit_parameters};
 use gpt2_model::{Gpt2, Operations};
 use gpt2_train::optimizer::{AdamW, AdamWConfig, squared_norm};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 
-const CONFIG: &[u8] = include_bytes!("../fixtures/tiny/config.json");
-const WEIGHTS: &[u8] = include_bytes!("../fixtures/tiny/model.safetensors");
-const EXPECTED: &[u8] = include_bytes!("../fixtures/tiny/expected.safetensors");
+/// A model that transformers saved, and its golden values.
+#[derive(Clone, Copy)]
+pub(crate) struct Fixture {
+    name: &'static str,
+    config: &'static [u8],
+    weights: &'static [u8],
+    expected: &'static [u8],
+}
+
+macro_rules! fixture {
+    ($name:literal) => {
+        Fixture {
+            name: $name,
+            config: include_bytes!(concat!("../fixtures/", $name, "/config.json")),
+            weights: include_bytes!(concat!("../fixtures/", $name, "/model.safetensors")),
+            expected: include_bytes!(concat!("../fixtures/", $name, "/expected.safetensors")),
+        }
+    };
+}
+
+/// OpenAI's architecture.
+const TINY: Fixture = fixture!("tiny");
+
+/// All of them.
+const FIXTURES: [Fixture; 6] = [
+    TINY,
+    fixture!("relu"),
+    fixture!("gelu"),
+    fixture!("untied"),
+    fixture!("inverse-layer"),
+    fixture!("unscaled"),
+];
 
 /// The optimizer of the golden values.
 const LEARNING_RATE: f64 = 1e-3;
@@ -30,7 +59,17 @@ pub(crate) struct Golden(SafeTensors<'static>);
 
 impl Golden {
     pub(crate) fn load() -> Self {
-        Self(SafeTensors::deserialize(EXPECTED).unwrap())
+        Self::of(TINY)
+    }
+
+    fn of(fixture: Fixture) -> Self {
+        Self(SafeTensors::deserialize(fixture.expected).unwrap())
+    }
+
+    /// The values of a parameter: the classifier has no prefix.
+    fn of_parameter(&self, kind: &str, name: &str) -> Vec<f32> {
+        let prefix = if name == "lm_head.weight" { "" } else { "transformer." };
+        self.floats(&format!("{kind}.{prefix}{name}"))
     }
 
     fn floats(&self, name: &str) -> Vec<f32> {
@@ -59,12 +98,16 @@ impl Golden {
     }
 }
 
-/// The model that transformers saved.
+/// The model of OpenAI's architecture that transformers saved.
 pub(crate) fn model<B: burn::tensor::backend::Backend>(device: &B::Device) -> Gpt2<B> {
+    model_of(TINY, device)
+}
+
+fn model_of<B: burn::tensor::backend::Backend>(fixture: Fixture, device: &B::Device) -> Gpt2<B> {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
-    std::fs::write(dir.path().join("model.safetensors"), WEIGHTS).unwrap();
-    load_hf(dir.path(), device).unwrap()
+    std::fs::write(dir.path().join("config.json"), fixture.config).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), fixture.weights).unwrap();
+    Gpt2::load(dir.path(), device).unwrap()
 }
 
 mod forward_and_backward {
@@ -75,18 +118,21 @@ mod forward_and_backward {
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        check_with::<B>(Operations::Kernels, device, tolerance);
-        // Burn's own operations round more often: 1.3e-4 in the logits on ndarray. A wrong derivative is off by far more.
-        check_with::<B>(Operations::Reference, device, 10.0 * tolerance);
+        for fixture in FIXTURES {
+            check_with::<B>(fixture, Operations::Kernels, device, tolerance);
+            // Burn's own operations round more often: 1.3e-4 in the logits on ndarray. A wrong derivative is off by far more.
+            check_with::<B>(fixture, Operations::Reference, device, 10.0 * tolerance);
+        }
     }
 
-    fn check_with<B>(operations: Operations, device: &B::Device, tolerance: f64)
+    fn check_with<B>(fixture: Fixture, operations: Operations, device: &B::Device, tolerance: f64)
     where
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let golden = Golden::load();
-        let model = model::<B>(device).with_operations(operations);
+        let golden = Golden::of(fixture);
+        let name = fixture.name;
+        let model = model_of::<B>(fixture, device).with_operations(operations);
         let (inputs, targets) = (
             golden.tokens::<B>("inputs", device),
             golden.tokens::<B>("targets", device),
@@ -94,23 +140,30 @@ mod forward_and_backward {
 
         let logits = floats(model.logits(inputs.clone()));
         let error = relative_error(&logits, &golden.floats("logits"));
-        assert!(error < tolerance, "{operations}: logits: relative error {error:.2e}");
+        assert!(
+            error < tolerance,
+            "{name}, {operations}: logits: relative error {error:.2e}"
+        );
 
         let loss = model.loss(inputs, targets);
         let error = relative_error(&floats(loss.clone()), &golden.floats("loss"));
-        assert!(error < tolerance, "{operations}: loss: relative error {error:.2e}");
+        assert!(
+            error < tolerance,
+            "{name}, {operations}: loss: relative error {error:.2e}"
+        );
 
         let mut gradients = Gradients {
             gradients: GradientsParams::from_grads(loss.backward(), &model),
             found: HashMap::new(),
         };
         visit_parameters(&model, &mut gradients);
-        assert_eq!(gradients.found.len(), 28, "parameters of a GPT-2 with two layers");
-        for (name, gradient) in gradients.found {
-            let error = relative_error(&gradient, &golden.floats(&format!("grad.transformer.{name}")));
+        let count = 28 + usize::from(model.lm_head.is_some());
+        assert_eq!(gradients.found.len(), count, "parameters of a GPT-2 with two layers");
+        for (parameter, gradient) in gradients.found {
+            let error = relative_error(&gradient, &golden.of_parameter("grad", &parameter));
             assert!(
                 error < tolerance,
-                "{operations}: gradient of {name}: relative error {error:.2e}"
+                "{name}, {operations}: gradient of {parameter}: relative error {error:.2e}"
             );
         }
     }
@@ -118,7 +171,7 @@ mod forward_and_backward {
     crate::on_every_backend!(check);
 }
 
-mod ten_adamw_steps {
+mod adamw_steps {
     use super::*;
 
     fn check<B>(device: &B::Device, tolerance: f64)
@@ -126,11 +179,23 @@ mod ten_adamw_steps {
         B: AutodiffBackend + Gpt2Backend,
         B::InnerBackend: TrainingBackend,
     {
-        let golden = Golden::load();
-        let mut model = model::<B>(device);
+        for fixture in FIXTURES {
+            check_of::<B>(fixture, device, tolerance);
+        }
+    }
+
+    fn check_of<B>(fixture: Fixture, device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let golden = Golden::of(fixture);
+        let name = fixture.name;
+        let expected_losses = golden.floats("adamw.loss");
+        let mut model = model_of::<B>(fixture, device);
         let mut optimizer = AdamW::<B>::new(AdamWConfig::default());
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
-        for _ in 0..10 {
+        for _ in &expected_losses {
             let (inputs, targets) = (
                 golden.tokens::<B>("inputs", device),
                 golden.tokens::<B>("targets", device),
@@ -143,12 +208,12 @@ mod ten_adamw_steps {
             optimizer.clip_next_gradients(loss.inner(), squared_norm, &CLIP);
             model = optimizer.step(LEARNING_RATE, model, gradients);
         }
-        let error = relative_error(&losses, &golden.floats("adamw.loss"));
-        assert!(error < tolerance, "losses: relative error {error:.2e}");
+        let error = relative_error(&losses, &expected_losses);
+        assert!(error < tolerance, "{name}: losses: relative error {error:.2e}");
         let error = relative_error(&norms, &golden.floats("adamw.grad_norm"));
-        assert!(error < tolerance, "gradient norms: relative error {error:.2e}");
+        assert!(error < tolerance, "{name}: gradient norms: relative error {error:.2e}");
         for tensor in parameters(&model) {
-            let expected = golden.floats(&format!("adamw.param.transformer.{}", tensor.name));
+            let expected = golden.of_parameter("adamw.param", &tensor.name);
             let (found, expected) = if tensor.name.ends_with("c_attn.bias") {
                 (without_keys(&tensor.values), without_keys(&expected))
             } else {
@@ -157,7 +222,7 @@ mod ten_adamw_steps {
             let error = relative_error(&found, &expected);
             assert!(
                 error < tolerance,
-                "{} after ten steps: relative error {error:.2e}",
+                "{name}: {} after the last step: relative error {error:.2e}",
                 tensor.name
             );
         }
