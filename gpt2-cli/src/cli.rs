@@ -11,6 +11,7 @@ use gpt2_bench::fixed_work;
 use gpt2_bench::scaling::Mode;
 use gpt2_model::{Operations, Precision, Recompute};
 use gpt2_train::config::{BackendChoice, Devices, RunConfig, operations_parser, precision_parser, recompute_parser};
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -45,11 +46,108 @@ pub(crate) enum Command {
     Profile(ProfileArgs),
     /// Make tables, figures and a page of runs or of a study; compare runs; check files; follow a run.
     Report(ReportArgs),
+    /// Write a model in another program's format: Hugging Face transformers', llm.c's, llama.cpp's.
+    Export(ExportArgs),
+    /// Write a model of another format as a directory that this program and transformers open.
+    Import(ImportArgs),
     /// List what there is to compute on.
     Devices,
     /// Turn text into tokens, and look at them.
     #[command(subcommand, arg_required_else_help = true)]
     Data(DataCommand),
+    /// Print what a shell reads to complete this command line.
+    Completions(CompletionsArgs),
+    /// Print the man page, or write those of all commands.
+    Man(ManArgs),
+    /// Print the JSON schema of run files, by which editors check and complete them.
+    Schema,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 export runs/demo --out models/demo
+  gpt2 export runs/demo --format gguf --dtype f16 --out demo.gguf
+  gpt2 export models/gpt2 --format llmc --out gpt2_124M.bin")]
+pub(crate) struct ExportArgs {
+    /// A run, of which the newest whole checkpoint is taken, a checkpoint, or weights in any of the formats.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    /// The format.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ExportFormat::Hf)]
+    pub(crate) format: ExportFormat,
+    /// Type of the numbers; llmc has no f16.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = NumberType::F32)]
+    pub(crate) dtype: NumberType,
+    /// What to write: a directory for hf, a file for llmc and gguf.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 import gpt2_124M.bin --out models/gpt2
+  gpt2 import model.gguf --out models/other")]
+pub(crate) struct ImportArgs {
+    /// A directory of transformers' files, a safetensors file next to its config.json, a checkpoint of llm.c, or a GGUF file.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    /// Type of the numbers.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = NumberType::F32)]
+    pub(crate) dtype: NumberType,
+    /// The directory to write.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// A format of weights to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Hugging Face transformers'.
+    Hf,
+    /// llm.c's checkpoint.
+    Llmc,
+    /// llama.cpp's.
+    Gguf,
+}
+
+impl fmt::Display for ExportFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hf => "hf",
+            Self::Llmc => "llmc",
+            Self::Gguf => "gguf",
+        })
+    }
+}
+
+/// The type of the numbers in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NumberType {
+    /// 32 bits.
+    F32,
+    /// IEEE's 16 bits.
+    F16,
+    /// The upper 16 bits of an f32.
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  gpt2 completions bash > ~/.local/share/bash-completion/completions/gpt2")]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 man | man -l -
+  gpt2 man --out ~/.local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -514,7 +612,7 @@ pub(crate) struct WeightsArgs {
     /// Directory of a run; its newest whole checkpoint is taken.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: Option<PathBuf>,
-    /// A Hugging Face GPT-2: a directory with config.json and model.safetensors.
+    /// Weights of a GPT-2: a directory of Hugging Face's files, a checkpoint, a file of llm.c's or GGUF.
     #[arg(long, value_name = "PATH")]
     pub(crate) init: Option<PathBuf>,
 }

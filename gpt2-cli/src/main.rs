@@ -60,7 +60,12 @@ fn run() -> Result<(), CliError> {
         Command::Bench(command) => commands::bench::run(&command),
         Command::Profile(args) => commands::profile::run(&args),
         Command::Report(args) => commands::report::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Import(args) => commands::export::import(&args),
         Command::Devices => commands::devices::run(),
         Command::Data(command) => commands::data::run(&command),
+        Command::Completions(args) => commands::describe::completions(&args),
+        Command::Man(args) => commands::describe::man(&args),
+        Command::Schema => commands::describe::schema(),
     }
 }

@@ -24,10 +24,8 @@ impl Tokenizer {
     pub fn write_hf_files(&self, dir: &Path, model_max_length: usize) -> Result<(), DataError> {
         static FILES: OnceLock<[String; 3]> = OnceLock::new();
         let [vocab, merges, tokenizer] = FILES.get_or_init(|| {
-            let tokens: Vec<String> = (0..VOCAB_SIZE as u16)
-                .map(|token| spelt(self.token_bytes(token)))
-                .collect();
-            let (vocab, merges) = (vocab(&tokens), merges(self));
+            let (tokens, merges) = self.spelt();
+            let vocab = vocab(&tokens);
             let tokenizer = tokenizer_json(&vocab, &merges);
             [vocab, format!("#version: 0.2\n{}\n", merges.join("\n")), tokenizer]
         });
@@ -49,6 +47,14 @@ impl Tokenizer {
             gpt2_base::fs::write(&path, content.as_bytes()).map_err(DataError::io("write", &path))?;
         }
         Ok(())
+    }
+}
+
+impl Tokenizer {
+    /// The tokens by their numbers, and the merges in their order, `a b`, as `vocab.json` and `merges.txt` spell them.
+    pub fn spelt(&self) -> (Vec<String>, Vec<String>) {
+        let tokens = (0..VOCAB_SIZE as u16).map(|token| spelt(self.token_bytes(token)));
+        (tokens.collect(), merges(self))
     }
 }
 

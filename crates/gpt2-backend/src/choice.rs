@@ -23,6 +23,9 @@ pub enum BackendChoice {
 }
 
 impl BackendChoice {
+    /// Every choice.
+    pub const ALL: [Self; 5] = [Self::Auto, Self::Ndarray, Self::Flex, Self::Wgpu, Self::Cuda];
+
     /// The backend that is asked for; none for [`Auto`](Self::Auto).
     pub fn kind(self) -> Option<BackendKind> {
         match self {

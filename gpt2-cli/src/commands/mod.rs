@@ -2,7 +2,9 @@
 
 pub(crate) mod bench;
 pub(crate) mod data;
+pub(crate) mod describe;
 pub(crate) mod devices;
+pub(crate) mod export;
 pub(crate) mod profile;
 pub(crate) mod ranks;
 pub(crate) mod report;
@@ -10,3 +12,4 @@ pub(crate) mod sample;
 pub(crate) mod study;
 mod summary;
 pub(crate) mod train;
+mod weights;

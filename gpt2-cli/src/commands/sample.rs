@@ -1,6 +1,7 @@
 //! `gpt2 sample`: text from a trained model, printed as it comes.
 
 use super::data::parse_tokens;
+use super::weights::newest_checkpoint;
 use crate::cli::SampleArgs;
 use crate::diagnostics::{note, warn};
 use crate::error::CliError;
@@ -9,8 +10,6 @@ use gpt2_backend::{Chosen, Generation};
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
 use gpt2_model::sampling::Sampling;
 use gpt2_model::{Gpt2Config, weights};
-use gpt2_train::checkpoint::Checkpoints;
-use gpt2_train::run_dir::RunPaths;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -206,12 +205,7 @@ fn weights_dir(args: &SampleArgs) -> Result<PathBuf, CliError> {
     let Some(run) = &args.weights.run else {
         return Ok(args.weights.init.clone().unwrap_or_default());
     };
-    let paths = RunPaths::existing(run)?;
-    let (checkpoint, damaged) = Checkpoints::open(paths.checkpoints())?.newest()?;
-    for error in damaged {
-        warn(&format!("{error}; taking an older one"));
-    }
-    Ok(checkpoint.path().to_path_buf())
+    newest_checkpoint(run)
 }
 
 fn check(args: &SampleArgs) -> Result<(), CliError> {

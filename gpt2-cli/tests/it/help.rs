@@ -27,6 +27,8 @@ fn the_help_of_each_command() {
     assert_snapshot!("profile", shown(&["profile", "-h"]));
     assert_snapshot!("report", shown(&["report"]));
     assert_snapshot!("data", shown(&["data"]));
+    assert_snapshot!("export", shown(&["export", "-h"]));
+    assert_snapshot!("import", shown(&["import", "-h"]));
     assert_snapshot!("prepare", shown(&["data", "prepare", "-h"]));
     assert_snapshot!("inspect", shown(&["data", "inspect", "-h"]));
     assert_snapshot!("encode", shown(&["data", "encode", "-h"]));
@@ -70,5 +72,23 @@ fn a_mistake_is_one_line_and_a_hint() {
     assert!(
         outcome.stderr.ends_with("hint: a similar subcommand exists: 'train'\n"),
         "{outcome:#?}"
+    );
+}
+
+#[test]
+fn the_command_line_is_described_for_other_programs() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = shown(&["completions", shell]);
+        assert!(script.contains("gpt2") && script.contains("global-batch"), "{shell}");
+    }
+    assert!(shown(&["man"]).contains(".TH gpt2 1"));
+    let dir = tempfile::tempdir().unwrap();
+    gpt2(dir.path(), &["man", "--out", "man/man1"]).succeeded();
+    let page = std::fs::read_to_string(dir.path().join("man/man1/gpt2-train.1")).unwrap();
+    assert!(page.contains("\\-\\-global\\-batch"), "{page}");
+    let schema: serde_json::Value = serde_json::from_str(&shown(&["schema"])).unwrap();
+    assert_eq!(
+        schema["properties"]["steps"]["description"],
+        "Stop after so many optimizer steps."
     );
 }

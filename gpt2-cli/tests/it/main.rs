@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod export;
 mod help;
 mod hints;
 mod prepare_inspect;

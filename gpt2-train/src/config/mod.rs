@@ -6,19 +6,21 @@
 mod choices;
 mod devices;
 mod file;
+mod schema;
 
 pub use choices::ScheduleKind;
 pub use devices::Devices;
 pub use gpt2_backend::BackendChoice;
 
 use gpt2_model::{Operations, Precision, Recompute};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Everything that can be set about a run. Each field is a key of the run file and a long flag of `gpt2 train`.
 ///
 /// Relative paths are taken from the directory in which the program runs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RunConfig {
@@ -49,11 +51,12 @@ pub struct RunConfig {
     /// Probability that an activation is dropped in training, in [0, 1) [default: 0].
     #[cfg_attr(feature = "clap", arg(long, value_name = "P", help_heading = "Model"))]
     pub dropout: Option<f64>,
-    /// Start from a Hugging Face GPT-2: a directory with config.json and model.safetensors.
+    /// Start from the weights of a GPT-2: a directory of Hugging Face's files, a checkpoint, a file of llm.c's or GGUF.
     #[cfg_attr(feature = "clap", arg(long, value_name = "PATH", help_heading = "Model"))]
     pub init: Option<PathBuf>,
     /// Where to compute [default: auto].
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Machine"))]
+    #[schemars(schema_with = "schema::backend")]
     pub backend: Option<BackendChoice>,
     /// Number of the device, from 0 [default: 0].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
@@ -61,15 +64,19 @@ pub struct RunConfig {
     /// Train on several devices of this host together, one process each: how many, or which, as 0,2. On a CPU, how many
     /// processes.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
+    #[schemars(schema_with = "schema::devices")]
     pub devices: Option<Devices>,
     /// Type of the operands of matrix products [default: f32].
     #[cfg_attr(feature = "clap", arg(long, value_name = "TYPE", help_heading = "Machine", value_parser = precision_parser()))]
+    #[schemars(schema_with = "schema::precision")]
     pub precision: Option<Precision>,
     /// What the backward pass computes anew instead of keeping it [default: gelu on CUDA, else none].
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser()))]
+    #[schemars(schema_with = "schema::recompute")]
     pub recompute: Option<Recompute>,
     /// Whether our kernels compute, or plain tensors, for comparison [default: kernels].
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHICH", help_heading = "Machine", value_parser = operations_parser()))]
+    #[schemars(schema_with = "schema::operations")]
     pub operations: Option<Operations>,
     /// CPU threads of each process [default: its share of the cores].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
