@@ -23,7 +23,10 @@ impl Row {
     /// # Panics
     /// If one of the two is empty.
     pub(crate) fn new(context: &[u16], scored: &[u16], block_size: usize) -> Self {
-        assert!(!context.is_empty() && !scored.is_empty(), "readers refuse what is empty");
+        assert!(
+            !context.is_empty() && !scored.is_empty(),
+            "readers refuse what is empty"
+        );
         let length = context.len() + scored.len();
         // The last token is a target only.
         let left_out = length.saturating_sub(block_size + 1);
@@ -103,13 +106,22 @@ mod tests {
     #[test]
     fn a_row_keeps_its_last_block() {
         let row = Row::new(&[1, 2, 3], &[4, 5], 8);
-        assert_eq!((row.tokens.as_slice(), row.scored, row.truncated), (&[1, 2, 3, 4, 5][..], 2, false));
+        assert_eq!(
+            (row.tokens.as_slice(), row.scored, row.truncated),
+            (&[1, 2, 3, 4, 5][..], 2, false)
+        );
         assert_eq!(Row::new(&[1, 2, 3], &[4, 5], 4).tokens, [1, 2, 3, 4, 5], "four inputs");
         let row = Row::new(&[1, 2, 3], &[4, 5], 3);
-        assert_eq!((row.tokens.as_slice(), row.scored, row.truncated), (&[2, 3, 4, 5][..], 2, true));
+        assert_eq!(
+            (row.tokens.as_slice(), row.scored, row.truncated),
+            (&[2, 3, 4, 5][..], 2, true)
+        );
         // What is left has one token that nothing is before.
         let row = Row::new(&[1], &[2, 3, 4, 5], 2);
-        assert_eq!((row.tokens.as_slice(), row.scored, row.truncated), (&[3, 4, 5][..], 2, true));
+        assert_eq!(
+            (row.tokens.as_slice(), row.scored, row.truncated),
+            (&[3, 4, 5][..], 2, true)
+        );
         assert_eq!(scored_targets(&row), [4, 5]);
     }
 

@@ -94,10 +94,10 @@ pub enum EvalError {
         /// The format's limit.
         limit: usize,
     },
-    /// A task reads text as GPT-2's tokens, and the model has others.
+    /// A task is of GPT-2's tokens, and the model has others.
     #[error(
-        "task {task} reads text as GPT-2's {VOCAB_SIZE} tokens, but the model has {vocab_size} others: give it a file of the \
-         model's own tokens (.bin), or take a model with GPT-2's vocabulary"
+        "task {task} is of GPT-2's {VOCAB_SIZE} tokens, but the model has {vocab_size} others: take a model with GPT-2's \
+         vocabulary, or multiple choice in the model's own tokens (.bin)"
     )]
     OtherVocabulary {
         /// The task.

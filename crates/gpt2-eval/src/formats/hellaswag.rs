@@ -45,7 +45,10 @@ fn example(index: usize, line: Line) -> Result<ChoiceExample, String> {
         return Err("`ctx` is empty".to_owned());
     }
     let tokenizer = Tokenizer::gpt2();
-    let endings = line.endings.iter().map(|ending| tokenizer.encode(&format!(" {ending}")));
+    let endings = line
+        .endings
+        .iter()
+        .map(|ending| tokenizer.encode(&format!(" {ending}")));
     Ok(ChoiceExample {
         index,
         context: tokenizer.encode(&line.ctx),
@@ -76,7 +79,10 @@ mod tests {
     fn problem(line: &str) -> String {
         let message = read_text(format!("{FILE}{line}\n").as_bytes()).unwrap_err().to_string();
         let (_, problem) = message.split_once("a.jsonl line 4: ").unwrap();
-        problem.strip_suffix(&format!("; expected {EXPECTED}")).unwrap().to_owned()
+        problem
+            .strip_suffix(&format!("; expected {EXPECTED}"))
+            .unwrap()
+            .to_owned()
     }
 
     #[test]
@@ -110,11 +116,20 @@ mod tests {
             problem(r#"{"ctx": "a", "label": -1, "endings": ["b", "c"]}"#),
             "`label` is -1 of 2 endings"
         );
-        assert_eq!(problem(r#"{"ctx": "", "label": 0, "endings": ["b", "c"]}"#), "`ctx` is empty");
-        assert_eq!(problem(r#"{"ctx": "a", "label": 0, "endings": ["b"]}"#), "`endings` has 1");
-        assert!(problem("[]").starts_with("invalid type"), "{}", problem("[]"));
+        assert_eq!(
+            problem(r#"{"ctx": "", "label": 0, "endings": ["b", "c"]}"#),
+            "`ctx` is empty"
+        );
+        assert_eq!(
+            problem(r#"{"ctx": "a", "label": 0, "endings": ["b"]}"#),
+            "`endings` has 1"
+        );
+        assert_eq!(problem(r#"["a", 0, ["b", "c"]]"#), "no JSON object");
         let message = read_text(b"\xff").unwrap_err().to_string();
-        assert!(message.contains("line 1: not UTF-8 at byte 0 of the line; "), "{message}");
+        assert!(
+            message.contains("line 1: not UTF-8 at byte 0 of the line; "),
+            "{message}"
+        );
         let message = read_text(b"\n\n").unwrap_err().to_string();
         assert!(message.ends_with("holds no example, expected at least 1"), "{message}");
     }

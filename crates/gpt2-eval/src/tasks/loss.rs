@@ -56,7 +56,9 @@ impl LossTask {
     pub fn windows(&self, batch: usize) -> Result<usize, EvalError> {
         self.stream.windows(self.seq)?;
         let all = ((self.stream.len() - 1) / self.seq as u64) as usize;
-        Ok(self.max_batches.map_or(all, |batches| all.min(batches.saturating_mul(batch))))
+        Ok(self
+            .max_batches
+            .map_or(all, |batches| all.min(batches.saturating_mul(batch))))
     }
 }
 

@@ -93,7 +93,10 @@ pub(crate) fn score<B: Gpt2Backend>(
         .iter()
         .flat_map(|example| {
             let context = &example.context;
-            example.endings.iter().map(|ending| Row::new(context, ending, block_size))
+            example
+                .endings
+                .iter()
+                .map(|ending| Row::new(context, ending, block_size))
         })
         .collect();
     let mut losses: Vec<Vec<f32>> = vec![Vec::new(); rows.len()];
