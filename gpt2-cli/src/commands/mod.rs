@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod devices;
+pub(crate) mod eval;
 pub(crate) mod profile;
 pub(crate) mod ranks;
 pub(crate) mod report;

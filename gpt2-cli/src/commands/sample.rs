@@ -12,7 +12,7 @@ use gpt2_model::{Gpt2Config, weights};
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_train::run_dir::RunPaths;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Checks the flags, finds the weights, and samples on the backend asked for.
 ///
@@ -206,6 +206,11 @@ fn weights_dir(args: &SampleArgs) -> Result<PathBuf, CliError> {
     let Some(run) = &args.weights.run else {
         return Ok(args.weights.init.clone().unwrap_or_default());
     };
+    newest_checkpoint(run)
+}
+
+/// The newest whole checkpoint of a run. Those after it that are damaged are warned of.
+pub(super) fn newest_checkpoint(run: &Path) -> Result<PathBuf, CliError> {
     let paths = RunPaths::existing(run)?;
     let (checkpoint, damaged) = Checkpoints::open(paths.checkpoints())?.newest()?;
     for error in damaged {

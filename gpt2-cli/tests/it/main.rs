@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod eval;
 mod help;
 mod hints;
 mod prepare_inspect;
