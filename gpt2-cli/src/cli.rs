@@ -126,7 +126,7 @@ pub(crate) struct SampleArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   gpt2 eval runs/demo --data runs/demo/data
-  gpt2 eval models/gpt2 --hellaswag hellaswag_val.bin --lambada lambada_test.jsonl --json scores.json
+  gpt2 eval models/gpt2 --hellaswag hellaswag_val.bin --lambada lambada_test.jsonl
   gpt2 eval runs/fineweb/checkpoints/step-00018865 --tasks loss --data data/fineweb --max-batches 20
 
 Tasks: loss (--data), hellaswag (--hellaswag), lambada (--lambada).")]

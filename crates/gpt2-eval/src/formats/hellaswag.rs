@@ -25,10 +25,10 @@ struct Line {
 /// # Errors
 /// [`EvalError::Io`], [`EvalError::Line`], [`EvalError::NoExamples`].
 pub fn read(path: &Path) -> Result<Vec<ChoiceExample>, EvalError> {
-    json_lines::read(path, EXPECTED, example)
+    json_lines::read(path, EXPECTED, |index, line| example(index, &line))
 }
 
-fn example(index: usize, line: Line) -> Result<ChoiceExample, String> {
+fn example(index: usize, line: &Line) -> Result<ChoiceExample, String> {
     if line.endings.len() < 2 {
         return Err(format!("`endings` has {}", line.endings.len()));
     }
@@ -149,7 +149,7 @@ mod tests {
         let mut rng = SplitMix64::new(2);
         for _ in 0..2_500 {
             let mut bytes = FILE.as_bytes().to_vec();
-            for _ in 0..1 + rng.next_u64() % 3 {
+            for _ in 0..=rng.next_u64() % 3 {
                 let at = rng.next_u64() as usize % bytes.len();
                 bytes[at] = rng.next_u64() as u8;
             }

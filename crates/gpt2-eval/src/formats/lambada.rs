@@ -92,7 +92,7 @@ mod tests {
         let mut rng = SplitMix64::new(3);
         for _ in 0..2_500 {
             let mut bytes = FILE.as_bytes().to_vec();
-            for _ in 0..1 + rng.next_u64() % 3 {
+            for _ in 0..=rng.next_u64() % 3 {
                 let at = rng.next_u64() as usize % bytes.len();
                 bytes[at] = rng.next_u64() as u8;
             }

@@ -452,11 +452,11 @@ mod tests {
         let mut read = 0;
         for _ in 0..20_000 {
             let mut bytes = file();
-            for _ in 0..1 + rng.next_u64() % 4 {
+            for _ in 0..=rng.next_u64() % 4 {
                 let at = rng.next_u64() as usize % bytes.len();
                 bytes[at] = rng.next_u64() as u8;
             }
-            if rng.next_u64() % 4 == 0 {
+            if rng.next_u64().is_multiple_of(4) {
                 bytes.truncate(rng.next_u64() as usize % (bytes.len() + 1));
             }
             // What is read can be written again, where it has four endings.

@@ -25,6 +25,7 @@ pub(super) struct Report<'a> {
 #[derive(Serialize)]
 struct File<'a> {
     program: String,
+    git_commit: Option<&'static str>,
     weights: String,
     backend: &'static str,
     device: &'a str,
@@ -57,6 +58,7 @@ pub(super) fn write_report(path: &Path, report: &Report) -> Result<(), CliError>
     let results = report.results.iter().zip(report.sources);
     let file = File {
         program: version::program(),
+        git_commit: version::commit(),
         weights: report.evaluation.weights.display().to_string(),
         backend: report.chosen.backend.as_str(),
         device: &report.chosen.device.name,
@@ -122,43 +124,77 @@ pub(super) fn check_writable(flag: &'static str, path: &Path) -> Result<(), CliE
 /// The results for people.
 pub(super) fn table_of(results: &[TaskResults]) -> String {
     let rows = results.iter().flat_map(|TaskResults { name, results }| {
-        let (of, values) = values(results);
-        values.into_iter().map(move |(measure, value, error)| {
-            let error = error.map_or_else(String::new, |error| format!("{error:.4}"));
-            [name.clone(), measure.to_owned(), value, error, of.clone()]
+        let of = counted(results);
+        measures(results).into_iter().map(move |measure| {
+            let error = measure.standard_error.map(|error| format!("{error:.4}"));
+            let name = name.clone();
+            [
+                name,
+                measure.name.to_owned(),
+                measure.value,
+                error.unwrap_or_default(),
+                of.clone(),
+            ]
         })
     });
     table(["task", "measure", "value", "standard error", "of"], rows.collect(), 2)
 }
 
-/// What the values are of, and each with its name and standard error.
-fn values(results: &Results) -> (String, Vec<(&'static str, String, Option<f64>)>) {
-    let examples = |count: usize| format!("{} examples", grouped(count as u64));
-    let four = |value: f64| format!("{value:.4}");
+/// A line of the table.
+struct Measure {
+    name: &'static str,
+    value: String,
+    standard_error: Option<f64>,
+}
+
+impl Measure {
+    fn new(name: &'static str, value: String) -> Self {
+        Self {
+            name,
+            value,
+            standard_error: None,
+        }
+    }
+
+    fn share(name: &'static str, value: f64, standard_error: Option<f64>) -> Self {
+        Self {
+            standard_error,
+            ..Self::new(name, format!("{value:.4}"))
+        }
+    }
+}
+
+fn measures(results: &Results) -> Vec<Measure> {
+    let perplexity = |name, value: f64| Measure::new(name, format!("{value:.3}"));
     match results {
         Results::Loss(summary, _) => {
-            let mut values = vec![
-                ("loss", format!("{:.6}", summary.loss), None),
-                ("perplexity", format!("{:.3}", summary.perplexity), None),
+            let bits = summary.bits_per_byte.map(|bits| format!("{bits:.4}"));
+            let mut measures = vec![
+                Measure::new("loss", format!("{:.6}", summary.loss)),
+                perplexity("perplexity", summary.perplexity),
             ];
-            values.extend(summary.bits_per_byte.map(|bits| ("bits per byte", four(bits), None)));
-            (format!("{} tokens", grouped(summary.tokens as u64)), values)
+            measures.extend(bits.map(|bits| Measure::new("bits per byte", bits)));
+            measures
         }
-        Results::MultipleChoice(summary, _) => {
-            let values = vec![
-                ("acc", four(summary.acc), summary.acc_stderr),
-                ("acc_norm", four(summary.acc_norm), summary.acc_norm_stderr),
-            ];
-            (examples(summary.examples), values)
-        }
-        Results::LastWord(summary, _) => {
-            let values = vec![
-                ("acc", four(summary.acc), summary.acc_stderr),
-                ("perplexity", format!("{:.3}", summary.perplexity), None),
-                ("token perplexity", format!("{:.3}", summary.token_perplexity), None),
-            ];
-            (examples(summary.examples), values)
-        }
+        Results::MultipleChoice(summary, _) => vec![
+            Measure::share("acc", summary.acc, summary.acc_stderr),
+            Measure::share("acc_norm", summary.acc_norm, summary.acc_norm_stderr),
+        ],
+        Results::LastWord(summary, _) => vec![
+            Measure::share("acc", summary.acc, summary.acc_stderr),
+            perplexity("perplexity", summary.perplexity),
+            perplexity("token perplexity", summary.token_perplexity),
+        ],
+    }
+}
+
+/// What the measures are of.
+fn counted(results: &Results) -> String {
+    let examples = |count: usize| format!("{} examples", grouped(count as u64));
+    match results {
+        Results::Loss(summary, _) => format!("{} tokens", grouped(summary.tokens as u64)),
+        Results::MultipleChoice(summary, _) => examples(summary.examples),
+        Results::LastWord(summary, _) => examples(summary.examples),
     }
 }
 
