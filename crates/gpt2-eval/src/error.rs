@@ -96,8 +96,8 @@ pub enum EvalError {
     },
     /// A task is of GPT-2's tokens, and the model has others.
     #[error(
-        "task {task} is of GPT-2's {VOCAB_SIZE} tokens, but the model has {vocab_size} others: take a model with GPT-2's \
-         vocabulary, or multiple choice in the model's own tokens (.bin)"
+        "task {task} is of GPT-2's {VOCAB_SIZE} tokens, but the model has {vocab_size} others: take a model with \
+         GPT-2's vocabulary, or multiple choice in the model's own tokens (.bin)"
     )]
     OtherVocabulary {
         /// The task.
@@ -107,8 +107,8 @@ pub enum EvalError {
     },
     /// An example has a token that the model does not know.
     #[error(
-        "example {example} of {task} has token {token}, expected one below {vocab_size}, the model's vocabulary: the file was \
-         made for another model"
+        "example {example} of {task} has token {token}, expected one below {vocab_size}, the model's vocabulary: the \
+         file was made for another model"
     )]
     TokenOutOfRange {
         /// The task.
@@ -122,8 +122,8 @@ pub enum EvalError {
     },
     /// The model gives losses that are no numbers.
     #[error(
-        "the loss of the model on example {example} of {task} is not finite: its weights hold NaN, infinite or far too large \
-         numbers"
+        "the loss of the model on example {example} of {task} is not finite: its weights hold NaN, infinite or far too \
+         large numbers"
     )]
     NonFinite {
         /// The task.

@@ -132,9 +132,9 @@ impl InferenceJob for Job<'_> {
 /// Runs a task on a model that is loaded, `batch` sequences at a time.
 ///
 /// # Errors
-/// [`EvalError::TokenOutOfRange`] where the examples have tokens that the model does not know, [`EvalError::NonFinite`],
-/// [`EvalError::Data`] where the data of the loss cannot be read, [`EvalError::Invalid`] if `batch` is 0 or a window longer
-/// than the model's block.
+/// [`EvalError::TokenOutOfRange`] where the examples have tokens that the model does not know,
+/// [`EvalError::NonFinite`], [`EvalError::Data`] where the data of the loss cannot be read, [`EvalError::Invalid`] if
+/// `batch` is 0 or a window longer than the model's block.
 pub fn evaluate<B: Gpt2Backend>(
     model: &Gpt2<B>,
     task: &Task,

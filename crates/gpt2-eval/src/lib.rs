@@ -1,5 +1,5 @@
-//! Evaluation of a GPT-2: loss on prepared data, multiple choice (HellaSwag), the last word of a text (LAMBADA), and the
-//! files that hold such examples.
+//! Evaluation of a GPT-2: loss on prepared data, multiple choice (HellaSwag), the last word of a text (LAMBADA), and
+//! the files that hold such examples.
 //!
 //! [`Evaluation`] runs [`Task`]s on the chosen backend; [`formats`] reads and writes the files. Nothing here prints.
 //!

@@ -1,6 +1,6 @@
 //! HellaSwag's JSONL: an object a line with the fields `ctx` (text), `label` (number, or number as text) and `endings`
-//! (texts); others are passed over. As in llm.c (`dev/data/hellaswag.py`) the context is `ctx`, and each ending is encoded
-//! with a space before it.
+//! (texts); others are passed over. As in llm.c (`dev/data/hellaswag.py`) the context is `ctx`, and each ending is
+//! encoded with a space before it.
 
 use super::json_lines;
 use crate::error::EvalError;
@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
 
-const EXPECTED: &str = "an object with `ctx` (text), `label` (the number of the right ending, from 0) and `endings` (texts), as \
-                        HellaSwag's validation set has";
+const EXPECTED: &str = "an object with `ctx` (text), `label` (the number of the right ending, from 0) and `endings` \
+                        (texts), as HellaSwag's validation set has";
 
 #[derive(Deserialize)]
 struct Line {

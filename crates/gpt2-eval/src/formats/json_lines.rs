@@ -5,12 +5,12 @@ use serde::de::DeserializeOwned;
 use std::fs;
 use std::path::Path;
 
-/// Makes an example of each line that is not blank. `make` is told how many there were before, and says what is wrong with
-/// a line.
+/// Makes an example of each line that is not blank. `make` is told how many there were before, and says what is wrong
+/// with a line.
 ///
 /// # Errors
-/// [`EvalError::Io`]; [`EvalError::Line`] with the number of a line that is no UTF-8, no such object, or that `make` refuses;
-/// [`EvalError::NoExamples`].
+/// [`EvalError::Io`]; [`EvalError::Line`] with the number of a line that is no UTF-8, no such object, or that `make`
+/// refuses; [`EvalError::NoExamples`].
 pub(super) fn read<T: DeserializeOwned, E>(
     path: &Path,
     expected: &'static str,

@@ -1,5 +1,5 @@
-//! LAMBADA's JSONL: an object a line with the field `text`; others are passed over. The last word, with the space before it,
-//! is what is predicted, as in the Language Model Evaluation Harness (`lambada_openai`).
+//! LAMBADA's JSONL: an object a line with the field `text`; others are passed over. The last word, with the space
+//! before it, is what is predicted, as in the Language Model Evaluation Harness (`lambada_openai`).
 
 use super::json_lines;
 use crate::error::EvalError;
@@ -15,7 +15,8 @@ struct Line {
     text: String,
 }
 
-/// The examples of a file in GPT-2's tokens, in its order. Blank lines are passed over, and spaces at the end of a text.
+/// The examples of a file in GPT-2's tokens, in its order. Blank lines are passed over, and spaces at the end of a
+/// text.
 ///
 /// # Errors
 /// [`EvalError::Io`], [`EvalError::Line`], [`EvalError::NoExamples`].

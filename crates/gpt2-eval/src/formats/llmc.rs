@@ -1,8 +1,8 @@
 //! llm.c's file of multiple choice (`dev/data/data_common.py`, `write_evalfile`), little-endian:
 //!
 //! - a header of 256 `i32`: 20240522, version 1, examples, the longest example in bytes; the others are 0;
-//! - for each example, `u16`: 65535, the example's size in bytes (these two numbers included), its index, the label, the
-//!   number of endings, then the context and each ending, all as a count and so many tokens.
+//! - for each example, `u16`: 65535, the example's size in bytes (these two numbers included), its index, the label,
+//!   the number of endings, then the context and each ending, all as a count and so many tokens.
 //!
 //! The tokens are those of the model: text is encoded before. llm.c itself reads files of four endings only.
 

@@ -1,4 +1,5 @@
-//! The last word of a text: whether the model, always taking the most probable token, writes it, and how probable it is.
+//! The last word of a text: whether the model, always taking the most probable token, writes it, and how probable it
+//! is.
 
 use super::{floats, share, standard_error};
 use crate::batches::{Row, batches, scored_targets};
@@ -124,8 +125,8 @@ pub(crate) fn score<B: Gpt2Backend>(
     Ok(scores.into_iter().flatten().collect())
 }
 
-/// The loss of the target at each of some positions, and the most probable token there. Waits for the device once for each
-/// 512 of them: the logits of all positions of a batch would not fit.
+/// The loss of the target at each of some positions, and the most probable token there. Waits for the device once for
+/// each 512 of them: the logits of all positions of a batch would not fit.
 ///
 /// # Shapes
 /// `inputs` is `[B, T]`; `positions` are `b·T + t`; `targets` has as many.

@@ -43,8 +43,8 @@ pub struct LossSummary {
     pub loss: f64,
     /// `exp` of the loss.
     pub perplexity: f64,
-    /// Bits that the model needs for a byte of the text; none where the windows hold no text. The end of a document has no
-    /// bytes of its own.
+    /// Bits that the model needs for a byte of the text; none where the windows hold no text. The end of a document has
+    /// no bytes of its own.
     pub bits_per_byte: Option<f64>,
 }
 

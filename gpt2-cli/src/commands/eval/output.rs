@@ -208,7 +208,8 @@ pub(super) fn warnings(results: &[TaskResults], block_size: usize) -> Vec<String
         };
         (truncated > 0).then(|| {
             format!(
-                "{} of the {} examples of {name} are longer than the model's block of {block_size}: of those it saw the end",
+                "{} of the {} examples of {name} are longer than the model's block of {block_size}: of those it saw the \
+                 end",
                 grouped(truncated as u64),
                 grouped(examples as u64)
             )
