@@ -5,18 +5,26 @@ use serde::de::DeserializeOwned;
 use std::fs;
 use std::path::Path;
 
-/// Makes an example of each line that is not blank. `make` is told how many there were before, and says what is wrong
+/// The bytes of a file.
+///
+/// # Errors
+/// [`EvalError::Io`].
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, EvalError> {
+    fs::read(path).map_err(EvalError::io("read", path))
+}
+
+/// Makes an example of each line of a file that is not blank. `make` is told how many there were before, and says what is wrong
 /// with a line.
 ///
 /// # Errors
-/// [`EvalError::Io`]; [`EvalError::Line`] with the number of a line that is no UTF-8, no such object, or that `make`
+/// [`EvalError::Line`] with the number of a line that is no UTF-8, no such object, or that `make`
 /// refuses; [`EvalError::NoExamples`].
-pub(super) fn read<T: DeserializeOwned, E>(
+pub(super) fn parse<T: DeserializeOwned, E>(
     path: &Path,
+    bytes: &[u8],
     expected: &'static str,
     mut make: impl FnMut(usize, T) -> Result<E, String>,
 ) -> Result<Vec<E>, EvalError> {
-    let bytes = fs::read(path).map_err(EvalError::io("read", path))?;
     let mut examples = Vec::new();
     for (number, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let example = std::str::from_utf8(line)
@@ -31,7 +39,9 @@ pub(super) fn read<T: DeserializeOwned, E>(
                 if !line.starts_with('{') {
                     return Err("no JSON object".to_owned());
                 }
-                let object = serde_json::from_str(line).map_err(|error| error.to_string())?;
+                // To the parser, each line is the first.
+                let object = serde_json::from_str(line)
+                    .map_err(|error| error.to_string().replace(" at line 1 column ", " at column "))?;
                 make(examples.len(), object).map(Some)
             })
             .map_err(|problem| EvalError::Line {
