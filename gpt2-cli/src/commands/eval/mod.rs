@@ -52,7 +52,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), CliError> {
         batch: args.batch,
     };
     let started = Instant::now();
-    let mut bar = Bar::new();
+    let mut bar = Bar::default();
     let results = evaluation.run(&tasks, &chosen, &mut bar)?;
     drop(bar); // takes it away
     for warning in output::warnings(&results, config.block_size) {

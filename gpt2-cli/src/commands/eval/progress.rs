@@ -6,27 +6,25 @@ use std::io::{self, IsTerminal};
 
 const TEMPLATE: &str = "{prefix} {bar:24} {pos}/{len} ETA {eta}";
 
-/// One bar, for one task after the other.
-#[derive(Debug)]
+/// A bar for each task.
+#[derive(Debug, Default)]
 pub(super) struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    /// A bar if standard error is a terminal.
-    pub(super) fn new() -> Self {
-        Self(io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(0).with_style(style)
-        }))
+    fn clear(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
     }
 }
 
 impl Progress for Bar {
     fn begin(&mut self, task: &str, total: u64) {
-        if let Some(bar) = &self.0 {
-            bar.reset();
-            bar.set_length(total);
-            bar.set_prefix(task.to_owned());
-        }
+        self.clear();
+        self.0 = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total).with_style(style).with_prefix(task.to_owned())
+        });
     }
 
     fn advance(&mut self, done: u64) {
@@ -38,8 +36,6 @@ impl Progress for Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
+        self.clear();
     }
 }
