@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Train(Box<TrainArgs>),
     /// Write text with a trained model.
     Sample(SampleArgs),
+    /// Score a trained model: loss, multiple choice, last words.
+    Eval(EvalArgs),
     /// Measure speed and memory.
     #[command(subcommand, arg_required_else_help = true)]
     Bench(BenchCommand),
@@ -215,6 +217,51 @@ pub(crate) struct SampleArgs {
     /// The same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 1337)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 eval runs/demo --data runs/demo/data
+  gpt2 eval models/gpt2 --hellaswag hellaswag_val.bin --lambada lambada_test.jsonl
+  gpt2 eval runs/fineweb/checkpoints/step-00018865 --tasks loss --data data/fineweb --max-batches 20
+
+Tasks: loss (--data), hellaswag (--hellaswag), lambada (--lambada).")]
+pub(crate) struct EvalArgs {
+    /// Directory of a run, whose newest whole checkpoint is taken; of a checkpoint; or of a Hugging Face GPT-2.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// What to evaluate [default: the tasks whose files are given].
+    #[arg(long, value_name = "TASK,…", value_delimiter = ',', help_heading = "Tasks")]
+    pub(crate) tasks: Vec<String>,
+    /// Prepared data: loss, perplexity and bits per byte on its validation split.
+    #[arg(long, value_name = "DIR", help_heading = "Tasks")]
+    pub(crate) data: Option<PathBuf>,
+    /// Multiple choice: HellaSwag's .jsonl, or llm.c's .bin with the model's own tokens.
+    #[arg(long, value_name = "FILE", help_heading = "Tasks")]
+    pub(crate) hellaswag: Option<PathBuf>,
+    /// Last words: LAMBADA's .jsonl.
+    #[arg(long, value_name = "FILE", help_heading = "Tasks")]
+    pub(crate) lambada: Option<PathBuf>,
+    /// Take the first N examples of each file [default: all].
+    #[arg(long, value_name = "N", help_heading = "Tasks")]
+    pub(crate) limit: Option<usize>,
+    /// Of the loss, tokens in a window [default: the model's block].
+    #[arg(long, value_name = "TOKENS", help_heading = "Tasks")]
+    pub(crate) seq: Option<usize>,
+    /// Of the loss, take the first N batches [default: all].
+    #[arg(long, value_name = "N", help_heading = "Tasks")]
+    pub(crate) max_batches: Option<usize>,
+    /// Sequences that are computed at once.
+    #[arg(long, value_name = "SEQUENCES", default_value_t = 32, help_heading = "Machine")]
+    pub(crate) batch: usize,
+    /// Write the results to a file as JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the score of each example to a file, as a line of JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) per_example: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 }
@@ -621,6 +668,8 @@ pub(crate) struct WeightsArgs {
 pub(crate) enum DataCommand {
     /// Encode text into token shards to train on.
     Prepare(PrepareArgs),
+    /// Encode HellaSwag's JSONL into llm.c's file of multiple choice.
+    PrepareHellaswag(PrepareHellaswagArgs),
     /// Show what a directory of shards holds, and find damage.
     Inspect(InspectArgs),
     /// Print the tokens of a text.
@@ -697,6 +746,18 @@ pub(crate) struct ValidationArgs {
 pub(crate) enum SplitOn {
     /// After each blank line, as between the speeches of a play.
     BlankLine,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  gpt2 data prepare-hellaswag --input hellaswag_val.jsonl --out hellaswag_val.bin")]
+pub(crate) struct PrepareHellaswagArgs {
+    /// JSON lines with `ctx`, `label` and four `endings`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Args)]

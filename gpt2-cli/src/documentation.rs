@@ -3,12 +3,13 @@
 use crate::cli::Cli;
 use clap::Parser;
 
-const DOCUMENTS: [(&str, &str); 8] = [
+const DOCUMENTS: [(&str, &str); 9] = [
     ("README.md", include_str!("../../README.md")),
     ("ARCHITECTURE.md", include_str!("../../ARCHITECTURE.md")),
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
     ("docs/backends.md", include_str!("../../docs/backends.md")),
     ("docs/benchmarks.md", include_str!("../../docs/benchmarks.md")),
+    ("docs/evaluation.md", include_str!("../../docs/evaluation.md")),
     ("docs/multi-gpu.md", include_str!("../../docs/multi-gpu.md")),
     ("docs/run-directory.md", include_str!("../../docs/run-directory.md")),
     ("docs/studies.md", include_str!("../../docs/studies.md")),

@@ -2,10 +2,11 @@
 //!
 //! Each message is one line. What to print beside it, such as hints, is `diagnostics`' business.
 
-use gpt2_backend::{BackendError, GenerateError};
+use gpt2_backend::{BackendError, BackendKind, GenerateError};
 use gpt2_bench::BenchError;
 use gpt2_data::DataError;
-use gpt2_model::ModelError;
+use gpt2_eval::EvalError;
+use gpt2_model::{ModelError, Precision};
 use gpt2_ranks::RanksError;
 use gpt2_report::scaling::InvalidComparison;
 use gpt2_train::TrainError;
@@ -34,6 +35,9 @@ pub(crate) enum CliError {
     /// A benchmark's own.
     #[error(transparent)]
     Bench(BenchError),
+    /// An evaluation's own.
+    #[error(transparent)]
+    Eval(EvalError),
 
     // The command line
     /// The command line makes no sense.
@@ -63,6 +67,37 @@ pub(crate) enum CliError {
         position: usize,
         /// The last token of the vocabulary.
         largest: usize,
+    },
+    /// A task of an evaluation that there is not.
+    #[error("unknown task `{name}` in --tasks, expected {expected}{}", nearest.map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default())]
+    UnknownTask {
+        /// What was given.
+        name: String,
+        /// Every task.
+        expected: String,
+        /// The closest of them, if one is close.
+        nearest: Option<&'static str>,
+    },
+    /// A task whose file was not given.
+    #[error("task {task} needs {what}: give it by {flag}")]
+    NoTaskFile {
+        /// The task.
+        task: &'static str,
+        /// What its file is.
+        what: &'static str,
+        /// The flag that names it.
+        flag: &'static str,
+    },
+    /// Neither tasks nor their files were given.
+    #[error("there is nothing to evaluate on, expected at least one of --data, --hellaswag and --lambada")]
+    NoTask,
+    /// A file of results could not be written.
+    #[error("cannot write {path}: {source}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
     },
 
     // The machine
@@ -175,6 +210,22 @@ impl From<BenchError> for CliError {
     }
 }
 
+impl From<EvalError> for CliError {
+    fn from(error: EvalError) -> Self {
+        match error {
+            EvalError::Backend(error) => Self::Backend(error),
+            EvalError::Model(error) => Self::Model(error),
+            EvalError::Data(error) => Self::Data(error),
+            EvalError::TrainingOnly {
+                precision,
+                plain,
+                backend,
+            } => training_only(precision, plain, backend),
+            error => Self::Eval(error),
+        }
+    }
+}
+
 impl From<GenerateError> for CliError {
     fn from(error: GenerateError) -> Self {
         match error {
@@ -184,12 +235,17 @@ impl From<GenerateError> for CliError {
                 precision,
                 plain,
                 backend,
-            } => Self::InvalidFlag {
-                flag: "--precision",
-                value: precision.to_string(),
-                expected: format!("{plain}: the kernels of {precision} on {backend} are for training"),
-            },
+            } => training_only(precision, plain, backend),
         }
+    }
+}
+
+/// A precision that only training has on a backend.
+fn training_only(precision: Precision, plain: Precision, backend: BackendKind) -> CliError {
+    CliError::InvalidFlag {
+        flag: "--precision",
+        value: precision.to_string(),
+        expected: format!("{plain}: the kernels of {precision} on {backend} are for training"),
     }
 }
 

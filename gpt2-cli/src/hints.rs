@@ -15,7 +15,6 @@ use gpt2_train::step_log::read_records;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -58,7 +57,7 @@ fn model_hint(error: &ModelError, typed: &Typed) -> Option<String> {
         ModelError::UnknownPreset {
             nearest: Some(nearest), ..
         } => Some(typed.clone().with("--model", *nearest).line()),
-        ModelError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+        ModelError::NoModel { .. } => {
             // A run, or its directory of checkpoints, in the place of weights.
             let init = PathBuf::from(typed.value_of("--init")?);
             let checkpoint = last_checkpoint(&run_of(&init)?, u64::MAX)?;

@@ -57,6 +57,7 @@ fn run() -> Result<(), CliError> {
     match cli.command {
         Command::Train(args) => commands::train::run(&args),
         Command::Sample(args) => commands::sample::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
         Command::Bench(command) => commands::bench::run(&command),
         Command::Profile(args) => commands::profile::run(&args),
         Command::Report(args) => commands::report::run(&args),

@@ -3,6 +3,17 @@
 //! The model ([`Gpt2`]) is exactly OpenAI's: pre-LN blocks, learned positions, a fused query-key-value product, the tanh
 //! form of GELU, a classifier tied to the token embedding; a [`Variant`] says in what another one differs. This crate trains
 //! nothing and reads no files outside [`weights`].
+//!
+//! [`Gpt2::load`] opens weights of Hugging Face, llm.c or llama.cpp, [`Gpt2::loss`] trains them under Burn's autodiff, a
+//! [`Generator`] writes; `examples/finetune.rs` does all three in fifty lines.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `flex` | the CPU, in pure Rust: `burn_flex::Flex` |
+//! | `ndarray` | the CPU, on ndarray: `burn_ndarray::NdArray` |
+//! | `blis` | BLIS, a BLAS built from source, for both |
+//! | `wgpu` | GPUs of any make: [`ops::Wgpu`](ops) |
+//! | `cuda` | NVIDIA's GPUs: [`ops::Cuda`](ops) |
 
 #![warn(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 

@@ -332,6 +332,7 @@ fn data_and_model_know_nothing_of_each_other() {
         ("gpt2-model", "gpt2-data"),
         ("gpt2-data", "burn"),
         ("crates/gpt2-backend", "gpt2-train"),
+        ("crates/gpt2-eval", "gpt2-train"),
     ] {
         let text = fs::read_to_string(root().join(manifest).join("Cargo.toml")).unwrap();
         let dependencies = text

@@ -1,6 +1,6 @@
 //! `gpt2 export` and `gpt2 import`: weights from one format into another, a tensor at a time.
 
-use super::weights::newest_checkpoint;
+use super::weights::weights_of;
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs, NumberType};
 use crate::diagnostics::note;
 use crate::error::CliError;
@@ -15,7 +15,7 @@ use gpt2_train::config::RunConfig;
 use gpt2_train::run_dir::RunPaths;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Writes the weights of a run, a checkpoint or another model in a format.
@@ -65,15 +65,6 @@ fn convert(source: &Path, format: ExportFormat, dtype: Dtype, out: &Path) -> Res
         began.elapsed().as_secs_f64()
     ));
     Ok(())
-}
-
-/// The newest whole checkpoint of a run, or what was given.
-fn weights_of(source: &Path) -> Result<PathBuf, CliError> {
-    if RunPaths::new(source).plan().is_file() {
-        newest_checkpoint(source)
-    } else {
-        Ok(source.to_owned())
-    }
 }
 
 /// All files of a directory that transformers opens, or none.

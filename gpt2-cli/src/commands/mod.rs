@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod describe;
 pub(crate) mod devices;
+pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod profile;
 pub(crate) mod ranks;

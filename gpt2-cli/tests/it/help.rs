@@ -17,6 +17,7 @@ fn no_command_shows_the_help() {
 #[test]
 fn the_help_of_each_command() {
     assert_snapshot!("sample", shown(&["sample", "-h"]));
+    assert_snapshot!("eval", shown(&["eval", "-h"]));
     assert_snapshot!("bench", shown(&["bench"]));
     assert_snapshot!("bench_step", shown(&["bench", "step", "-h"]));
     assert_snapshot!("bench_operations", shown(&["bench", "operations", "-h"]));
@@ -30,6 +31,7 @@ fn the_help_of_each_command() {
     assert_snapshot!("export", shown(&["export", "-h"]));
     assert_snapshot!("import", shown(&["import", "-h"]));
     assert_snapshot!("prepare", shown(&["data", "prepare", "-h"]));
+    assert_snapshot!("prepare_hellaswag", shown(&["data", "prepare-hellaswag", "-h"]));
     assert_snapshot!("inspect", shown(&["data", "inspect", "-h"]));
     assert_snapshot!("encode", shown(&["data", "encode", "-h"]));
     assert_snapshot!("decode", shown(&["data", "decode", "-h"]));

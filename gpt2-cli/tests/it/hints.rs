@@ -244,7 +244,7 @@ fn names_that_are_nearly_right() {
         assert_eq!(outcome.code, Some(1), "{outcome:#?}");
         assert!(
             outcome.stderr.contains(
-                "error: openai-community/gpt2: no such directory; it looks like a model on the Hugging Face hub"
+                "error: openai-community/gpt2: no such file or directory; it looks like a model on the Hugging Face hub"
             ),
             "{outcome:#?}"
         );

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod eval;
 mod export;
 mod help;
 mod hints;

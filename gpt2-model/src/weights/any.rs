@@ -169,6 +169,12 @@ pub fn load_config(path: &Path) -> Result<Gpt2Config, ModelError> {
 
 fn read_config(path: &Path) -> Result<(Format, Gpt2Config), ModelError> {
     if path.is_dir() {
+        if !path.join(hf_config::CONFIG_FILE).exists() {
+            return Err(ModelError::NoModel {
+                path: path.to_owned(),
+                reason: "no config.json in it, expected a directory of Hugging Face's files or a checkpoint".to_owned(),
+            });
+        }
         return Ok((Format::Hf, hf_config::read(path)?));
     }
     if !path.exists() {

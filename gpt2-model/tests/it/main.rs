@@ -3,6 +3,8 @@
 #![cfg(any(feature = "flex", feature = "ndarray"))]
 
 mod dropout;
+#[cfg(feature = "flex")]
+mod example;
 mod formats;
 mod hostile;
 mod init;

@@ -1,5 +1,6 @@
 //! `gpt2 data`: text to tokens and back.
 
+mod hellaswag;
 mod inspect;
 mod prepare;
 mod progress;
@@ -17,6 +18,7 @@ use crate::error::CliError;
 pub(crate) fn run(command: &DataCommand) -> Result<(), CliError> {
     match command {
         DataCommand::Prepare(args) => prepare::run(args),
+        DataCommand::PrepareHellaswag(args) => hellaswag::run(args),
         DataCommand::Inspect(args) => inspect::run(&args.dir),
         DataCommand::Encode(args) => text::encode(args),
         DataCommand::Decode(args) => text::decode(args),
