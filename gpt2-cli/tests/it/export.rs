@@ -1,6 +1,9 @@
 //! `gpt2 export` and `gpt2 import`, of a run that was trained for it.
 
 use crate::support::{gpt2, prepared, train};
+use burn_flex::{Flex, FlexDevice};
+use gpt2_model::weights::save_hf;
+use gpt2_model::{Gpt2Config, Variant};
 use std::fs;
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
@@ -95,35 +98,35 @@ fn training_begins_from_every_format() {
 fn a_model_that_differs_from_openais_is_trained_resumed_and_exported() {
     let dir = with_run();
     let dir = dir.path();
-    let other = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../crates/gpt2-backend-tests/tests/fixtures/inverse-layer"
-    );
-    // Its vocabulary is not GPT-2's, and so the data is made of numbers below 61.
-    fs::create_dir(dir.join("tokens")).unwrap();
-    let tokens: Vec<u16> = (0..4000).map(|i| i * 7 % 61).collect();
-    for split in ["train", "val"] {
-        let shard = crate::support::shard(20_240_520, 1, 4000, &tokens);
-        fs::write(dir.join("tokens").join(format!("x_{split}_000000.bin")), shard).unwrap();
-    }
-    let line = format!(
-        "train --init {other} --data tokens --run other --backend flex --threads 1 --seq 16 --batch 2 --steps 2 --sample-every 0"
-    );
-    let said = command(dir, &line);
+    let config = Gpt2Config {
+        vocab_size: 50_257,
+        block_size: 32,
+        n_layer: 2,
+        n_head: 2,
+        n_embd: 8,
+        dropout: 0.0,
+        variant: Variant {
+            n_inner: Some(24),
+            scale_attn_by_inverse_layer_idx: true,
+            ..Variant::default()
+        },
+    };
+    fs::create_dir(dir.join("other")).unwrap();
+    save_hf(&config.init::<Flex>(1, &FlexDevice).unwrap(), &dir.join("other")).unwrap();
+    let line = "train --init other --data data --run mine --backend flex --threads 1 --seq 16 --batch 2 --steps 2 \
+                --eval-batches 1 --sample-every 0";
+    let said = command(dir, line);
     let expected = "the factor on attention's scores in plain tensors, slower: the kernels divide them by";
     assert!(said.stderr.contains(expected), "{said:#?}");
     said.succeeded();
-    command(dir, "train --run other --resume --steps 4").succeeded();
-    let config = fs::read_to_string(dir.join("other/checkpoints/step-00000004/config.json")).unwrap();
-    assert!(config.contains("\"scale_attn_by_inverse_layer_idx\": true") && config.contains("\"n_inner\": 48"));
-    command(dir, "export other --out exported").succeeded();
-    assert!(
-        !dir.join("exported/tokenizer.json").exists(),
-        "its tokens are not GPT-2's"
-    );
-    let refused = command(dir, "export other --format gguf --out other.gguf");
+    command(dir, "train --run mine --resume --steps 4").succeeded();
+    let config = fs::read_to_string(dir.join("mine/checkpoints/step-00000004/config.json")).unwrap();
+    assert!(config.contains("\"scale_attn_by_inverse_layer_idx\": true") && config.contains("\"n_inner\": 24"));
+    command(dir, "export mine --out exported").succeeded();
+    assert_eq!(text(dir, "--init exported"), text(dir, "--run mine"));
+    let refused = command(dir, "export mine --format gguf --out mine.gguf");
     refused.refused("GGUF has no `scale_attn_by_inverse_layer_idx` of true, expected false; write the format hf");
-    assert!(!dir.join("other.gguf").exists());
+    assert!(!dir.join("mine.gguf").exists());
 }
 
 #[test]

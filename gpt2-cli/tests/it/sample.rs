@@ -197,7 +197,10 @@ fn weights_that_are_not_there_are_refused() {
     fs::create_dir(dir.path().join("empty")).unwrap();
     let outcome = gpt2(dir.path(), &["sample", "--backend", "flex", "--init", "empty"]);
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
-    assert!(outcome.stderr.contains("error: empty/config.json: "), "{outcome:#?}");
+    assert!(
+        outcome.stderr.contains("error: empty: no config.json in it, expected "),
+        "{outcome:#?}"
+    );
     let outcome = gpt2(
         dir.path(),
         &["sample", "--backend", "flex", "--init", "openai-community/gpt2"],

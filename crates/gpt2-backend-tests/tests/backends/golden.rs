@@ -238,6 +238,110 @@ mod adamw_steps {
     crate::on_every_backend!(check);
 }
 
+/// llm.c's own check: its checkpoint, and the state that its training script writes for it (`formats`: 256 numbers of header,
+/// inputs, targets, logits, loss, gradients in the order of the checkpoint).
+mod llmc_debug_state {
+    use super::*;
+    use gpt2_model::weights::{Dtype, save_llmc};
+
+    const MODEL: &[u8] = include_bytes!("../fixtures/tiny/llmc_model.bin");
+    const STATE: &[u8] = include_bytes!("../fixtures/tiny/llmc_debug_state.bin");
+    /// The parameters of a block in the order of the file, each stacked over the layers.
+    const BLOCK: [&str; 12] = [
+        "ln_1.weight",
+        "ln_1.bias",
+        "attn.c_attn.weight",
+        "attn.c_attn.bias",
+        "attn.c_proj.weight",
+        "attn.c_proj.bias",
+        "ln_2.weight",
+        "ln_2.bias",
+        "mlp.c_fc.weight",
+        "mlp.c_fc.bias",
+        "mlp.c_proj.weight",
+        "mlp.c_proj.bias",
+    ];
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.bin");
+        std::fs::write(&path, MODEL).unwrap();
+        let model = Gpt2::<B>::load(&path, device).unwrap();
+        let again = dir.path().join("again.bin");
+        save_llmc(&model, &again, Dtype::F32).unwrap();
+        assert!(std::fs::read(again).unwrap() == MODEL, "byte for byte llm.c's");
+
+        let numbers: Vec<[u8; 4]> = STATE.as_chunks::<4>().0.to_vec();
+        let integer = |at: usize| i32::from_le_bytes(numbers[at]);
+        assert_eq!([integer(0), integer(1)], [20_240_327, 2]);
+        let (batch, seq) = (integer(2) as usize, integer(3) as usize);
+        let mut at = 256;
+        let mut next = |count: usize| {
+            at += count;
+            &numbers[at - count..at]
+        };
+        let mut tokens = || {
+            let values = next(batch * seq).iter().map(|&bytes| i32::from_le_bytes(bytes));
+            let values: Vec<i32> = values.collect();
+            Tensor::<B, 2, Int>::from_data(TensorData::new(values, [batch, seq]), device)
+        };
+        let (inputs, targets) = (tokens(), tokens());
+        let mut expected = |count: usize| -> Vec<f32> {
+            let values = next(count).iter().map(|&bytes| f32::from_le_bytes(bytes));
+            values.collect()
+        };
+        let close = |what: &str, found: &[f32], expected: &[f32]| {
+            let error = relative_error(found, expected);
+            assert!(error < tolerance, "{what}: relative error {error:.2e}");
+        };
+        let logits = floats(model.logits(inputs.clone()));
+        close("logits", &logits, &expected(logits.len()));
+        let loss = model.loss(inputs, targets);
+        close("loss", &floats(loss.clone()), &expected(1));
+
+        let mut gradients = Gradients {
+            gradients: GradientsParams::from_grads(loss.backward(), &model),
+            found: HashMap::new(),
+        };
+        visit_parameters(&model, &mut gradients);
+        let blocks = BLOCK
+            .iter()
+            .flat_map(|name| (0..model.config.n_layer).map(move |layer| format!("h.{layer}.{name}")));
+        let names = ["wte.weight", "wpe.weight"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(blocks);
+        for name in names.chain(["ln_f.weight", "ln_f.bias"].map(str::to_owned)) {
+            let found = &gradients.found[&name];
+            let values = expected(found.len());
+            let input = match BLOCK.iter().find(|kind| name.ends_with(**kind) && kind.contains(".c_")) {
+                Some(kind) if kind.ends_with("weight") => {
+                    let inner = kind.starts_with("mlp.c_proj");
+                    if inner {
+                        4 * model.config.n_embd
+                    } else {
+                        model.config.n_embd
+                    }
+                }
+                _ => 1,
+            };
+            // `[out, in]` in the file.
+            let output = values.len() / input;
+            let turned: Vec<f32> = (0..values.len())
+                .map(|i| values[i % output * input + i / output])
+                .collect();
+            close(&format!("gradient of {name}"), found, &turned);
+        }
+        assert_eq!(at, numbers.len(), "all of the state is compared");
+    }
+
+    crate::on_every_backend!(check);
+}
+
 struct Gradients {
     gradients: GradientsParams,
     found: HashMap<String, Vec<f32>>,
