@@ -160,7 +160,14 @@ mod forward_and_backward {
         let count = 28 + usize::from(model.lm_head.is_some());
         assert_eq!(gradients.found.len(), count, "parameters of a GPT-2 with two layers");
         for (parameter, gradient) in gradients.found {
-            let error = relative_error(&gradient, &golden.of_parameter("grad", &parameter));
+            let expected = golden.of_parameter("grad", &parameter);
+            // The padded rows of tables of tokens are not in files.
+            let (gradient, padding) = gradient.split_at(expected.len());
+            assert!(
+                padding.iter().all(|value| *value == 0.0),
+                "{name}: padding of {parameter}"
+            );
+            let error = relative_error(gradient, &expected);
             assert!(
                 error < tolerance,
                 "{name}, {operations}: gradient of {parameter}: relative error {error:.2e}"
@@ -214,11 +221,8 @@ mod adamw_steps {
         assert!(error < tolerance, "{name}: gradient norms: relative error {error:.2e}");
         for tensor in parameters(&model) {
             let expected = golden.of_parameter("adamw.param", &tensor.name);
-            let (found, expected) = if tensor.name.ends_with("c_attn.bias") {
-                (without_keys(&tensor.values), without_keys(&expected))
-            } else {
-                (tensor.values, expected)
-            };
+            let gradient = golden.of_parameter("grad", &tensor.name);
+            let [found, expected] = [tensor.values, expected].map(|values| beyond_rounding(&values, &gradient));
             let error = relative_error(&found, &expected);
             assert!(
                 error < tolerance,
@@ -228,11 +232,17 @@ mod adamw_steps {
         }
     }
 
-    /// The bias of queries and values. That of the keys adds the same to every score of a row, which the softmax takes out
-    /// again: its derivative is zero but for rounding, and AdamW divides that noise by itself.
-    fn without_keys(bias: &[f32]) -> Vec<f32> {
-        let width = bias.len() / 3;
-        [&bias[..width], &bias[2 * width..]].concat()
+    /// The values whose derivative is more than rounding: AdamW divides each by itself, and so makes a step of noise. That of
+    /// the bias of keys is nothing else, since it adds the same to every score of a row, which the softmax takes out again.
+    fn beyond_rounding(values: &[f32], gradient: &[f32]) -> Vec<f32> {
+        let largest = gradient.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let pairs = values.iter().zip(gradient);
+        let kept: Vec<f32> = pairs
+            .filter(|(_, gradient)| gradient.abs() > 1e-4 * largest)
+            .map(|(value, _)| *value)
+            .collect();
+        assert!(2 * kept.len() > values.len(), "most are compared");
+        kept
     }
 
     crate::on_every_backend!(check);
