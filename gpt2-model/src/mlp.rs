@@ -7,6 +7,7 @@ use crate::variant::Activation;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, activation};
+use std::f64::consts::FRAC_1_SQRT_2;
 
 /// Two products with an activation function between them. I is `n_inner`, four times C as a rule.
 #[derive(Module, Debug)]
@@ -27,7 +28,8 @@ impl<B: Gpt2Backend> Mlp<B> {
         let inner = self.c_fc.forward(x, operations);
         let activated = match self.activation {
             Activation::GeluTanh => gelu(operations, inner),
-            Activation::Gelu => activation::gelu(inner),
+            // Burn's own has the derivative of the tanh form.
+            Activation::Gelu => inner.clone() * 0.5 * ((inner * FRAC_1_SQRT_2).erf() + 1.0),
             Activation::Relu => activation::relu(inner),
         };
         self.c_proj.forward(activated, operations)

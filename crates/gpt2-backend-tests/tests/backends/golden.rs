@@ -241,7 +241,13 @@ mod adamw_steps {
             .filter(|(_, gradient)| gradient.abs() > 1e-4 * largest)
             .map(|(value, _)| *value)
             .collect();
-        assert!(2 * kept.len() > values.len(), "most are compared");
+        // Of a classifier of its own only the tokens of the batch have a derivative in the other table.
+        assert!(
+            5 * kept.len() > values.len(),
+            "{} of {} are compared",
+            kept.len(),
+            values.len()
+        );
         kept
     }
 
