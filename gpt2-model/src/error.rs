@@ -1,6 +1,5 @@
 //! Everything that can be wrong with a model's configuration or its files.
 
-use crate::weights::Dtype;
 use std::path::PathBuf;
 
 /// An error of this crate; each message is one line that names what was expected.
@@ -68,7 +67,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A weight does not fit the type that it is to be written in.
-    #[error("{path}: tensor `{name}` holds {value}, which {dtype} cannot hold; choose {}", if *dtype == Dtype::F16 { "bf16 or f32" } else { "f32" }, path = path.display())]
+    #[error("{path}: tensor `{name}` holds {value}, which {dtype} cannot hold; choose {wider}", path = path.display())]
     BeyondType {
         /// The file.
         path: PathBuf,
@@ -77,7 +76,9 @@ pub enum ModelError {
         /// The weight.
         value: f32,
         /// The type.
-        dtype: Dtype,
+        dtype: &'static str,
+        /// What can hold it.
+        wider: &'static str,
     },
     /// A format has no way to say in what a model differs from OpenAI's.
     #[error("{format} has no `{key}` of {value}, expected {expected}; write the format hf")]

@@ -87,7 +87,8 @@ impl Dtype {
                 path: path.to_owned(),
                 name: name.to_owned(),
                 value: *value,
-                dtype: self,
+                dtype: self.as_str(),
+                wider: if self == Self::F16 { "bf16 or f32" } else { "f32" },
             }),
             None => Ok(()),
         }

@@ -74,7 +74,7 @@ mod tests {
         for (key, word) in [
             ("backend", "flex"),
             ("precision", "bf16"),
-            ("recompute", "gelu-ln"),
+            ("recompute", "gelu,ln"),
             ("operations", "reference"),
         ] {
             let words = properties[key]["enum"].as_array().unwrap();
