@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use thread_local::ThreadLocal;
 use tiktoken::{CoreBpe, encoding::r50k_base};
 
-use crate::format::{TOKENIZER_NAME, VOCAB_SIZE};
+use crate::format::{END_OF_TEXT, TOKENIZER_NAME, VOCAB_SIZE};
 
 /// GPT-2's tokenizer.
 ///
@@ -83,6 +83,15 @@ impl Tokenizer {
             .flat_map(|&token| self.token_bytes(token))
             .copied()
             .collect()
+    }
+
+    /// Bytes of the text that tokens stand for. The end of a document has none of its own, and what is no token has none.
+    pub fn text_bytes<'a>(&self, tokens: impl IntoIterator<Item = &'a i32>) -> usize {
+        let tokens = tokens.into_iter().filter_map(|&token| u16::try_from(token).ok());
+        tokens
+            .filter(|&token| token != END_OF_TEXT)
+            .map(|token| self.token_bytes(token).len())
+            .sum()
     }
 
     /// The bytes of one token.
@@ -160,7 +169,7 @@ fn unfinished_suffix(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{END_OF_TEXT, END_OF_TEXT_STR};
+    use crate::format::END_OF_TEXT_STR;
     use proptest::prelude::*;
 
     /// Encodings published with GPT-2 and in the documentation of transformers and tiktoken.

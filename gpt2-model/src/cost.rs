@@ -111,7 +111,7 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     // Kept for each block: the inputs of its LayerNorms in f32; in the type of the products what they give, the packed qkv and
     // the mixed values (6 of [N, C]), and GELU's input and output ([N, I] each).
     let activations = |streams: u64, channels: u64| tokens * (streams * c * F32_BYTES + channels * product_bytes);
-    let (kept_of_block, anew) = match kept.recompute {
+    let (kept_of_block, recomputed) = match kept.recompute {
         Recompute::None => (activations(2, 6 * c + 2 * inner), 0),
         Recompute::Gelu => (activations(2, 6 * c + inner), activations(0, inner)),
         Recompute::GeluLn => (activations(2, 4 * c + inner), activations(0, inner)),
@@ -120,7 +120,7 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     let block = kept_of_block + weight_copy;
     // Of one block at a time: what passes through it backward, and where they stand in memory the scores, the weights and
     // their derivatives, [B, H, T, T].
-    let passing = activations(4, 2 * inner) + anew;
+    let passing = activations(4, 2 * inner) + recomputed;
     let scores = if kept.scores {
         5 * batch * heads * seq * seq * F32_BYTES
     } else {

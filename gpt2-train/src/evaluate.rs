@@ -3,7 +3,7 @@
 use crate::batches::MicroBatch;
 use crate::error::TrainError;
 use burn::tensor::Tensor;
-use gpt2_data::{END_OF_TEXT, TokenBatch, TokenStream, Tokenizer, ValidationWindows};
+use gpt2_data::{TokenBatch, TokenStream, Tokenizer, ValidationWindows};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{TrainingBackend, scalar};
@@ -98,21 +98,16 @@ impl EvaluationSet {
 }
 
 /// Mean length in bytes of the text of `tokens`; none if there is no text. The end of a document has no bytes of its own.
-fn bytes_per_token<'a>(tokens: impl Iterator<Item = &'a i32>) -> Option<f64> {
-    let tokenizer = Tokenizer::gpt2();
-    let (mut bytes, mut count) = (0_usize, 0_usize);
-    for token in tokens.filter_map(|&token| u16::try_from(token).ok()) {
-        if token != END_OF_TEXT {
-            bytes += tokenizer.token_bytes(token).len();
-        }
-        count += 1;
-    }
+fn bytes_per_token<'a>(tokens: impl Iterator<Item = &'a i32> + Clone) -> Option<f64> {
+    let bytes = Tokenizer::gpt2().text_bytes(tokens.clone());
+    let count = tokens.filter(|&&token| u16::try_from(token).is_ok()).count();
     (bytes > 0).then(|| bytes as f64 / count as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gpt2_data::END_OF_TEXT;
 
     #[test]
     fn the_end_of_a_document_has_no_bytes() {

@@ -76,7 +76,7 @@ impl Batch {
         self.rows.iter().enumerate().map(place).collect()
     }
 
-    /// Inputs and targets on `device`. The padding is behind the tokens, where causal attention lets nobody see it.
+    /// Inputs and targets on `device`. The padding is behind the tokens, which causal attention hides from them.
     ///
     /// # Shapes
     /// Both are `[B, T]`.

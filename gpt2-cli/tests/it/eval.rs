@@ -1,7 +1,7 @@
 //! `gpt2 eval` on a run that was trained for it and on weights with a vocabulary of their own, and
 //! `gpt2 data prepare-hellaswag`.
 
-use crate::support::{Outcome, gpt2, prepared, train};
+use crate::support::{Outcome, gpt2, prepared, run_with_damage, train};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -312,14 +312,7 @@ fn what_cannot_be_evaluated_is_refused() {
 #[test]
 fn a_checkpoint_that_is_damaged_is_refused_or_passed_over() {
     let dir = tempdir().unwrap();
-    prepared(dir.path());
-    train(
-        dir.path(),
-        &["--data", "data", "--run", "run", "--checkpoint-every", "1"],
-    )
-    .succeeded();
-    let weights = dir.path().join("run/checkpoints/step-00000002/model.safetensors");
-    fs::write(&weights, "damaged").unwrap();
+    run_with_damage(dir.path());
     let outcome = eval(dir.path(), "run --data data");
     assert!(outcome.warnings()[0].contains("step-00000002"), "{outcome:#?}");
     assert!(

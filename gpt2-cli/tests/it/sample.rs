@@ -1,6 +1,6 @@
 //! `gpt2 sample`, on a run that was trained for it and on weights with a vocabulary of their own.
 
-use crate::support::{gpt2, prepared, train};
+use crate::support::{gpt2, prepared, run_with_damage, train};
 use burn_flex::{Flex, FlexDevice};
 use gpt2_model::weights::{read_tensors, save_hf, write_tensors};
 use gpt2_model::{Gpt2Config, Variant};
@@ -53,14 +53,7 @@ fn a_run_is_trained_refused_a_second_time_and_sampled() {
 #[test]
 fn a_checkpoint_that_is_damaged_is_passed_over() {
     let dir = tempdir().unwrap();
-    prepared(dir.path());
-    train(
-        dir.path(),
-        &["--data", "data", "--run", "run", "--checkpoint-every", "1"],
-    )
-    .succeeded();
-    let weights = dir.path().join("run/checkpoints/step-00000002/model.safetensors");
-    fs::write(&weights, "damaged").unwrap();
+    run_with_damage(dir.path());
     let flags = ["sample", "--run", "run", "--backend", "flex", "--max-tokens", "1"];
     let outcome = gpt2(dir.path(), &flags);
     assert!(

@@ -149,6 +149,13 @@ pub(crate) fn prepared(dir: &Path) -> PathBuf {
     dir.join("data")
 }
 
+/// Trains `run` on prepared data, with a checkpoint after each of two steps, and damages the second.
+pub(crate) fn run_with_damage(dir: &Path) {
+    prepared(dir);
+    train(dir, &["--data", "data", "--run", "run", "--checkpoint-every", "1"]).succeeded();
+    fs::write(dir.join("run/checkpoints/step-00000002/model.safetensors"), "damaged").unwrap();
+}
+
 /// A file of 256 header numbers and 16-bit tokens, as llm.c lays shards out.
 pub(crate) fn shard(magic: i32, version: i32, count: i32, tokens: &[u16]) -> Vec<u8> {
     let mut header = [0_i32; 256];

@@ -5,7 +5,7 @@ use super::gguf::{self, GgufFile, GgufVocabulary};
 use super::hf::{self, HfTensors};
 use super::hf_config;
 use super::llmc::{self, LlmcFile};
-use super::names::{TensorSource, check_parameters, load_parameters, shapes};
+use super::names::{Shape, TensorSource, check_parameters, load_parameters, shapes};
 use super::safetensors::{LazyTensor, io};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
@@ -62,11 +62,21 @@ impl Weights {
     /// compute; [`ModelError::MissingTensor`], [`ModelError::UnexpectedTensor`], [`ModelError::TensorMismatch`] or
     /// [`ModelError::UntiedHead`] where their tensors are not those of their configuration; [`ModelError::Io`].
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let (format, config) = read_config(path)?;
-        let source: Box<dyn TensorSource + Send + Sync> = match format {
-            Format::Hf => Box::new(HfTensors::open(path, config.variant.tie_word_embeddings)?),
-            Format::Llmc => Box::new(LlmcFile::open(path)?),
-            Format::Gguf => Box::new(GgufFile::open(path)?),
+        let format = format_of(path)?;
+        let (config, source): (_, Box<dyn TensorSource + Send + Sync>) = match format {
+            Format::Hf => {
+                let config = hf_config::read(hf_dir(path))?;
+                let tensors = HfTensors::open(path, config.variant.tie_word_embeddings)?;
+                (config, Box::new(tensors))
+            }
+            Format::Llmc => {
+                let file = LlmcFile::open(path)?;
+                (file.config().clone(), Box::new(file))
+            }
+            Format::Gguf => {
+                let file = GgufFile::open(path)?;
+                (file.config().clone(), Box::new(file))
+            }
         };
         check_parameters(&config, source.as_ref())?;
         Ok(Self { config, format, source })
@@ -126,7 +136,7 @@ impl Weights {
     }
 
     fn tensors(&self) -> Vec<LazyTensor<'_>> {
-        let lazy = |(name, shape): (String, super::names::Shape)| LazyTensor {
+        let lazy = |(name, shape): (String, Shape)| LazyTensor {
             shape: shape.dims().to_vec(),
             values: {
                 let name = name.clone();
@@ -164,10 +174,24 @@ impl<B: Backend> Gpt2<B> {
 /// # Errors
 /// Those of [`Weights::open`], as far as they are noticed.
 pub fn load_config(path: &Path) -> Result<Gpt2Config, ModelError> {
-    Ok(read_config(path)?.1)
+    Ok(match format_of(path)? {
+        Format::Hf => hf_config::read(hf_dir(path))?,
+        Format::Llmc => LlmcFile::open(path)?.config().clone(),
+        Format::Gguf => GgufFile::open(path)?.config().clone(),
+    })
 }
 
-fn read_config(path: &Path) -> Result<(Format, Gpt2Config), ModelError> {
+/// Where the `config.json` of Hugging Face's weights lies: in their directory, or next to their one file.
+fn hf_dir(path: &Path) -> &Path {
+    if path.is_dir() {
+        path
+    } else {
+        path.parent().unwrap_or(Path::new(""))
+    }
+}
+
+/// The format of what lies at `path`, by its first bytes or its name.
+fn format_of(path: &Path) -> Result<Format, ModelError> {
     if path.is_dir() {
         if !path.join(hf_config::CONFIG_FILE).exists() {
             return Err(ModelError::NoModel {
@@ -175,7 +199,7 @@ fn read_config(path: &Path) -> Result<(Format, Gpt2Config), ModelError> {
                 reason: "no config.json in it, expected a directory of Hugging Face's files or a checkpoint".to_owned(),
             });
         }
-        return Ok((Format::Hf, hf_config::read(path)?));
+        return Ok(Format::Hf);
     }
     if !path.exists() {
         return Err(ModelError::NoModel {
@@ -188,14 +212,13 @@ fn read_config(path: &Path) -> Result<(Format, Gpt2Config), ModelError> {
     // A shorter file is of no format.
     let _ = file.read_exact(&mut first).is_ok();
     if first == *gguf::MAGIC {
-        return Ok((Format::Gguf, GgufFile::open(path)?.config().clone()));
+        return Ok(Format::Gguf);
     }
     if first == llmc::MAGIC.to_le_bytes() {
-        return Ok((Format::Llmc, LlmcFile::open(path)?.config().clone()));
+        return Ok(Format::Llmc);
     }
     if path.extension().is_some_and(|extension| extension == "safetensors") {
-        let dir = path.parent().unwrap_or(Path::new(""));
-        return Ok((Format::Hf, hf_config::read(dir)?));
+        return Ok(Format::Hf);
     }
     // Says what it is, where that is known.
     super::safetensors::map(path)?;

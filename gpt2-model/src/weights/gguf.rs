@@ -200,12 +200,11 @@ fn parse(file: &[u8]) -> Result<(Gpt2Config, BTreeMap<String, Place>), Wrong> {
     let mut places = BTreeMap::new();
     for info in infos {
         let (name, place) = info.place(start, file.len())?;
-        if let Some(parameter) = parameter_name(&name)
-            && places.insert(parameter, place).is_some()
-        {
-            return Err(format!("tensor `{name}` is there twice").into());
-        } else if parameter_name(&name).is_none() {
+        let Some(parameter) = parameter_name(&name) else {
             return Err(format!("tensor `{name}` is no parameter of a GPT-2").into());
+        };
+        if places.insert(parameter, place).is_some() {
+            return Err(format!("tensor `{name}` is there twice").into());
         }
     }
     drop_tied_head(file, &mut places);

@@ -41,7 +41,7 @@ pub(super) struct LlmcFile {
     config: Gpt2Config,
     dtype: Dtype,
     /// By the names of the parameters.
-    places: HashMap<String, (Place, Vec<usize>)>,
+    places: HashMap<String, Place>,
 }
 
 impl LlmcFile {
@@ -73,15 +73,11 @@ impl LlmcFile {
                 config.n_embd
             )));
         }
-        // Each name is as long as the numbers that stand for it at the least, now that there are as many.
-        let places = places
-            .into_iter()
-            .map(|(name, place)| (name, (place, place.shape.dims().to_vec())));
         Ok(Self {
             path: path.to_owned(),
             config,
             dtype,
-            places: places.collect(),
+            places: places.into_iter().collect(),
             map,
         })
     }
@@ -101,16 +97,15 @@ impl TensorSource for LlmcFile {
     }
 
     fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.places.get(name).map(|(_, dims)| dims.as_slice())
+        self.places.get(name).map(|place| place.shape.dims())
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let (place, dims) = &self.places[name];
+        let place = self.places[name];
         let size = self.dtype.size();
+        let count: usize = place.shape.dims().iter().product();
         let start = HEADER * 4 + place.start * size;
-        let values = self
-            .dtype
-            .read(&self.map[start..start + dims.iter().product::<usize>() * size]);
+        let values = self.dtype.read(&self.map[start..start + count * size]);
         Ok(match place.shape {
             Shape::Matrix([input, output]) if is_product(name) => transpose(&values, [output, input]),
             _ => values,

@@ -1,5 +1,4 @@
-//! Files that were damaged or made up: each is an error or a model, never a panic, and nothing that they say makes the program
-//! take more memory than they have bytes.
+//! Files that were damaged or made up: each is an error or a model, never a panic.
 
 use crate::support::{DEVICE, Inference, small};
 use gpt2_model::weights::{Dtype, GgufVocabulary, Weights, save_gguf, save_hf, save_llmc};

@@ -64,7 +64,7 @@ fn example(index: usize, line: &Line) -> Result<ChoiceExample, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gpt2_data::SplitMix64;
+    use crate::formats::json_lines::refused_of_damaged;
 
     const FILE: &str = concat!(
         r#"{"ind": 3, "ctx": "Hello world", "label": 1, "endings": ["one", "two words", "three", "four"]}"#,
@@ -137,20 +137,7 @@ mod tests {
 
     #[test]
     fn cut_and_mutated_files_are_refused_or_read_but_never_panic() {
-        let mut refused = 0;
-        let mut check = |bytes: &[u8]| refused += usize::from(read_text(bytes).is_err());
-        for length in 0..FILE.len() {
-            check(&FILE.as_bytes()[..length]);
-        }
-        let mut rng = SplitMix64::new(2);
-        for _ in 0..2_500 {
-            let mut bytes = FILE.as_bytes().to_vec();
-            for _ in 0..=rng.next_u64() % 3 {
-                let at = rng.next_u64() as usize % bytes.len();
-                bytes[at] = rng.next_u64() as u8;
-            }
-            check(&bytes);
-        }
+        let refused = refused_of_damaged(FILE, 2, |bytes| read_text(bytes).is_err());
         assert!(refused > 1_000, "{refused}");
     }
 }

@@ -5,7 +5,7 @@ use crate::error::EvalError;
 use crate::progress::Progress;
 use burn::tensor::{Tensor, TensorData};
 use gpt2_base::Invalid;
-use gpt2_data::{END_OF_TEXT, TokenStream, Tokenizer, ValidationWindows};
+use gpt2_data::{TokenStream, Tokenizer, ValidationWindows};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use serde::Serialize;
@@ -82,11 +82,7 @@ pub(crate) fn score<B: Gpt2Backend>(
     let (mut sum, mut bytes) = (0.0, 0);
     for batch in ValidationWindows::new(Arc::clone(&task.stream)).batches(batch, seq, max_batches)? {
         let batch = batch?;
-        for token in batch.targets.iter().filter_map(|&token| u16::try_from(token).ok()) {
-            if token != END_OF_TEXT {
-                bytes += tokenizer.token_bytes(token).len();
-            }
-        }
+        bytes += tokenizer.text_bytes(&batch.targets);
         let tensor = |tokens| Tensor::from_data(TensorData::new(tokens, [batch.batch, seq]), &device);
         let losses = floats(model.token_losses(tensor(batch.inputs), tensor(batch.targets)));
         for losses in losses.chunks(seq) {
