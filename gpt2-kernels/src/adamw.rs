@@ -20,6 +20,10 @@ const SQUARE_CHUNK: usize = 16384;
 const UPDATE_SLOTS: usize = 16;
 const UPDATE_CHUNK: usize = 1024;
 
+/// Tensors of a launch that adds gradients, and the elements of a block.
+const ADD_SLOTS: usize = 16;
+const ADD_CHUNK: usize = 4096;
+
 /// The numbers of an update, as algorithm 2 of Loshchilov & Hutter (2019) has them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
@@ -58,17 +62,15 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
     for slots in slots.chunks(UPDATE_SLOTS) {
         let slot = |i: usize| &slots[i.min(slots.len() - 1)];
         let count = |i: usize| slots.get(i).map_or(0, |slot| slot.parameter.shape().num_elements());
-        let fields = [
-            |slot: &Slot| slot.parameter.clone(),
-            |slot: &Slot| slot.gradient.clone(),
-            |slot: &Slot| slot.mean.clone(),
-            |slot: &Slot| slot.square.clone(),
+        let fields: [fn(&Slot) -> &Tensor; 4] = [
+            |slot| &slot.parameter,
+            |slot| &slot.gradient,
+            |slot| &slot.mean,
+            |slot| &slot.square,
         ];
         let mut launch = Launch::on(&slots[0].parameter);
         for field in fields {
-            for i in 0..UPDATE_SLOTS {
-                launch = launch.buffer(&field(slot(i)));
-            }
+            launch = launch.buffers((0..UPDATE_SLOTS).map(|i| field(slot(i))));
         }
         launch = launch.buffer(scale);
         let blocks: Vec<_> = (0..slots.len()).map(|i| count(i).div_ceil(UPDATE_CHUNK)).collect();
@@ -86,6 +88,22 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
             launch = launch.real(number);
         }
         launch.run(update_kernel(), [grid, 1, 1]);
+    }
+}
+
+/// Adds each of `gradients` to the one of `sums` of the same shape, in place. All are `f32`.
+pub fn add(sums: &[Tensor], gradients: &[Tensor]) {
+    for (sums, gradients) in sums.chunks(ADD_SLOTS).zip(gradients.chunks(ADD_SLOTS)) {
+        let slot = |i: usize| i.min(sums.len() - 1);
+        let counts: Vec<_> = sums.iter().map(|sum| sum.shape().num_elements()).collect();
+        let blocks: Vec<_> = counts.iter().map(|count| count.div_ceil(ADD_CHUNK)).collect();
+        let (first, grid) = first_blocks(&blocks, ADD_SLOTS);
+        Launch::on(&sums[0])
+            .buffers((0..ADD_SLOTS).map(|i| &sums[slot(i)]))
+            .buffers((0..ADD_SLOTS).map(|i| &gradients[slot(i)]))
+            .words((0..ADD_SLOTS).map(|i| counts.get(i).copied().unwrap_or(0)))
+            .words(first)
+            .run(add_kernel(), [grid, 1, 1]);
     }
 }
 
@@ -142,6 +160,10 @@ fn update_kernel() -> Kernel {
     Kernel::new(SOURCES, "adamw", THREADS)
 }
 
+fn add_kernel() -> Kernel {
+    Kernel::new(SOURCES, "add_gradients", THREADS)
+}
+
 fn square_sums_kernel() -> Kernel {
     Kernel::new(SOURCES, "square_sums", THREADS)
 }
@@ -159,6 +181,7 @@ fn gradient_scale_kernel() -> Kernel {
 pub(crate) fn kernels() -> Vec<Kernel> {
     vec![
         update_kernel(),
+        add_kernel(),
         square_sums_kernel(),
         sum_partials_kernel(),
         gradient_scale_kernel(),

@@ -10,9 +10,6 @@ const SOURCES: Sources = Sources::new(&[
     include_str!("cuda/columns.cu"),
 ]);
 
-/// Tensors of a launch that takes several.
-const SLOTS: usize = 16;
-
 const THREADS: usize = 256;
 
 /// Columns that a block sums in the second stage.
@@ -21,22 +18,20 @@ const SUM_COLUMNS: usize = 32;
 /// Elements that a block casts.
 const CAST_CHUNK: usize = 8192;
 
-/// The sums of the rows of up to 16 `f32` matrices, `[columns]` each.
+/// The sums of the rows of one or two `f32` matrices, `[columns]` each.
 pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
-    const { assert!(N > 0 && N <= SLOTS) };
+    const { assert!(N == 1 || N == 2) };
     let dims = matrices.map(|matrix| matrix.shape().dims::<2>());
     let sums = std::array::from_fn(|i| empty(matrices[0], &[dims[i][1]], DType::F32));
-    let slot = |i: usize| i.min(N - 1);
     let blocks = dims.map(|[_, columns]| columns.div_ceil(SUM_COLUMNS));
-    let (first, grid) = first_blocks(&blocks, SLOTS);
-    let side = |axis: usize| (0..SLOTS).map(move |i| if i < N { dims[i][axis] } else { 0 });
+    let (first, grid) = first_blocks(&blocks, N);
     Launch::on(matrices[0])
-        .buffers((0..SLOTS).map(|i| matrices[slot(i)]))
-        .buffers((0..SLOTS).map(|i| &sums[slot(i)]))
-        .words(side(0))
-        .words(side(1))
+        .buffers(matrices)
+        .buffers(&sums)
+        .words(dims.map(|[rows, _]| rows))
+        .words(dims.map(|[_, columns]| columns))
         .words(first)
-        .run(sum_rows_kernel(), [grid, 1, 1]);
+        .run(sum_rows_kernel(N), [grid, 1, 1]);
     sums
 }
 
@@ -88,18 +83,15 @@ pub fn round(tensor: &Tensor) -> Tensor {
     let shape = tensor.shape();
     let copy = empty(tensor, shape.as_slice(), DType::BF16);
     let count = shape.num_elements();
-    let (first, grid) = first_blocks(&[count.div_ceil(CAST_CHUNK)], SLOTS);
     Launch::on(tensor)
-        .buffers([tensor; SLOTS])
-        .buffers([&copy; SLOTS])
-        .words((0..SLOTS).map(|slot| if slot == 0 { count } else { 0 }))
-        .words(first)
-        .run(cast_kernel(), [grid, 1, 1]);
+        .buffers([tensor, &copy])
+        .word(count)
+        .run(cast_kernel(), [count.div_ceil(CAST_CHUNK), 1, 1]);
     copy
 }
 
-fn sum_rows_kernel() -> Kernel {
-    Kernel::new(SOURCES, "sum_rows", THREADS)
+fn sum_rows_kernel(matrices: usize) -> Kernel {
+    Kernel::new(SOURCES, "sum_rows", THREADS).define("SLOTS", matrices)
 }
 
 fn partials_bf16_kernel() -> Kernel {
@@ -122,7 +114,8 @@ fn cast_kernel() -> Kernel {
 #[cfg(test)]
 pub(crate) fn kernels() -> Vec<Kernel> {
     vec![
-        sum_rows_kernel(),
+        sum_rows_kernel(1),
+        sum_rows_kernel(2),
         partials_bf16_kernel(),
         partials_f32_kernel(false),
         partials_f32_kernel(true),

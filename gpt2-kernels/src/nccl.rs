@@ -259,17 +259,23 @@ pub struct Communicator {
     work: Work,
     /// What the device's thread met first; nothing is summed after it.
     error: Arc<Mutex<Option<NcclError>>>,
+    /// How many groups of sums were queued, and of how many the time was asked for.
+    groups: [usize; 2],
 }
+
+/// Groups of sums whose time is kept until it is asked for. A step is queued while the one before is computed.
+const TIMED_GROUPS: usize = 4;
 
 /// What is made once and used by the device's thread alone.
 #[derive(Clone, Copy)]
 struct Work {
+    context: CUcontext,
     comm: Comm,
     stream: CUstream,
-    /// Behind all that was queued before a sum.
+    /// Behind all that was queued before a group of sums.
     ready: CUevent,
-    /// Behind the sum.
-    done: CUevent,
+    /// Before and behind a group of sums, one pair after the other.
+    spans: [[CUevent; 2]; TIMED_GROUPS],
 }
 
 // SAFETY: the driver's streams and events may be used from any thread; these are used by the device's thread alone.
@@ -293,13 +299,18 @@ impl Communicator {
             // SAFETY: the context is current, and the communicator is written before it is used.
             let code = unsafe { (functions.comm_init_rank)(&raw mut comm, size as c_int, unique_id, rank as c_int) };
             functions.check("join the other ranks", code)?;
-            let event = || event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING);
+            let timed = || event::create(CUevent_flags::CU_EVENT_DEFAULT);
+            let mut spans = [[std::ptr::null_mut(); 2]; TIMED_GROUPS];
+            for span in &mut spans {
+                *span = [timed()?, timed()?];
+            }
             Ok::<_, NcclError>(Work {
+                context: result::ctx::get_current()?.ok_or(DriverError(CUresult::CUDA_ERROR_INVALID_CONTEXT))?,
                 comm,
                 // The lowest number is the highest priority: the others wait for what is summed.
                 stream: stream::create_with_priority(stream::StreamKind::NonBlocking, i32::MIN)?,
-                ready: event()?,
-                done: event()?,
+                ready: event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
+                spans,
             })
         });
         let work = work.map_err(|_| NcclError::Failed {
@@ -311,6 +322,7 @@ impl Communicator {
             device,
             work,
             error: Arc::default(),
+            groups: [0; 2],
         })
     }
 
@@ -325,13 +337,34 @@ impl Communicator {
         let operands: Vec<Operand> = tensors.iter().map(Operand::of).collect();
         let (functions, work, error) = (Arc::clone(&self.nccl.0), self.work, Arc::clone(&self.error));
         let stream_id = StreamId::current();
+        let span = self.groups[0] % TIMED_GROUPS;
+        self.groups[0] += 1;
         self.device.submit(move |server| {
             let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
             if error.is_none() {
-                *error = queue(server, &functions, work, operands, stream_id).err();
+                *error = queue(server, &functions, work, span, operands, stream_id).err();
             }
         });
         tensors
+    }
+
+    /// How many milliseconds the oldest group of sums took that was not asked for yet, from when this device was ready for it:
+    /// the time that other ranks came later is in it. What was computed with the sums must have been read back.
+    ///
+    /// # Errors
+    /// [`NcclError::Failed`].
+    pub fn take_milliseconds(&mut self) -> Result<f64, NcclError> {
+        let [queued, asked] = &mut self.groups;
+        // Of those before, the events are in use again.
+        *asked = (*asked).max(queued.saturating_sub(TIMED_GROUPS));
+        let [began, ended] = self.work.spans[*asked % TIMED_GROUPS];
+        *asked += 1;
+        // SAFETY: the context and its events live as long as the process, and both events were recorded before what was read.
+        let milliseconds = unsafe {
+            result::ctx::set_current(self.work.context)?;
+            event::elapsed(began, ended)?
+        };
+        Ok(f64::from(milliseconds))
     }
 
     /// What has gone wrong, if anything has: what was summed since is not to be used.
@@ -368,6 +401,7 @@ fn queue(
     server: &mut Server,
     nccl: &Functions,
     work: Work,
+    span: usize,
     operands: Vec<Operand>,
     stream_id: StreamId,
 ) -> Result<(), NcclError> {
@@ -383,12 +417,13 @@ fn queue(
             })?;
         found.push((resource, operand.elements, operand.data_type));
     }
-    let context = result::ctx::get_current()?.ok_or(DriverError(CUresult::CUDA_ERROR_INVALID_CONTEXT))?;
+    let [began, ended] = work.spans[span];
     // SAFETY: the context is current, and stream, events and communicator were made in it. Each pointer is of at least
-    // `elements` elements that stay allocated until work is queued behind `done`.
+    // `elements` elements that stay allocated until work is queued behind `ended`.
     unsafe {
-        (nccl.record_in_context)(context, work.ready).result()?;
+        (nccl.record_in_context)(work.context, work.ready).result()?;
         stream::wait_event(work.stream, work.ready, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)?;
+        event::record(began, work.stream)?;
         nccl.check(ACTION, (nccl.group_start)())?;
         for (resource, elements, data_type) in &found {
             let pointer = resource.resource().ptr as *mut c_void;
@@ -396,8 +431,8 @@ fn queue(
             nccl.check(ACTION, code)?;
         }
         nccl.check(ACTION, (nccl.group_end)())?;
-        event::record(work.done, work.stream)?;
-        (nccl.wait_in_context)(context, work.done).result()?;
+        event::record(ended, work.stream)?;
+        (nccl.wait_in_context)(work.context, ended).result()?;
     }
     Ok(())
 }

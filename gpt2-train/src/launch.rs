@@ -415,6 +415,7 @@ impl Launch {
                 host: HostFacts::detect().hostname,
                 local_rank: group.as_ref().map_or(0, |group| group.info().local_rank),
                 device: chosen.device.name.clone(),
+                nvlinks: group.as_ref().and_then(|_| chosen.nvlinks()),
             },
             processes: group.map(Group::into_processes),
         };

@@ -25,6 +25,7 @@ pub mod step_log;
 pub mod stop;
 pub mod terminal;
 
+mod gradients;
 mod learner;
 mod ranks;
 mod step_loop;

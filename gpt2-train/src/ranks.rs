@@ -3,6 +3,7 @@
 //! Sums are exchanged, not means: a step divides once, by the micro-steps of all ranks.
 
 use crate::error::TrainError;
+use crate::gradients::{of_tensors, take_tensors};
 use crate::stop::StopReason;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -48,7 +49,7 @@ pub(crate) struct Exchange {
     /// What each rank wants, where it is known already.
     wishes: Vec<f32>,
     /// How long the slowest rank was waited for, and how long the exchange took after that, where sums go through the host.
-    pub(crate) on_host: Option<(Duration, Duration)>,
+    on_host: [Duration; 2],
 }
 
 /// What a rank wants, as the number that is exchanged.
@@ -154,6 +155,28 @@ where
         let wishes = if read.is_empty() { &exchange.wishes } else { read };
         debug_assert_eq!(wishes.len(), several.processes.world_size());
         Ok(stop_reason(wishes, several.processes.rank(), exchange.own.as_ref()))
+    }
+
+    /// How long a step waited for the slowest rank, where that is known, and how long the exchange took. After
+    /// [`stop_reason`](Self::stop_reason), once a step.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`] if the device cannot tell.
+    pub(crate) fn exchange_time(
+        &mut self,
+        exchange: &Exchange,
+    ) -> Result<(Option<Duration>, Option<Duration>), TrainError> {
+        let Some(several) = &mut self.0 else {
+            return Ok((None, None));
+        };
+        let Some(collective) = &mut several.collective else {
+            let [wait, communication] = exchange.on_host;
+            return Ok((Some(wait), Some(communication)));
+        };
+        let milliseconds = collective
+            .take_milliseconds()
+            .map_err(|CollectiveError(message)| several.processes.monitor().cause(message))?;
+        Ok((None, Some(Duration::from_secs_f64(milliseconds / 1e3))))
     }
 
     /// Sends rank 0 where the time of a step went on this rank, without waiting for it.
@@ -265,24 +288,16 @@ fn sum_on_device<B: AutodiffBackend>(
     wishes: &[f32],
 ) -> StepSum<B> {
     let wishes = Tensor::<B::InnerBackend, 1>::from_floats(wishes, &step.loss.device());
-    let mut taken = TakeGradients::<B> {
-        gradients: step.gradients,
-        tensors: [step.loss, wishes]
-            .map(|tensor| tensor.into_primitive().tensor())
-            .into(),
-    };
-    model.visit(&mut taken);
-    let mut sums = collective.sum(taken.tensors).into_iter();
+    let mut tensors = [step.loss, wishes]
+        .map(|tensor| tensor.into_primitive().tensor())
+        .to_vec();
+    tensors.extend(take_tensors(model, step.gradients));
+    let mut sums = collective.sum(tensors).into_iter();
     let mut next = || sums.next().expect("as many sums as tensors");
     let [loss, wishes] = [next(), next()];
-    let mut returned = ReturnGradients::<B> {
-        sums,
-        gradients: GradientsParams::new(),
-    };
-    model.visit(&mut returned);
     StepSum {
         loss: Tensor::from_primitive(TensorPrimitive::Float(loss)),
-        gradients: returned.gradients,
+        gradients: of_tensors(model, sums),
         wishes: Some(wishes),
     }
 }
@@ -309,7 +324,7 @@ fn sum_on_host<B: AutodiffBackend>(
     let wait = processes.all_reduce_sum(&mut values)?;
     let exchange = Exchange {
         wishes: values[..ranks].to_vec(),
-        on_host: Some((wait, began.elapsed().saturating_sub(wait))),
+        on_host: [wait, began.elapsed().saturating_sub(wait)],
         ..exchange
     };
     let mut scattered = ScatterGradients::<B> {
@@ -334,34 +349,6 @@ fn stop_reason(wishes: &[f32], rank: usize, own: Option<&StopReason>) -> Option<
         Some(own) if by == rank => own.clone(),
         _ => StopReason::Requested(format!("a signal to rank {by}")),
     })
-}
-
-/// Takes every gradient out.
-struct TakeGradients<B: AutodiffBackend> {
-    gradients: GradientsParams,
-    tensors: Vec<FloatTensor<B::InnerBackend>>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for TakeGradients<B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id);
-        let gradient = gradient.expect("every parameter has a gradient");
-        self.tensors.push(gradient.into_primitive().tensor());
-    }
-}
-
-/// Gives every parameter its sum.
-struct ReturnGradients<B: AutodiffBackend> {
-    sums: std::vec::IntoIter<FloatTensor<B::InnerBackend>>,
-    gradients: GradientsParams,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for ReturnGradients<B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let sum = self.sums.next().expect("as many sums as parameters");
-        let sum = Tensor::<B::InnerBackend, D>::from_primitive(TensorPrimitive::Float(sum));
-        self.gradients.register(param.id, sum);
-    }
 }
 
 /// Takes every gradient to the host.

@@ -127,6 +127,24 @@ impl Chosen {
         })
     }
 
+    /// The version of CUDA that the driver is of: "13.0". None where CUDA is not used.
+    pub fn cuda_version(&self) -> Option<String> {
+        match self.backend {
+            #[cfg(feature = "cuda")]
+            BackendKind::Cuda => crate::cuda::version(),
+            _ => None,
+        }
+    }
+
+    /// How many NVLinks of the device are up, where it can have any.
+    pub fn nvlinks(&self) -> Option<u32> {
+        match self.backend {
+            #[cfg(feature = "cuda")]
+            BackendKind::Cuda => crate::cuda::nvlinks(self.device.index),
+            _ => None,
+        }
+    }
+
     /// The device's peak rate in `precision` in FLOP/s, where it is known.
     pub fn peak_flops(&self, precision: Precision) -> Option<f64> {
         let peak = |arithmetic| peak_flops(&self.device.name, arithmetic);

@@ -7,6 +7,7 @@ use burn_cuda::CudaDevice;
 use cubecl::Runtime;
 use cubecl::cuda::CudaRuntime;
 use cudarc::driver::{result, sys};
+use nvml_wrapper::Nvml;
 
 pub(crate) fn devices() -> Result<Vec<DeviceInfo>, Unavailable> {
     let not_found = |what: &str| Err(Unavailable::NotFound(what.to_owned()));
@@ -56,6 +57,34 @@ pub(crate) fn has_tf32(index: usize) -> bool {
         unsafe { result::device::get_attribute(device, attribute) }.ok()
     };
     major().is_some_and(|major| major >= 8)
+}
+
+/// The version of CUDA that the driver is of.
+pub(crate) fn version() -> Option<String> {
+    let mut version = 0;
+    // SAFETY: the driver is loaded, and writes a number.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().ok()?;
+    Some(format!("{}.{}", version / 1000, version % 1000 / 10))
+}
+
+/// How many NVLinks of a device are up. None where the driver's library for management (NVML) does not tell.
+pub(crate) fn nvlinks(index: usize) -> Option<u32> {
+    /// As many as any device has.
+    const LINKS: u32 = 18;
+    use sys::CUdevice_attribute as Attribute;
+    let device = result::device::get(i32::try_from(index).ok()?).ok()?;
+    // SAFETY: the driver gave this device just now.
+    let number = |attribute| unsafe { result::device::get_attribute(device, attribute) }.ok();
+    let address = format!(
+        "{:08x}:{:02x}:{:02x}.0",
+        number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?,
+        number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?,
+        number(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?,
+    );
+    let nvml = Nvml::init().ok()?;
+    let device = nvml.device_by_pci_bus_id(address).ok()?;
+    let links = (0..LINKS).filter(|link| device.link_wrapper_for(*link).is_active().unwrap_or(false));
+    u32::try_from(links.count()).ok()
 }
 
 /// Looks at CubeCL's pool and, through the driver, at the whole device.

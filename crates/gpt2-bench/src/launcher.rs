@@ -22,6 +22,7 @@ pub(crate) fn write_launcher_metadata(
         host: metrics.host.hostname,
         local_rank: 0,
         device: metrics.hardware.gpu_name.or(metrics.host.cpu).unwrap_or_default(),
+        nvlinks: None,
     };
     let places = metrics.communication.map_or_else(|| vec![alone], |ranks| ranks.ranks);
     let ranks = places.into_iter().enumerate().map(|(rank, place)| LauncherRank {

@@ -15,7 +15,7 @@ pub struct Breakdown {
     /// The rank that the others wait for: the one that waits least for others, and of those that do not tell, the one with the
     /// longest steps.
     pub slowest: usize,
-    /// `compute_ms` over `communication_ms` of the slowest rank; none where nothing is exchanged through the host.
+    /// `compute_ms` over `communication_ms` of the slowest rank; none where nothing is exchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_to_communication: Option<f64>,
 }
@@ -44,7 +44,7 @@ pub struct StepTimes {
     pub host_to_device_ms: f64,
     /// Computing, and waiting for the device.
     pub compute_ms: f64,
-    /// Exchanging gradients through the host; 0 where devices sum, behind the host.
+    /// Exchanging gradients, after all ranks are there. Nothing is computed meanwhile.
     pub communication_ms: f64,
     /// Waiting for the slowest rank before that.
     pub rank_wait_ms: f64,
@@ -78,15 +78,22 @@ impl StepTimes {
     }
 }
 
-impl From<&RankStep> for StepTimes {
-    fn from(step: &RankStep) -> Self {
+impl StepTimes {
+    /// Of a rank's step. Where devices sum, all ranks have the sums at the same time, so that the rank which came last has the
+    /// `shortest` communication, and the others have waited for it as long as theirs is longer.
+    fn new(step: &RankStep, shortest: f64) -> Self {
+        let communication_ms = step.communication_ms.unwrap_or_default();
+        let exchange_ms = match step.rank_wait_ms {
+            Some(_) => communication_ms,
+            None => communication_ms.min(shortest),
+        };
         Self {
             step_ms: step.step_ms,
             data_wait_ms: step.data_wait_ms,
             host_to_device_ms: step.host_to_device_ms,
             compute_ms: step.compute_ms,
-            communication_ms: step.communication_ms.unwrap_or_default(),
-            rank_wait_ms: step.rank_wait_ms.unwrap_or_default(),
+            communication_ms: exchange_ms,
+            rank_wait_ms: step.rank_wait_ms.unwrap_or(communication_ms - exchange_ms),
         }
     }
 }
@@ -95,14 +102,22 @@ impl Breakdown {
     /// Of the steps of all ranks, in any order; none of no steps.
     pub fn of<'a>(steps: impl IntoIterator<Item = &'a RankStep>) -> Option<Self> {
         let mut by_rank: BTreeMap<usize, Vec<&RankStep>> = BTreeMap::new();
+        let mut shortest: BTreeMap<u64, f64> = BTreeMap::new();
         for step in steps {
             by_rank.entry(step.rank).or_default().push(step);
+            if let Some(ms) = step.communication_ms {
+                let shortest = shortest.entry(step.step).or_insert(ms);
+                *shortest = shortest.min(ms);
+            }
         }
-        let tells_wait = by_rank.values().flatten().any(|step| step.rank_wait_ms.is_some());
+        let tells_wait = !shortest.is_empty();
         let ranks: Vec<RankTimes> = by_rank
             .into_iter()
             .map(|(rank, steps)| {
-                let times: Vec<StepTimes> = steps.iter().copied().map(StepTimes::from).collect();
+                let times: Vec<StepTimes> = steps
+                    .iter()
+                    .map(|step| StepTimes::new(step, shortest.get(&step.step).copied().unwrap_or_default()))
+                    .collect();
                 RankTimes {
                     rank,
                     times: StepTimes::mean_of(&times),
@@ -167,6 +182,26 @@ mod tests {
             let parts: f64 = rank.times.parts().iter().map(|(_, ms)| ms).sum();
             assert!((parts - rank.times.step_ms).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn where_devices_sum_the_last_rank_waits_for_none() {
+        let on_device = |number, rank, communication_ms| RankStep {
+            communication_ms: Some(communication_ms),
+            ..step(number, rank, 98.0 - communication_ms, None)
+        };
+        let steps = [
+            on_device(1, 0, 8.0),
+            on_device(1, 1, 3.0),
+            on_device(2, 0, 4.0),
+            on_device(2, 1, 5.0),
+        ];
+        let breakdown = Breakdown::of(&steps).unwrap();
+        let of = |rank: usize| breakdown.ranks[rank].times;
+        assert_eq!([of(0).communication_ms, of(1).communication_ms], [3.5, 3.5]);
+        assert_eq!([of(0).rank_wait_ms, of(1).rank_wait_ms], [2.5, 0.5]);
+        assert_eq!(breakdown.slowest, 1);
+        assert_eq!(breakdown.compute_to_communication, Some(94.0 / 3.5));
     }
 
     #[test]

@@ -42,10 +42,11 @@ pub struct StepRecord {
     /// The part of `step_ms` spent handing batches to the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_to_device_ms: Option<f64>,
-    /// The part of `step_ms` spent waiting for the slowest of several ranks. Where devices sum, it is in `compute_ms`.
+    /// The part of `step_ms` spent waiting for the slowest of several ranks. Where devices sum, it is in
+    /// `communication_ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank_wait_ms: Option<f64>,
-    /// The part of `step_ms` spent exchanging gradients between ranks. Where devices sum, it is in `compute_ms`.
+    /// The part of `step_ms` spent exchanging gradients between ranks, nothing being computed meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub communication_ms: Option<f64>,
     /// The rest of `step_ms`: computing, and waiting for the device.
@@ -97,7 +98,7 @@ pub struct RankStep {
     /// Spent waiting for the slowest rank; none where the device sums, in whose communication it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank_wait_ms: Option<f64>,
-    /// Spent exchanging gradients; none where the device sums, behind the host.
+    /// Spent exchanging gradients. Where the device sums, from when it was ready until it had the sums.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub communication_ms: Option<f64>,
     /// The rest: computing, and waiting for the device.

@@ -96,6 +96,9 @@ pub struct RankPlace {
     pub local_rank: usize,
     /// Its device.
     pub device: String,
+    /// How many NVLinks of the device are up, where it can have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvlinks: Option<u32>,
 }
 
 /// The machine.
@@ -122,7 +125,7 @@ pub struct Hardware {
     pub gpu_count_visible: Option<usize>,
     /// Processes that trained together.
     pub world_size: usize,
-    /// CUDA's version.
+    /// The version of CUDA that the driver is of; null where CUDA is not used.
     pub cuda_version: Option<String>,
     /// The scheduler's name for the cluster.
     pub cluster: Option<String>,

@@ -204,11 +204,12 @@ impl RunFigures {
     }
 }
 
-/// "2 × NVIDIA H100 on node1; 2 × NVIDIA H100 on node2, NCCL 2.28.9 (/usr/lib/libnccl.so.2)".
+/// "2 × NVIDIA H100 (18 NVLinks) on node1; 2 × NVIDIA H100 on node2, NCCL 2.28.9 (/usr/lib/libnccl.so.2)".
 fn ranks(communication: &Communication) -> String {
     let place = |place: &RankPlace| {
         let host = place.host.as_deref().unwrap_or("host not known");
-        format!("{} on {host}", place.device)
+        let links = place.nvlinks.map(|links| format!(" ({links} NVLinks)"));
+        format!("{}{} on {host}", place.device, links.unwrap_or_default())
     };
     let places = communication.ranks.chunk_by(|a, b| place(a) == place(b));
     let places: Vec<String> = places

@@ -5,6 +5,8 @@
 //     ceil(count / SQUARE_CHUNK = 16384) blocks; grid: all of them, block 256.
 // sum_partials(partials, sum, {count})
 //     adds up all partials in f64: the squared norm of the gradients -> f32 [1]. grid 1, block 1024.
+// add_gradients(sum 0..15, gradient 0..15, {counts[16], first_blocks[16]})
+//     sum = sum + gradient, in place. A tensor takes ceil(count / ADD_CHUNK = 4096) blocks; grid: all of them, block 256.
 // gradient_scale(loss, squared_norm, before, scale, {has_before, max_norm, micro_steps, epsilon})
 //     min(1, max_norm / (norm / micro_steps + epsilon)) / micro_steps -> f32 [1], in f64; max_norm 0: no clip. 0 if the loss or
 //     the norm is not finite, or *before is 0. grid 1, block 32.
@@ -89,6 +91,42 @@ extern "C" __global__ void __launch_bounds__(32)
 }
 
 constexpr int SLOTS = 16;
+
+constexpr int ADD_BATCH = 4;
+constexpr int ADD_CHUNK = 4 * THREADS * ADD_BATCH; // 4096
+
+struct AddArgs {
+    u64 counts[SLOTS], first_blocks[SLOTS];
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    add_gradients(PARAMETERS_16(float *, s), PARAMETERS_16(const float *, g), const __grid_constant__ AddArgs args) {
+    const u32 slot = slot_of_block(args.first_blocks);
+    float *sum = nullptr;
+    const float *gradient = nullptr;
+    switch (slot) {
+#define SLOT(i) \
+    case i: sum = s##i, gradient = g##i; break;
+        EACH_OF_16(SLOT)
+#undef SLOT
+    }
+    const u64 count = args.counts[slot];
+    const u32 chunk = blockIdx.x - (u32)args.first_blocks[slot];
+
+    const u64 first = u64(chunk) * ADD_CHUNK + 4 * threadIdx.x;
+    float4 v[ADD_BATCH];
+#pragma unroll
+    for (int i = 0; i < ADD_BATCH; ++i) {
+        const u64 at = first + 4 * THREADS * i;
+        v[i] = at < count ? load4(sum + at) + load4(gradient + at) : zero4();
+    }
+#pragma unroll
+    for (int i = 0; i < ADD_BATCH; ++i) {
+        const u64 at = first + 4 * THREADS * i;
+        if (at < count) store4(sum + at, v[i]);
+    }
+}
+
 constexpr int ADAMW_CHUNK = 4 * THREADS; // 1024
 
 struct AdamwArgs {

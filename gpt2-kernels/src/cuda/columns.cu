@@ -8,17 +8,15 @@
 // column_partials_bf16(source, partials, {rows, columns, rows_per_block})
 //     bf16 [rows, columns] -> partial column sums, likewise.
 //     grid (ceil(columns / 256), ceil(rows / rows_per_block)), block 256.
-// sum_rows(source 0..15, destination 0..15, {rows[16], columns[16], first_blocks[16]})
-//     up to 16 matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every partial sum).
-//     A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256.
-// cast_bf16(source 0..15, destination 0..15, {counts[16], first_blocks[16]})
-//     up to 16 arrays f32 -> bf16. An array takes ceil(count / CAST_CHUNK = 8192) blocks; grid: all of them, block 256.
-// first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has
-// the grid as its first block.
+// sum_rows(source 0.., destination 0.., {rows[SLOTS], columns[SLOTS], first_blocks[SLOTS]})
+//     SLOTS (1 or 2) matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every partial
+//     sum). A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256. first_blocks are the
+//     running sums of the blocks, from 0.
+// cast_bf16(source, destination, {count})
+//     f32 -> bf16. grid ceil(count / CAST_CHUNK = 8192), block 256.
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
-constexpr int SLOTS = 16;
 
 struct PartialArgs {
     u64 rows, columns, rows_per_block;
@@ -102,6 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     write_partials(sums, partials, args.columns);
 }
 
+#ifdef SLOTS
 constexpr int SUM_COLUMNS = 32;
 
 struct SumArgs {
@@ -109,7 +108,8 @@ struct SumArgs {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    sum_rows(PARAMETERS_16(const float *, s), PARAMETERS_16(float *, d), const __grid_constant__ SumArgs args) {
+    sum_rows(OF_SLOTS(PARAMETERS_)(const float *, s), OF_SLOTS(PARAMETERS_)(float *, d),
+             const __grid_constant__ SumArgs args) {
     constexpr int QUADS = SUM_COLUMNS / 4;
     constexpr int LINES = THREADS / QUADS; // rows a block reads at a time
     constexpr int BATCH = 4;               // of those, in flight
@@ -119,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     switch (slot) {
 #define SLOT(i) \
     case i: source = s##i, destination = d##i; break;
-        EACH_OF_16(SLOT)
+        OF_SLOTS(EACH_OF_)(SLOT)
 #undef SLOT
     }
     const u64 rows = args.rows[slot], columns = args.columns[slot];
@@ -154,38 +154,27 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int warp = 1; warp < WARPS; ++warp) total = total + scratch[warp][quad];
     store4(destination + column, total);
 }
+#endif
 
 struct CastArgs {
-    u64 counts[SLOTS], first_blocks[SLOTS];
+    u64 count;
 };
 
 constexpr int CAST_BATCH = 8;
 constexpr int CAST_CHUNK = 4 * THREADS * CAST_BATCH; // 8192
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    cast_bf16(PARAMETERS_16(const float *, s), PARAMETERS_16(bf16 *, d), const __grid_constant__ CastArgs args) {
-    const u32 slot = slot_of_block(args.first_blocks);
-    const float *source = nullptr;
-    bf16 *destination = nullptr;
-    switch (slot) {
-#define SLOT(i) \
-    case i: source = s##i, destination = d##i; break;
-        EACH_OF_16(SLOT)
-#undef SLOT
-    }
-    const u64 count = args.counts[slot];
-    const u32 chunk = blockIdx.x - (u32)args.first_blocks[slot];
-
-    const u64 first = u64(chunk) * CAST_CHUNK + 4 * threadIdx.x;
+    cast_bf16(const float *__restrict__ source, bf16 *__restrict__ destination, const __grid_constant__ CastArgs args) {
+    const u64 first = u64(blockIdx.x) * CAST_CHUNK + 4 * threadIdx.x;
     float4 v[CAST_BATCH];
 #pragma unroll
     for (int i = 0; i < CAST_BATCH; ++i) {
         const u64 at = first + 4 * THREADS * i;
-        v[i] = at < count ? load4(source + at) : zero4();
+        v[i] = at < args.count ? load4(source + at) : zero4();
     }
 #pragma unroll
     for (int i = 0; i < CAST_BATCH; ++i) {
         const u64 at = first + 4 * THREADS * i;
-        if (at < count) store4(destination + at, v[i]);
+        if (at < args.count) store4(destination + at, v[i]);
     }
 }

@@ -170,6 +170,7 @@ where
             grads,
             ids: Vec::new(),
             inputs: Vec::new(),
+            placeholders: HashMap::new(),
         };
         let model = model.map(&mut taken);
         let TakeParameters { ids, inputs, .. } = taken;
@@ -218,6 +219,8 @@ struct TakeParameters<'a, B: Backend> {
     grads: GradientsParams,
     ids: Vec<ParamId>,
     inputs: Vec<AdamWInput<FloatTensor<B>>>,
+    /// What stands in the model meanwhile, by the number of dimensions.
+    placeholders: HashMap<usize, FloatTensor<B>>,
 }
 
 impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend> {
@@ -231,7 +234,11 @@ impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend>
             exp_avg: tensor.zeros_like().into_primitive(),
             exp_avg_sq: tensor.zeros_like().into_primitive(),
         });
-        let placeholder = Tensor::empty([1; D], &tensor.device());
+        let placeholder = self.placeholders.entry(D).or_insert_with(|| {
+            let placeholder = Tensor::<B::InnerBackend, D>::empty([1; D], &tensor.device());
+            placeholder.into_primitive().tensor()
+        });
+        let placeholder = Tensor::<B::InnerBackend, D>::from_primitive(TensorPrimitive::Float(placeholder.clone()));
         self.ids.push(id);
         self.inputs.push(AdamWInput {
             parameter: tensor.into_primitive().tensor(),
@@ -240,7 +247,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend>
             exp_avg_sq: exp_avg_sq.tensor(),
             has_weight_decay: D >= 2,
         });
-        Param::from_mapped_value(id, placeholder, mapper)
+        Param::from_mapped_value(id, Tensor::from_inner(placeholder), mapper)
     }
 }
 

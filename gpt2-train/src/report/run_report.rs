@@ -61,7 +61,7 @@ pub(crate) fn write_run_report(
         host: HostFacts::detect(),
         gpu_name: on_gpu.then(|| chosen.device.name.clone()),
         gpu_count_visible: on_gpu.then(|| devices(chosen.backend).map_or(0, |devices| devices.len())),
-        cuda_version: None,
+        cuda_version: chosen.cuda_version(),
         peak_flops: facts.peak_flops,
         scheduler: Scheduler::detect(|name| std::env::var(name).ok()),
         burn_version: provenance.burn_version,

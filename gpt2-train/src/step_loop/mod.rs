@@ -4,13 +4,13 @@
 //! It counts optimizer steps, not passes over the data. Where the backend allows, a step is queued before the numbers of
 //! the one before have arrived, so that the device is never without work.
 
-mod gradients;
 mod memory;
 
 use crate::batches::MicroBatch;
 use crate::checkpoint::{Checkpoints, RunState};
 use crate::error::{Quantity, TrainError};
 use crate::evaluate::EvaluationSet;
+use crate::gradients::GradientSum;
 use crate::observer::{Observer, StepReport};
 use crate::optimizer::{AdamW, squared_norm};
 use crate::plan::{Intervals, RunPlan};
@@ -31,7 +31,6 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
 use gpt2_model::spans::{Operation, Pass, span};
 use gpt2_records::{Communication, Phases, RankStep};
-use gradients::GradientSum;
 use memory::MemoryMeter;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -319,7 +318,7 @@ where
             gradients = gradients.add(&self.stepper.model(), gradient);
         }
         let loss = losses.expect("at least one micro-step");
-        let gradients = gradients.finish();
+        let gradients = gradients.finish(&self.stepper.model());
         let wish = (self.setup.ranks.size() > 1).then(|| self.wish_to_stop()).flatten();
         let own = StepSum {
             loss,
@@ -422,6 +421,7 @@ where
         } = queued;
         let numbers = numbers.wait(); // host–device sync
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
+        let (rank_wait, communication) = self.setup.ranks.exchange_time(&exchange)?;
         self.observer.step_ends(step);
         let micro_steps = self.micro_steps();
         let loss = f64::from(numbers[0]) / micro_steps;
@@ -439,7 +439,6 @@ where
         let seconds = (self.completed_at - began).as_secs_f64();
         self.phases.steps_sec += seconds;
         self.phases.data_wait_sec += wait.as_secs_f64();
-        let on_host = exchange.on_host;
         let mut record = StepRecord {
             step,
             tokens: self.setup.state.tokens,
@@ -450,8 +449,8 @@ where
             step_ms: Some(1e3 * seconds),
             data_wait_ms: Some(ms(wait)),
             host_to_device_ms: Some(ms(host_to_device)),
-            rank_wait_ms: on_host.map(|(wait, _)| ms(wait)),
-            communication_ms: on_host.map(|(_, communication)| ms(communication)),
+            rank_wait_ms: rank_wait.map(ms),
+            communication_ms: communication.map(ms),
             elapsed_sec: Some(self.elapsed_sec()),
             ..StepRecord::default()
         };

@@ -387,6 +387,49 @@ mod gradient_scale {
     crate::on_every_backend!(check);
 }
 
+/// More tensors than a launch takes, shorter and longer than a block adds.
+mod gradients_are_added_to_the_last_bit {
+    use super::*;
+
+    fn check<B>(device: &B::Device, _: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let [sums, gradients] = [(); 2].map(|()| {
+            let shapes = (0..37).map(|nth| [1, 4 + 1028 * nth % 12_000]);
+            shapes.map(|shape| Matrix::random(&mut rng, shape)).collect::<Vec<_>>()
+        });
+        let primitives = |matrices: &[Matrix]| {
+            let tensors = matrices
+                .iter()
+                .map(|matrix| matrix.to::<B::InnerBackend>(FloatDType::F32, device));
+            tensors
+                .map(|tensor| tensor.into_primitive().tensor())
+                .collect::<Vec<_>>()
+        };
+        let own = primitives(&sums);
+        // Someone else holds one of them: it must not change there.
+        let kept = own[3].clone();
+        let found = B::InnerBackend::add_gradients(own, primitives(&gradients));
+        let values = |primitive| {
+            floats(Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(
+                primitive,
+            )))
+        };
+        let rounded = |matrix: &Matrix| matrix.values.iter().map(|&value| value as f32).collect::<Vec<_>>();
+        assert_eq!(found.len(), sums.len());
+        for ((found, sum), gradient) in found.into_iter().zip(&sums).zip(&gradients) {
+            let pairs = rounded(sum).into_iter().zip(rounded(gradient));
+            assert!(values(found) == pairs.map(|(sum, gradient)| sum + gradient).collect::<Vec<_>>());
+        }
+        assert!(values(kept) == rounded(&sums[3]));
+    }
+
+    crate::on_every_backend!(check);
+}
+
 mod exactly_the_elements_are_read_back {
     use super::*;
 

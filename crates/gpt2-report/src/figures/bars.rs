@@ -271,8 +271,7 @@ pub(super) fn breakdown(study: &Study) -> Option<Figure> {
     };
     Some(Figure::new(
         "breakdown",
-        "Means over the timed steps. Words: computing and communication. Where devices sum the gradients, communication lies \
-         behind the host and is part of computing.",
+        "Means over the timed steps. Words: computing and communication.",
         chart,
     ))
 }

@@ -23,6 +23,13 @@ pub trait Collective<T> {
     /// Queues the sum of each of `tensors` over all ranks: each rank gives as many, of the same shapes.
     fn sum(&mut self, tensors: Vec<T>) -> Vec<T>;
 
+    /// How many milliseconds the oldest [`sum`](Self::sum) took that was not asked for yet, from when this device was ready for
+    /// it: the wait for later ranks is in it. Something computed from what was summed must have been read back.
+    ///
+    /// # Errors
+    /// [`CollectiveError`].
+    fn take_milliseconds(&mut self) -> Result<f64, CollectiveError>;
+
     /// Whether all that was queued so far could be.
     ///
     /// # Errors

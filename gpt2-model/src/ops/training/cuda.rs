@@ -11,7 +11,7 @@ use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::future::block_on;
 use cubecl::prelude::CubeElement;
 use cubecl::{MemoryAllocationMode, Runtime};
-use gpt2_kernels::adamw::{Rule, Slot, gradient_scale, squared_norm, update};
+use gpt2_kernels::adamw::{self, Rule, Slot, gradient_scale, squared_norm, update};
 use gpt2_kernels::nccl::{Communicator, Nccl, NcclError};
 use gpt2_kernels::timer::{self, EventTimer};
 use gpt2_kernels::{Tensor, contiguous, owned};
@@ -50,6 +50,14 @@ impl TrainingBackend for Cuda {
             exp_avg_sq: slot.square,
         };
         slots.into_iter().map(output).collect()
+    }
+
+    fn add_gradients(sums: Vec<Tensor>, gradients: Vec<Tensor>) -> Vec<Tensor> {
+        // The tensors that are written must be uniquely owned.
+        let sums: Vec<Tensor> = sums.into_iter().map(|sum| owned(contiguous(sum))).collect();
+        let gradients: Vec<Tensor> = gradients.into_iter().map(contiguous).collect();
+        adamw::add(&sums, &gradients);
+        sums
     }
 
     fn gradient_scale(
@@ -131,6 +139,10 @@ impl CollectiveLibrary<Tensor, CudaDevice> for Nccl {
 impl Collective<Tensor> for Communicator {
     fn sum(&mut self, tensors: Vec<Tensor>) -> Vec<Tensor> {
         Communicator::sum(self, tensors)
+    }
+
+    fn take_milliseconds(&mut self) -> Result<f64, CollectiveError> {
+        Ok(Communicator::take_milliseconds(self)?)
     }
 
     fn check(&self) -> Result<(), CollectiveError> {

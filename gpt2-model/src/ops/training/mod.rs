@@ -152,6 +152,12 @@ pub trait TrainingBackend: Gpt2Backend {
         inputs.into_iter().map(update).collect()
     }
 
+    /// Adds each of `gradients` to the one of `sums` of the same shape.
+    fn add_gradients(sums: Vec<FloatTensor<Self>>, gradients: Vec<FloatTensor<Self>>) -> Vec<FloatTensor<Self>> {
+        let pairs = sums.into_iter().zip(gradients);
+        pairs.map(|(sum, gradient)| Self::float_add(sum, gradient)).collect()
+    }
+
     /// [`Clip::scale`] on the device; 0 also where `before`, that of the step before, is: after a step that went wrong nothing
     /// is updated any more.
     ///
