@@ -91,7 +91,7 @@ pub fn round(tensor: &Tensor) -> Tensor {
 }
 
 fn sum_rows_kernel(matrices: usize) -> Kernel {
-    Kernel::new(SOURCES, "sum_rows", THREADS).define("SLOTS", matrices)
+    Kernel::new(SOURCES, "sum_rows", THREADS).define("MATRICES", matrices)
 }
 
 fn partials_bf16_kernel() -> Kernel {

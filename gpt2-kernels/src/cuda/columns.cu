@@ -8,8 +8,8 @@
 // column_partials_bf16(source, partials, {rows, columns, rows_per_block})
 //     bf16 [rows, columns] -> partial column sums, likewise.
 //     grid (ceil(columns / 256), ceil(rows / rows_per_block)), block 256.
-// sum_rows(source 0.., destination 0.., {rows[SLOTS], columns[SLOTS], first_blocks[SLOTS]})
-//     SLOTS (1 or 2) matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every partial
+// sum_rows(source 0.., destination 0.., {rows[MATRICES], columns[MATRICES], first_blocks[MATRICES]})
+//     MATRICES (1 or 2) matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every partial
 //     sum). A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256. first_blocks are the
 //     running sums of the blocks, from 0.
 // cast_bf16(source, destination, {count})
@@ -100,15 +100,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     write_partials(sums, partials, args.columns);
 }
 
-#ifdef SLOTS
+#ifdef MATRICES
 constexpr int SUM_COLUMNS = 32;
 
 struct SumArgs {
-    u64 rows[SLOTS], columns[SLOTS], first_blocks[SLOTS];
+    u64 rows[MATRICES], columns[MATRICES], first_blocks[MATRICES];
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    sum_rows(OF_SLOTS(PARAMETERS_)(const float *, s), OF_SLOTS(PARAMETERS_)(float *, d),
+    sum_rows(OF_MATRICES(PARAMETERS_)(const float *, s), OF_MATRICES(PARAMETERS_)(float *, d),
              const __grid_constant__ SumArgs args) {
     constexpr int QUADS = SUM_COLUMNS / 4;
     constexpr int LINES = THREADS / QUADS; // rows a block reads at a time
@@ -119,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     switch (slot) {
 #define SLOT(i) \
     case i: source = s##i, destination = d##i; break;
-        OF_SLOTS(EACH_OF_)(SLOT)
+        OF_MATRICES(EACH_OF_)(SLOT)
 #undef SLOT
     }
     const u64 rows = args.rows[slot], columns = args.columns[slot];

@@ -21,11 +21,11 @@ template <int WARPS, typename T> __device__ __forceinline__ T block_sum(T v, T (
 // ---- launches over several tensors, each of which has a slot ----
 
 // One, two or sixteen parameters, from name0 on; and X(0), X(1) and so on, for the cases of a switch that picks one.
-// OF_SLOTS(PARAMETERS_) is that of as many as SLOTS says.
+// OF_MATRICES(PARAMETERS_) is that of as many as MATRICES says.
 // clang-format off
 #define JOINED(name, number) name##number
 #define OF(name, number) JOINED(name, number)
-#define OF_SLOTS(name) OF(name, SLOTS)
+#define OF_MATRICES(name) OF(name, MATRICES)
 #define PARAMETERS_1(TYPE, name) TYPE name##0
 #define PARAMETERS_2(TYPE, name) TYPE name##0, TYPE name##1
 #define PARAMETERS_16(TYPE, name) \
