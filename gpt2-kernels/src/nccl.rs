@@ -50,8 +50,11 @@ const SUM: c_int = 0;
 type AllReduce = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, CUstream) -> c_int;
 
 /// NCCL, found at run time. Its result codes are numbers here: a later release has more of them.
-#[derive(Clone)]
-pub struct Nccl(Arc<Functions>);
+///
+/// It stays loaded as long as the process lives. A communicator has threads of its own, which would go on in code that is
+/// not there any more.
+#[derive(Clone, Copy)]
+pub struct Nccl(&'static Functions);
 
 struct Functions {
     path: PathBuf,
@@ -166,7 +169,7 @@ impl Nccl {
                     reason: format!("it is NCCL {}", shown(version)),
                 });
             }
-            Ok(Self(Arc::new(Functions {
+            Ok(Self(Box::leak(Box::new(Functions {
                 version,
                 get_unique_id: *library.get(b"ncclGetUniqueId").map_err(unusable)?,
                 comm_init_rank: *library.get(b"ncclCommInitRank").map_err(unusable)?,
@@ -178,7 +181,7 @@ impl Nccl {
                 wait_in_context: *driver.get(b"cuCtxWaitEvent").map_err(|_| NcclError::DriverTooOld)?,
                 path,
                 _libraries: [library, driver],
-            })))
+            }))))
         }
     }
 
@@ -292,7 +295,7 @@ impl Communicator {
             *to = from.cast_signed();
         }
         let device = DeviceHandle::<Server>::new(device.to_id());
-        let functions = Arc::clone(&nccl.0);
+        let functions = nccl.0;
         // On the thread whose context it is to work in.
         let work = device.submit_blocking(move |_| {
             let mut comm = Comm(std::ptr::null_mut());
@@ -335,14 +338,14 @@ impl Communicator {
     pub fn sum(&mut self, tensors: Vec<Tensor>) -> Vec<Tensor> {
         let tensors: Vec<Tensor> = tensors.into_iter().map(|tensor| owned(contiguous(tensor))).collect();
         let operands: Vec<Operand> = tensors.iter().map(Operand::of).collect();
-        let (functions, work, error) = (Arc::clone(&self.nccl.0), self.work, Arc::clone(&self.error));
+        let (functions, work, error) = (self.nccl.0, self.work, Arc::clone(&self.error));
         let stream_id = StreamId::current();
         let span = self.groups[0] % TIMED_GROUPS;
         self.groups[0] += 1;
         self.device.submit(move |server| {
             let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
             if error.is_none() {
-                *error = queue(server, &functions, work, span, operands, stream_id).err();
+                *error = queue(server, functions, work, span, operands, stream_id).err();
             }
         });
         tensors

@@ -132,7 +132,7 @@ impl CollectiveLibrary<Tensor, CudaDevice> for Nccl {
         rank: usize,
         size: usize,
     ) -> Result<Box<dyn Collective<Tensor>>, CollectiveError> {
-        Ok(Box::new(Communicator::join(self.clone(), device, id, rank, size)?))
+        Ok(Box::new(Communicator::join(*self, device, id, rank, size)?))
     }
 }
 
