@@ -285,6 +285,48 @@ pub enum HubError {
         /// The system's reason.
         source: io::Error,
     },
+
+    // Sending
+    /// Nothing can be sent without a token.
+    #[error("{address}: sending needs a token that may write; make one at {endpoint}/settings/tokens and set HF_TOKEN")]
+    NoToken {
+        /// The address.
+        address: String,
+        /// The hub.
+        endpoint: String,
+    },
+    /// Nothing can be sent offline.
+    #[error("{address}: nothing can be sent while HF_HUB_OFFLINE is set; unset it")]
+    SendOffline {
+        /// The address.
+        address: String,
+    },
+    /// The directory has no files.
+    #[error("{} has no files to send", directory.display())]
+    NothingToSend {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A name that the hub cannot have.
+    #[error("{} is not UTF-8 in its name, which the hub needs: rename it", path.display())]
+    BadName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The storage behind the hub does not take a file.
+    #[error("{file}: the hub does not take it: {message}")]
+    FileRefused {
+        /// The file.
+        file: String,
+        /// The hub's words.
+        message: String,
+    },
+    /// A file has become longer or shorter while it was sent.
+    #[error("{} changed while it was sent; run again when it is complete", path.display())]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl HubError {

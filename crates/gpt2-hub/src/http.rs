@@ -1,15 +1,15 @@
 //! Requests, and who is shown the token: the endpoint, and no host that it redirects to.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::header::{AUTHORIZATION, LOCATION};
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 use crate::config::{HubConfig, Token};
 use crate::error::HubError;
@@ -20,6 +20,8 @@ const REDIRECTS: usize = 10;
 const LARGEST_ANSWER: u64 = 64 << 20;
 /// A piece of an answer, or of a body, takes longer than connecting.
 const PATIENCE: u32 = 4;
+/// What is posted makes the hub work before it answers: it joins parts and writes commits.
+const POST_PATIENCE: Duration = Duration::from_mins(10);
 
 const USER_AGENT: &str = concat!("gpt2-hub/", env!("CARGO_PKG_VERSION"));
 
@@ -96,6 +98,54 @@ impl Client {
             url: without_query(&url),
             reason: format!("it redirects more than {REDIRECTS} times"),
         })
+    }
+
+    /// Sends bytes that are in memory, with the token if the endpoint is asked.
+    ///
+    /// # Errors
+    /// That there is no answer.
+    pub(crate) fn post(
+        &self,
+        url: &str,
+        content_type: &str,
+        headers: &Headers<'_>,
+        body: &[u8],
+    ) -> Result<Response<Body>, HubError> {
+        let request = self
+            .agent
+            .post(url)
+            .config()
+            .timeout_per_read(Some(POST_PATIENCE))
+            .build();
+        let mut request = request.header(CONTENT_TYPE, content_type);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = self.token_for(url) {
+            request = request.header(AUTHORIZATION, token);
+        }
+        request.send(body).map_err(|error| unreachable(url, error))
+    }
+
+    /// Sends `length` bytes that are read on the way. Never with the token: such addresses are signed, and storage
+    /// refuses what comes with two signatures.
+    ///
+    /// # Errors
+    /// That there is no answer.
+    pub(crate) fn put(
+        &self,
+        url: &str,
+        headers: &Headers<'_>,
+        length: u64,
+        body: &mut dyn Read,
+    ) -> Result<Response<Body>, HubError> {
+        // Storage takes no chunked body, which `ureq` would send.
+        let mut request = self.agent.put(url).header(CONTENT_LENGTH, length.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let sent = request.send(SendBody::from_reader(body));
+        sent.map_err(|error| unreachable(url, error))
     }
 
     fn token_for(&self, url: &str) -> Option<String> {

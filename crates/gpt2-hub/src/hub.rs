@@ -1,6 +1,6 @@
-//! What is asked of the hub: weights and text.
+//! What is asked of the hub: weights, text, and to take a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 use gpt2_base::nearest;
@@ -14,6 +14,7 @@ use crate::event::HubEvent;
 use crate::http::Client;
 use crate::listing::{Entry, Listing, ask, recall};
 use crate::refusal::Attempt;
+use crate::upload::{self, Push, Pushed};
 use crate::weights;
 
 /// As a shell has them: `*` ends at a slash, `**` does not.
@@ -96,6 +97,41 @@ impl Hub {
         snapshot.conclude()?;
         let directory = snapshot.cache.snapshot(&snapshot.listing.commit);
         Ok(matching.iter().map(|entry| directory.join(&entry.path)).collect())
+    }
+
+    /// Sends the files of a directory as one commit, and makes the repository if there is none.
+    ///
+    /// # Errors
+    /// That the address is a data set's, that there is no token, and all that goes wrong on the way.
+    pub fn push(
+        &self,
+        directory: &Path,
+        address: &Address,
+        push: &Push,
+        on_event: &dyn Fn(HubEvent<'_>),
+    ) -> Result<Pushed, HubError> {
+        self.check_push(address)?;
+        let attempt = self.attempt(address, "write");
+        upload::run(&self.client, &self.config, attempt, directory, push, on_event)
+    }
+
+    /// Whether [`Self::push`] can begin, as far as it is known here: for before the files are made.
+    ///
+    /// # Errors
+    /// That the address is a data set's, that there is no token, and that the hub may not be reached.
+    pub fn check_push(&self, address: &Address) -> Result<(), HubError> {
+        address.require_model()?;
+        let address = address.to_string();
+        if self.config.offline {
+            return Err(HubError::SendOffline { address });
+        }
+        if !self.client.has_token() {
+            return Err(HubError::NoToken {
+                address,
+                endpoint: self.config.endpoint.clone(),
+            });
+        }
+        Ok(())
     }
 
     fn attempt<'a>(&'a self, address: &'a Address, action: &'static str) -> Attempt<'a> {

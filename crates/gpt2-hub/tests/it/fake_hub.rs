@@ -39,12 +39,21 @@ pub(crate) struct State {
     pub(crate) repositories: BTreeMap<String, Repository>,
     /// Where large files are: by their hash.
     pub(crate) storage: BTreeMap<String, Vec<u8>>,
+    pub(crate) parts: BTreeMap<String, Vec<u8>>,
     /// Of the next answers with a large file, bytes after which the connection is closed.
     pub(crate) cuts: Vec<usize>,
     pub(crate) ignores_ranges: bool,
     pub(crate) is_damaged: bool,
     /// Files on a page of a list.
     pub(crate) page: Option<usize>,
+    /// Bytes from which a file is sent in parts of so many.
+    pub(crate) part_bytes: Option<usize>,
+    /// Whether the token may write.
+    pub(crate) is_read_only: bool,
+    /// Status of the next answers of the storage.
+    pub(crate) failures: Vec<u16>,
+    /// Lines of the commits that were sent.
+    pub(crate) sent_commits: Vec<Vec<Value>>,
 }
 
 /// The hub, and on another port the host that its large files are at.
@@ -124,6 +133,19 @@ fn answer(state: &mut State, request: &Request, cdn: &str) -> Answer {
     if token.is_some() && !is_known {
         return error(401, "", "Invalid credentials in Authorization header");
     }
+    if request.method == "POST" {
+        return if is_known && !state.is_read_only {
+            post(state, request, cdn)
+        } else if is_known {
+            error(
+                403,
+                "",
+                "You don't have the rights to create a model under this namespace",
+            )
+        } else {
+            error(401, "", "Invalid username or password.")
+        };
+    }
     let path = request.path.trim_start_matches('/');
     let (key, rest) = match path.strip_prefix("api/") {
         Some(path) => split(path),
@@ -201,10 +223,119 @@ fn tree(state: &State, files: &BTreeMap<String, Stored>, request: &Request) -> A
     answer.header("Link", next)
 }
 
-/// The other host: it has large files.
+fn post(state: &mut State, request: &Request, cdn: &str) -> Answer {
+    let host = request.header("host").unwrap();
+    if request.path == "/api/repos/create" {
+        let body = request.json();
+        let text = |key: &str| body[key].as_str().unwrap().to_owned();
+        let id = format!("{}/{}", text("organization"), text("name"));
+        let key = format!("models/{id}");
+        if state.repositories.contains_key(&key) {
+            return error(409, "", "You already created this model repo");
+        }
+        let is_private = body["private"] == true;
+        let repository = Repository {
+            is_private,
+            ..Repository::default()
+        };
+        state.repositories.insert(key, repository);
+        return Answer::json(&json!({ "url": format!("http://{host}/{id}") }));
+    }
+    if request.path.ends_with(".git/info/lfs/objects/batch") {
+        return batch(state, &request.json(), host, cdn);
+    }
+    if let Some(oid) = request.path.strip_prefix("/complete/") {
+        let parts = request.json()["parts"].as_array().unwrap().clone();
+        let mut whole = Vec::new();
+        for (number, part) in (1..).zip(&parts) {
+            assert_eq!(part["partNumber"], number);
+            assert_eq!(part["etag"], format!("\"etag-{number}\""));
+            whole.extend(state.parts.remove(&format!("{oid}-{number}")).unwrap());
+        }
+        assert_eq!(sha256(&whole), oid);
+        state.storage.insert(oid.to_owned(), whole);
+        return Answer::json(&json!({}));
+    }
+    if request.path == "/verify" {
+        let body = request.json();
+        let stored = state.storage.get(body["oid"].as_str().unwrap());
+        assert_eq!(stored.map(|bytes| bytes.len() as u64), body["size"].as_u64());
+        return Answer::json(&json!({}));
+    }
+    if request.path.contains("/preupload/") {
+        let mode = |file: &Value| {
+            let is_lfs = file["path"].as_str().unwrap().ends_with(".safetensors");
+            let should_ignore = file["path"] == "ignored.txt";
+            json!({
+                "path": file["path"],
+                "uploadMode": if is_lfs { "lfs" } else { "regular" },
+                "shouldIgnore": should_ignore,
+            })
+        };
+        let files: Vec<Value> = request.json()["files"].as_array().unwrap().iter().map(mode).collect();
+        return Answer::json(&json!({ "files": files }));
+    }
+    assert!(request.path.contains("/commit/"), "{}", request.path);
+    assert_eq!(request.header("content-type"), Some("application/x-ndjson"));
+    let body = String::from_utf8(request.body.clone()).unwrap();
+    let lines = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    state.sent_commits.push(lines);
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let id = request
+        .path
+        .split("/commit/")
+        .next()
+        .unwrap()
+        .trim_start_matches("/api/models/");
+    let url = format!("http://{host}/{id}/commit/{commit}");
+    Answer::json(&json!({ "success": true, "commitOid": commit, "commitUrl": url }))
+}
+
+fn batch(state: &State, body: &Value, host: &str, cdn: &str) -> Answer {
+    assert_eq!(body["operation"], "upload");
+    assert_eq!(body["hash_algo"], "sha256");
+    let object = |object: &Value| {
+        let oid = object["oid"].as_str().unwrap();
+        let size = object["size"].as_u64().unwrap() as usize;
+        if size == 13 {
+            return json!({ "oid": oid, "error": { "code": 422, "message": "no thirteen bytes" } });
+        }
+        if state.storage.contains_key(oid) {
+            return json!({ "oid": oid, "size": size });
+        }
+        let verify = json!({ "href": format!("http://{host}/verify"), "header": {} });
+        let upload = match state.part_bytes {
+            Some(part) if size > part => {
+                let mut header = json!({ "chunk_size": part.to_string() });
+                for number in 1..=size.div_ceil(part) {
+                    header[format!("{number:05}")] = format!("{cdn}/{oid}-{number}?signature=abc").into();
+                }
+                json!({ "href": format!("http://{host}/complete/{oid}"), "header": header })
+            }
+            _ => json!({ "href": format!("{cdn}/{oid}?signature=abc"), "header": { "x-of-storage": "yes" } }),
+        };
+        json!({ "oid": oid, "size": size, "actions": { "upload": upload, "verify": verify } })
+    };
+    let objects: Vec<Value> = body["objects"].as_array().unwrap().iter().map(object).collect();
+    Answer::json(&json!({ "transfer": "basic", "objects": objects }))
+}
+
+/// The other host: it has large files, and takes them.
 fn storage(state: &mut State, request: &Request) -> Answer {
     assert_eq!(request.query, "signature=abc");
+    if let Some(status) = state.failures.pop() {
+        return Answer::new(status);
+    }
     let name = request.path.trim_start_matches('/');
+    if request.method == "PUT" {
+        if let Some((_, number)) = name.split_once('-') {
+            state.parts.insert(name.to_owned(), request.body.clone());
+            return Answer::new(200).header("ETag", format!("\"etag-{number}\""));
+        }
+        assert_eq!(request.header("x-of-storage"), Some("yes"));
+        state.storage.insert(name.to_owned(), request.body.clone());
+        return Answer::new(200);
+    }
     let mut bytes = state.storage[name].clone();
     if state.is_damaged {
         bytes[0] ^= 1;

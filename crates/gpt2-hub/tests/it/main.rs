@@ -6,6 +6,7 @@ mod offline;
 mod refusals;
 mod server;
 mod text;
+mod upload;
 
 use fake_hub::FakeHub;
 use gpt2_hub::{Address, Hub, HubConfig, HubEvent, Token};

@@ -2,7 +2,7 @@
 
 use crate::fake_hub::FakeHub;
 use crate::{SILENT, address, client, offline};
-use gpt2_hub::HubError;
+use gpt2_hub::{HubError, Push};
 use serde_json::json;
 use std::fs;
 
@@ -102,4 +102,18 @@ fn the_files_of_a_pattern_are_all_there_or_named() {
     let error = client(&hub, home.path()).text(&text, SILENT).unwrap_err();
     assert!(matches!(&error, HubError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("t/2.txt is not in the cache"), "{error}");
+}
+
+#[test]
+fn nothing_is_sent() {
+    let (hub, home) = (FakeHub::start(), tempfile::tempdir().unwrap());
+    let push = Push {
+        summary: "Weights".to_owned(),
+        private: None,
+    };
+    let error = offline(&hub, home.path())
+        .push(home.path(), &address("hf:a/b"), &push, SILENT)
+        .unwrap_err();
+    assert!(matches!(error, HubError::SendOffline { .. }), "{error}");
+    assert!(hub.lines().0.is_empty());
 }

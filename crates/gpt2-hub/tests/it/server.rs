@@ -1,7 +1,7 @@
 //! An HTTP server on the loopback address, of one request a connection.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,11 +16,16 @@ pub(crate) struct Request {
     pub(crate) query: String,
     /// By names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
     }
 
     /// Method and path, for comparisons.
@@ -147,11 +152,17 @@ fn read(stream: &TcpStream) -> Option<Request> {
         !headers.contains_key("transfer-encoding"),
         "storage takes no chunked body"
     );
+    let length = headers
+        .get("content-length")
+        .map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
     Some(Request {
         method,
         path: path.to_owned(),
         query: query.to_owned(),
         headers,
+        body,
     })
 }
 
