@@ -4,6 +4,7 @@
 //! them, and [`Loader`] or [`ValidationWindows`] to get batches.
 
 mod batch;
+mod bpe;
 mod dataset;
 pub mod demo;
 mod error;

@@ -1,14 +1,16 @@
 //! GPT-2's byte-pair encoding, embedded: text to tokens and back.
 //!
-//! The merges and the pre-tokeniser come from the `tiktoken` crate. Here are its 16-bit face, the decoder that streams,
-//! and the tests that hold it to a second implementation. Cutting long texts for parallel encoding is `prepare`'s work.
+//! The vocabulary comes from the `tiktoken` crate; [`bpe`](crate::bpe) encodes. Here are the decoders, and the tests that
+//! hold all of it to a second implementation. Cutting long texts for parallel encoding is `prepare`'s work.
 
+use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use thread_local::ThreadLocal;
-use tiktoken::{CoreBpe, encoding::r50k_base};
+use tiktoken::encoding::r50k_base;
 
-use crate::format::{END_OF_TEXT, TOKENIZER_NAME, VOCAB_SIZE};
+use crate::bpe::{Bpe, WordCache};
+use crate::format::{END_OF_TEXT, END_OF_TEXT_STR, TOKENIZER_NAME, VOCAB_SIZE};
 
 /// GPT-2's tokenizer.
 ///
@@ -21,9 +23,9 @@ use crate::format::{END_OF_TEXT, TOKENIZER_NAME, VOCAB_SIZE};
 /// assert_eq!(tokenizer.decode(&tokens), "Hello world");
 /// ```
 pub struct Tokenizer {
-    /// One encoder for each thread that encodes (some 12 ms to unpack). The crate finds every word by one `Regex`, and
-    /// threads that share a `Regex` queue for its scratch memory: two of them encoded no faster than one.
-    encoders: ThreadLocal<CoreBpe>,
+    bpe: Bpe,
+    /// The words that each thread met last: threads that shared them would wait for each other.
+    caches: ThreadLocal<RefCell<WordCache>>,
     /// The bytes of all tokens one after the other. A flat table decodes without hashing or allocating.
     bytes: Vec<u8>,
     /// Token `t` is `bytes[starts[t]..starts[t + 1]]`.
@@ -43,16 +45,21 @@ impl Tokenizer {
     pub fn gpt2() -> &'static Self {
         static GPT2: OnceLock<Tokenizer> = OnceLock::new();
         GPT2.get_or_init(|| {
-            let encoders = ThreadLocal::new();
-            let encoder = encoders.get_or(r50k_base);
+            // "r50k_base" is the later name of GPT-2's vocabulary.
+            let vocabulary = r50k_base();
             let mut bytes = Vec::new();
             let mut starts = vec![0];
             for token in 0..VOCAB_SIZE as u32 {
-                bytes.extend(encoder.decode(&[token]));
+                bytes.extend(vocabulary.decode(&[token]));
                 starts.push(bytes.len() as u32);
             }
+            let bpe = Bpe::new(|token| {
+                let token = usize::from(token);
+                &bytes[starts[token] as usize..starts[token + 1] as usize]
+            });
             Self {
-                encoders,
+                bpe,
+                caches: ThreadLocal::new(),
                 bytes,
                 starts,
             }
@@ -62,12 +69,21 @@ impl Tokenizer {
     /// Encodes text as text: `<|endoftext|>` in it becomes the seven tokens of its letters, never [`END_OF_TEXT`](crate::END_OF_TEXT), so
     /// that no document can forge the end of another.
     pub fn encode(&self, text: &str) -> Vec<u16> {
-        narrow(&self.encoder().encode(text))
+        let mut tokens = Vec::new();
+        self.encode_into(text, &mut tokens);
+        tokens
     }
 
     /// Encodes text in which `<|endoftext|>` stands for [`END_OF_TEXT`](crate::END_OF_TEXT), as a prompt may want.
     pub fn encode_with_special(&self, text: &str) -> Vec<u16> {
-        narrow(&self.encoder().encode_with_special_tokens(text))
+        let mut tokens = Vec::new();
+        for (i, part) in text.split(END_OF_TEXT_STR).enumerate() {
+            if i > 0 {
+                tokens.push(END_OF_TEXT);
+            }
+            self.encode_into(part, &mut tokens);
+        }
+        tokens
     }
 
     /// The text of the tokens. Bytes that are not UTF-8, as when tokens begin or end within a character, become `�`,
@@ -103,15 +119,11 @@ impl Tokenizer {
         }
     }
 
-    /// This thread's encoder. "r50k_base" is the later name of GPT-2's vocabulary.
-    fn encoder(&self) -> &CoreBpe {
-        self.encoders.get_or(r50k_base)
+    /// Appends the tokens of text as text.
+    fn encode_into(&self, text: &str, tokens: &mut Vec<u16>) {
+        let cache = self.caches.get_or(|| RefCell::new(self.bpe.new_cache()));
+        self.bpe.encode(text, &mut cache.borrow_mut(), tokens);
     }
-}
-
-/// Every id is below [`VOCAB_SIZE`], so 16 bits hold it.
-fn narrow(tokens: &[u32]) -> Vec<u16> {
-    tokens.iter().map(|&token| token as u16).collect()
 }
 
 /// Decodes tokens one by one as they are sampled.
@@ -169,7 +181,6 @@ fn unfinished_suffix(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::END_OF_TEXT_STR;
     use proptest::prelude::*;
 
     /// Encodings published with GPT-2 and in the documentation of transformers and tiktoken.
@@ -269,7 +280,8 @@ mod tests {
         #[test]
         fn agrees_with_another_implementation(text in awkward_text()) {
             let other: Vec<u32> = tiktoken_rs::r50k_base_singleton().encode_ordinary(&text);
-            prop_assert_eq!(Tokenizer::gpt2().encode(&text), narrow(&other));
+            let tokens = Tokenizer::gpt2().encode(&text);
+            prop_assert_eq!(tokens.into_iter().map(u32::from).collect::<Vec<_>>(), other);
         }
 
         #[test]

@@ -4,3 +4,4 @@ mod inspect;
 mod prepare;
 mod resume;
 mod support;
+mod tokenizer;
