@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Write a model of another format as a directory that this program and transformers open.
     Import(ImportArgs),
+    /// Send a model to the Hugging Face hub, with a card that says what is known of its training.
+    Push(PushArgs),
     /// List what there is to compute on.
     Devices,
     /// Turn text into tokens, and look at them.
@@ -120,6 +122,30 @@ impl fmt::Display for ExportFormat {
             Self::Gguf => "gguf",
         })
     }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gpt2 push runs/demo hf:me/stories
+  gpt2 push runs/demo hf:me/stories --dtype bf16 --private
+
+The token is HF_TOKEN, or what `hf auth login` has left.")]
+pub(crate) struct PushArgs {
+    /// A run, of which the newest whole checkpoint is taken, a checkpoint, or weights in any of the formats.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    /// Where to: hf:OWNER/NAME, with @BRANCH for another branch than main, which must be there.
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: String,
+    /// Type of the numbers.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = NumberType::F32)]
+    pub(crate) dtype: NumberType,
+    /// First line of the commit's message.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// Make the repository private, if there is none yet.
+    #[arg(long)]
+    pub(crate) private: bool,
 }
 
 /// The type of the numbers in a file.
@@ -659,7 +685,8 @@ pub(crate) struct WeightsArgs {
     /// Directory of a run; its newest whole checkpoint is taken.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: Option<PathBuf>,
-    /// Weights of a GPT-2: a directory of Hugging Face's files, a checkpoint, a file of llm.c's or GGUF.
+    /// Weights of a GPT-2: a directory of Hugging Face's files, a checkpoint, a file of llm.c's or GGUF, or
+    /// hf:OWNER/NAME on the Hugging Face hub.
     #[arg(long, value_name = "PATH")]
     pub(crate) init: Option<PathBuf>,
 }
@@ -687,7 +714,8 @@ pub(crate) enum DataCommand {
 
 Each document gets <|endoftext|> before it. Files of JSON lines and Parquet rows are documents already.")]
 pub(crate) struct PrepareArgs {
-    /// Text to read: files, directories or patterns of .txt, .md, .jsonl and .parquet, also with .gz or .zst.
+    /// Text to read: files, directories or patterns of .txt, .md, .jsonl and .parquet, also with .gz or .zst; or
+    /// hf:datasets/OWNER/NAME/PATTERN on the Hugging Face hub.
     #[arg(long, value_name = "PATH", required = true, num_args = 1.., help_heading = "Input")]
     pub(crate) input: Vec<PathBuf>,
     /// Field of a JSON line, or column of a Parquet file, that holds the text; `meta.text` is a field within another.

@@ -26,7 +26,7 @@ pub(crate) fn speak_as_rank(rank: usize) {
 }
 
 /// Whether another rank says what all have to say.
-fn is_spoken_for() -> bool {
+pub(crate) fn is_spoken_for() -> bool {
     RANK.get().is_some_and(|rank| *rank > 0)
 }
 

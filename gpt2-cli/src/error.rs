@@ -100,6 +100,19 @@ pub(crate) enum CliError {
         source: io::Error,
     },
 
+    // The hub
+    /// It refuses something, or cannot be reached.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] gpt2_hub::HubError),
+    /// An address on it, in a program that was built without it.
+    #[cfg(not(feature = "hub"))]
+    #[error("{address} is on the Hugging Face hub, which this build does not reach: build with `--features hub`")]
+    HubNotBuilt {
+        /// The address.
+        address: String,
+    },
+
     // The machine
     /// A backend, a device or a precision cannot be had.
     #[error(transparent)]

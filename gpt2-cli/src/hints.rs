@@ -29,6 +29,8 @@ pub(crate) fn hint(error: &CliError, typed: &Typed) -> Option<String> {
         CliError::Data(error) | CliError::Train(TrainError::Data(error)) => data_hint(error, typed),
         CliError::Model(error) | CliError::Train(TrainError::Model(error)) => model_hint(error, typed),
         CliError::Train(error) => train_hint(error, typed),
+        #[cfg(not(feature = "hub"))]
+        CliError::HubNotBuilt { .. } => Some("cargo build --release --features hub".to_owned()),
         _ => None,
     }
 }

@@ -18,6 +18,7 @@ mod ending;
 mod environment;
 mod error;
 mod hints;
+mod hub;
 mod printer;
 mod signals;
 mod version;
@@ -63,6 +64,7 @@ fn run() -> Result<(), CliError> {
         Command::Report(args) => commands::report::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Import(args) => commands::export::import(&args),
+        Command::Push(args) => commands::export::push(&args),
         Command::Devices => commands::devices::run(),
         Command::Data(command) => commands::data::run(&command),
         Command::Completions(args) => commands::describe::completions(&args),

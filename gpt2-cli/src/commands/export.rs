@@ -1,9 +1,10 @@
 //! `gpt2 export` and `gpt2 import`: weights from one format into another, a tensor at a time.
 
 use super::weights::weights_of;
-use crate::cli::{ExportArgs, ExportFormat, ImportArgs, NumberType};
+use crate::cli::{ExportArgs, ExportFormat, ImportArgs, NumberType, PushArgs};
 use crate::diagnostics::note;
 use crate::error::CliError;
+use crate::hub;
 use crate::printer::quoted;
 use gpt2_base::fs::NewDirectory;
 use gpt2_base::units::{bytes, grouped};
@@ -32,6 +33,25 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), CliError> {
 /// Those of [`run`].
 pub(crate) fn import(args: &ImportArgs) -> Result<(), CliError> {
     convert(&args.source, ExportFormat::Hf, args.dtype.into(), &args.out)
+}
+
+/// Writes weights as transformers has them, with a model card, and sends them to the hub as one commit.
+///
+/// # Errors
+/// Those of [`run`], and what the hub refuses.
+pub(crate) fn push(args: &PushArgs) -> Result<(), CliError> {
+    // Before anything is written.
+    hub::check_push(&args.address)?;
+    let path = weights_of(&args.source)?;
+    let weights = Weights::open(&path)?;
+    let name = args.address.split('@').next().and_then(|id| id.rsplit('/').next());
+    let directory = tempfile::tempdir().map_err(|source| ModelError::Io {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let model = directory.path().join("model");
+    write_hf(&weights, &path, args.dtype.into(), name.unwrap_or("gpt2"), &model)?;
+    hub::push(&model, &args.address, args.message.as_deref(), args.private)
 }
 
 fn convert(source: &Path, format: ExportFormat, dtype: Dtype, out: &Path) -> Result<(), CliError> {

@@ -5,13 +5,14 @@ use super::weights::newest_checkpoint;
 use crate::cli::SampleArgs;
 use crate::diagnostics::{note, warn};
 use crate::error::CliError;
+use crate::hub;
 use crate::printer::print;
 use gpt2_backend::{Chosen, Generation};
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
 use gpt2_model::sampling::Sampling;
 use gpt2_model::{Gpt2Config, weights};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Checks the flags, finds the weights, and samples on the backend asked for.
 ///
@@ -203,7 +204,7 @@ impl Writer {
 fn weights_dir(args: &SampleArgs) -> Result<PathBuf, CliError> {
     // clap lets exactly one of them be given.
     let Some(run) = &args.weights.run else {
-        return Ok(args.weights.init.clone().unwrap_or_default());
+        return hub::weights(args.weights.init.as_deref().unwrap_or(Path::new("")));
     };
     newest_checkpoint(run)
 }

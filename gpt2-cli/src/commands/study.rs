@@ -5,7 +5,7 @@ use crate::commands::ranks;
 use crate::diagnostics::{note, on_out_of_memory, warn};
 use crate::error::CliError;
 use crate::printer::{print, quoted, table};
-use crate::{signals, version};
+use crate::{hub, signals, version};
 use gpt2_backend::HostFacts;
 use gpt2_base::Invalid;
 use gpt2_base::units::clock;
@@ -74,7 +74,7 @@ pub(crate) fn threads(args: &ThreadsArgs) -> Result<(), CliError> {
         config: RunConfig {
             model: Some(args.model.clone()),
             data: args.data.clone(),
-            init: args.init.clone(),
+            init: args.init.as_deref().map(hub::weights).transpose()?,
             seed: Some(args.seed),
             batch: Some(args.batch),
             seq: Some(args.seq),

@@ -6,7 +6,7 @@ use crate::commands::{ranks, summary};
 use crate::diagnostics::{advise, note, warn};
 use crate::error::CliError;
 use crate::printer::print;
-use crate::{signals, version};
+use crate::{hub, signals, version};
 use gpt2_ranks::Launcher;
 use gpt2_train::Launch;
 use gpt2_train::announcement::KernelAnnouncement;
@@ -22,11 +22,15 @@ use std::path::Path;
 
 /// Trains, or with `--dry-run` prints the plan.
 pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
-    let config = match &args.config_file {
+    let mut config = match &args.config_file {
         Some(path) => RunConfig::from_toml_file(path)?.overlay(args.config.clone()),
         None => args.config.clone(),
     };
     let resume = args.resume || (args.auto_resume && holds_checkpoint(&config));
+    if let Some(init) = config.init.take_if(|init| hub::is_address(init)) {
+        // Only the first start reads the weights. The plan gets their path in the cache, which names the commit.
+        config.init = if resume { None } else { Some(hub::weights(&init)?) };
+    }
     let rank = ranks::detect()?;
     let is_first = rank.as_ref().is_none_or(|info| info.rank == 0);
     if args.auto_resume

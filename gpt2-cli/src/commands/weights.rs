@@ -2,15 +2,18 @@
 
 use crate::diagnostics::warn;
 use crate::error::CliError;
+use crate::hub;
 use gpt2_train::checkpoint::{Checkpoint, Checkpoints};
 use gpt2_train::run_dir::RunPaths;
 use std::path::{Path, PathBuf};
 
-/// Of a run its newest whole checkpoint; of anything else itself, and the files of a checkpoint are checked.
+/// Of a run its newest whole checkpoint; of an address on the hub what was fetched; of anything else itself, and the files of
+/// a checkpoint are checked.
 ///
 /// # Errors
 /// That a run has no whole checkpoint, or that the checkpoint is damaged.
 pub(super) fn weights_of(path: &Path) -> Result<PathBuf, CliError> {
+    let path = &hub::weights(path)?;
     if RunPaths::new(path).plan().is_file() {
         return newest_checkpoint(path);
     }

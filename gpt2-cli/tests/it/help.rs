@@ -30,6 +30,7 @@ fn the_help_of_each_command() {
     assert_snapshot!("data", shown(&["data"]));
     assert_snapshot!("export", shown(&["export", "-h"]));
     assert_snapshot!("import", shown(&["import", "-h"]));
+    assert_snapshot!("push", shown(&["push", "-h"]));
     assert_snapshot!("prepare", shown(&["data", "prepare", "-h"]));
     assert_snapshot!("prepare_hellaswag", shown(&["data", "prepare-hellaswag", "-h"]));
     assert_snapshot!("inspect", shown(&["data", "inspect", "-h"]));

@@ -200,7 +200,7 @@ fn weights_that_are_not_there_are_refused() {
     );
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     let expected =
-        "error: openai-community/gpt2: no such file or directory; it looks like a model on the Hugging Face hub, ";
+        "error: openai-community/gpt2: no such file or directory; it looks like a model on the Hugging Face hub: ";
     let fix = "`hf download openai-community/gpt2 config.json model.safetensors --local-dir gpt2`";
     assert!(
         outcome.stderr.contains(expected) && outcome.stderr.contains(fix),

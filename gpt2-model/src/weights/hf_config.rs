@@ -12,7 +12,13 @@ use std::path::{Path, PathBuf};
 pub(super) const CONFIG_FILE: &str = "config.json";
 
 /// Models of the hub whose names have no owner in front.
-const HUB_NAMES: [&str; 5] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"];
+const HUB_NAMES: [&str; 5] = [
+    "openai-community/gpt2",
+    "openai-community/gpt2-medium",
+    "openai-community/gpt2-large",
+    "openai-community/gpt2-xl",
+    "distilbert/distilgpt2",
+];
 
 /// What the `config.json` in a directory says that transformers or [`save_hf`](super::save_hf) wrote. Dropout is 0: it
 /// belongs to training.
@@ -151,8 +157,8 @@ impl Keys<'_> {
 pub(super) fn nothing_at(path: &Path) -> String {
     match hub_name(path) {
         Some((name, model)) => format!(
-            "no such file or directory; it looks like a model on the Hugging Face hub, from which this program downloads nothing: \
-             get it by `hf download {name} {CONFIG_FILE} model.safetensors --local-dir {}`, then give that directory",
+            "no such file or directory; it looks like a model on the Hugging Face hub: give `hf:{name}`, or get it by \
+             `hf download {name} {CONFIG_FILE} model.safetensors --local-dir {}` and give that directory",
             quoted(&model)
         ),
         None => format!(
@@ -165,8 +171,9 @@ pub(super) fn nothing_at(path: &Path) -> String {
 /// The path as the name of a model on the hub, if it looks like one, and a directory for it here.
 fn hub_name(path: &Path) -> Option<(&str, PathBuf)> {
     let name = path.to_str()?;
-    if HUB_NAMES.contains(&name) {
-        return Some((name, name.into()));
+    let is_it = |known: &&&str| known.split_once('/').is_some_and(|(_, model)| model == name);
+    if let Some(known) = HUB_NAMES.iter().find(is_it) {
+        return Some((known, name.into()));
     }
     let (owner, model) = name.split_once('/')?;
     let is_word = |word: &str| {
@@ -371,11 +378,10 @@ mod tests {
         let message = |path: &str| nothing_at(Path::new(path));
         assert_eq!(
             message("openai-community/gpt2"),
-            "no such file or directory; it looks like a model on the Hugging Face hub, from which this program downloads \
-             nothing: get it by `hf download openai-community/gpt2 config.json model.safetensors --local-dir gpt2`, then give \
-             that directory"
+            "no such file or directory; it looks like a model on the Hugging Face hub: give `hf:openai-community/gpt2`, or get \
+             it by `hf download openai-community/gpt2 config.json model.safetensors --local-dir gpt2` and give that directory"
         );
-        assert!(message("distilgpt2").contains("`hf download distilgpt2 "));
+        assert!(message("distilgpt2").contains("`hf download distilbert/distilgpt2 "));
         // `src` is here: this is a path with a fault.
         for path in ["src/gpt2", "runs/a/checkpoints", "/no/where", "../gpt2"] {
             assert!(message(path).starts_with("no such file or directory: expected a directory with config.json"));

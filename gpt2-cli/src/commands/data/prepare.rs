@@ -3,24 +3,26 @@
 use super::progress::Progress;
 use crate::cli::{PrepareArgs, SplitOn};
 use crate::error::CliError;
+use crate::hub;
 use crate::printer::{print, quoted, table};
 use gpt2_base::units::grouped;
 use gpt2_data::{Manifest, PrepareOptions, Split, SplitDocuments, ValSplit, prepare};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Prepares the data, then prints what there is now and what to do with it.
 pub(super) fn run(args: &PrepareArgs) -> Result<(), CliError> {
+    let inputs = hub::texts(&args.input)?;
     let started = Instant::now();
     let progress = Progress::new(args.list_skipped);
-    let manifest = prepare(&options(args), &|event| progress.show(event))?;
+    let manifest = prepare(&options(args, inputs), &|event| progress.show(event))?;
     let encoded = progress.tokens_encoded();
     drop(progress); // takes the bar away
     print(summary(&manifest, &args.out, encoded, started.elapsed()))
 }
 
-fn options(args: &PrepareArgs) -> PrepareOptions {
+fn options(args: &PrepareArgs, inputs: Vec<PathBuf>) -> PrepareOptions {
     let held_out = &args.validation;
     let validation = match (held_out.tokens, held_out.fraction, held_out.documents) {
         (Some(tokens), ..) => ValSplit::Tokens(tokens),
@@ -33,7 +35,7 @@ fn options(args: &PrepareArgs) -> PrepareOptions {
         None => SplitDocuments::None,
     };
     PrepareOptions {
-        inputs: args.input.clone(),
+        inputs,
         out: args.out.clone(),
         field: args.field.clone(),
         split_documents,
