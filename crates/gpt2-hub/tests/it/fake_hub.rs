@@ -1,6 +1,7 @@
 //! What the hub answers, by its documented API, as far as the crate asks.
 
 use crate::server::{Answer, Request, Server};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use gpt2_base::fs::sha256;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -278,7 +279,8 @@ fn post(state: &mut State, request: &Request, cdn: &str) -> Answer {
     assert!(request.path.contains("/commit/"), "{}", request.path);
     assert_eq!(request.header("content-type"), Some("application/x-ndjson"));
     let body = String::from_utf8(request.body.clone()).unwrap();
-    let lines = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let files = lines.iter().filter_map(|line| sent_file(state, line)).collect();
     state.sent_commits.push(lines);
     let commit = "0123456789abcdef0123456789abcdef01234567";
     let id = request
@@ -287,8 +289,23 @@ fn post(state: &mut State, request: &Request, cdn: &str) -> Answer {
         .next()
         .unwrap()
         .trim_start_matches("/api/models/");
+    let repository = state.repositories.entry(format!("models/{id}")).or_default();
+    repository.references.insert("main".to_owned(), commit.to_owned());
+    repository.commits.insert(commit.to_owned(), files);
     let url = format!("http://{host}/{id}/commit/{commit}");
     Answer::json(&json!({ "success": true, "commitOid": commit, "commitUrl": url }))
+}
+
+/// The file of a line of a commit.
+fn sent_file(state: &State, line: &Value) -> Option<(String, Stored)> {
+    let value = &line["value"];
+    let is_lfs = line["key"] == "lfsFile";
+    let bytes = match line["key"].as_str() {
+        Some("file") => BASE64_STANDARD.decode(value["content"].as_str().unwrap()).unwrap(),
+        Some("lfsFile") => state.storage.get(value["oid"].as_str().unwrap())?.clone(),
+        _ => return None,
+    };
+    Some((value["path"].as_str().unwrap().to_owned(), Stored { bytes, is_lfs }))
 }
 
 fn batch(state: &State, body: &Value, host: &str, cdn: &str) -> Answer {
