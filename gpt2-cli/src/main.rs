@@ -8,6 +8,7 @@
 )]
 
 mod allocator;
+mod bar;
 mod cli;
 mod command_line;
 mod commands;

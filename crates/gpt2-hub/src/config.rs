@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{env, fmt, fs, io};
+use std::{env, fmt, fs, io, thread};
 
 use crate::error::HubError;
 
@@ -68,6 +68,11 @@ impl HubConfig {
             retry_wait: Duration::from_secs(1),
             timeout: Duration::from_secs(10),
         }
+    }
+
+    /// Waits before another attempt, after so many that failed.
+    pub(crate) fn wait_after(&self, failures: u32) {
+        thread::sleep(self.retry_wait * 2_u32.saturating_pow(failures.min(5)));
     }
 
     /// What the environment and the token's file say.

@@ -3,7 +3,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::thread;
 
 use gpt2_base::fs::{sha256_file, sync_directory, sync_file};
 use ureq::Body;
@@ -41,14 +40,9 @@ enum Broken {
 
 impl From<HubError> for Broken {
     fn from(error: HubError) -> Self {
-        match error {
-            HubError::Unreachable { source, .. } => Self::Again {
-                reason: source.to_string(),
-            },
-            HubError::Status { status, .. } if status == 429 || status >= 500 => Self::Again {
-                reason: format!("HTTP status {status}"),
-            },
-            error => Self::For(error),
+        match error.passing_reason() {
+            Some(reason) => Self::Again { reason },
+            None => Self::For(error),
         }
     }
 }
@@ -101,7 +95,7 @@ impl Download<'_> {
                 bytes,
                 reason,
             });
-            thread::sleep(self.config.retry_wait * 2_u32.saturating_pow(failures.min(5)));
+            self.config.wait_after(failures);
         }
         check(path, content, &incomplete)?;
         sync_file(&incomplete).map_err(HubError::io("write", &incomplete))?;

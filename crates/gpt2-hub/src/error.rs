@@ -335,6 +335,20 @@ impl HubError {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
     }
+
+    /// Why another attempt may do better, if it may.
+    pub(crate) fn passing_reason(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { source, .. } => Some(source.to_string()),
+            Self::Status { status, .. } if is_passing(*status) => Some(format!("HTTP status {status}")),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a server may answer otherwise a moment later: it has too much to do, or a fault.
+pub(crate) fn is_passing(status: u16) -> bool {
+    status == 429 || status >= 500
 }
 
 /// The hub's own words, for the end of a clause.

@@ -62,23 +62,6 @@ impl StepTimes {
         ]
     }
 
-    fn mean_of(times: &[Self]) -> Self {
-        let mean = |part: fn(&Self) -> f64| {
-            let values: Vec<f64> = times.iter().map(part).collect();
-            Summary::of(&values).map_or(0.0, |summary| summary.mean)
-        };
-        Self {
-            step_ms: mean(|times| times.step_ms),
-            data_wait_ms: mean(|times| times.data_wait_ms),
-            host_to_device_ms: mean(|times| times.host_to_device_ms),
-            compute_ms: mean(|times| times.compute_ms),
-            communication_ms: mean(|times| times.communication_ms),
-            rank_wait_ms: mean(|times| times.rank_wait_ms),
-        }
-    }
-}
-
-impl StepTimes {
     /// Of a rank's step. Where devices sum, all ranks have the sums at the same time, so that the rank which came last has the
     /// `shortest` communication, and the others have waited for it as long as theirs is longer.
     fn new(step: &RankStep, shortest: f64) -> Self {
@@ -94,6 +77,21 @@ impl StepTimes {
             compute_ms: step.compute_ms,
             communication_ms: exchange_ms,
             rank_wait_ms: step.rank_wait_ms.unwrap_or(communication_ms - exchange_ms),
+        }
+    }
+
+    fn mean_of(times: &[Self]) -> Self {
+        let mean = |part: fn(&Self) -> f64| {
+            let values: Vec<f64> = times.iter().map(part).collect();
+            Summary::of(&values).map_or(0.0, |summary| summary.mean)
+        };
+        Self {
+            step_ms: mean(|times| times.step_ms),
+            data_wait_ms: mean(|times| times.data_wait_ms),
+            host_to_device_ms: mean(|times| times.host_to_device_ms),
+            compute_ms: mean(|times| times.compute_ms),
+            communication_ms: mean(|times| times.communication_ms),
+            rank_wait_ms: mean(|times| times.rank_wait_ms),
         }
     }
 }

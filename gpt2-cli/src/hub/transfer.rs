@@ -1,15 +1,13 @@
 //! Transfers from and to the hub, and their bar on standard error; away from a terminal a line a file.
 
-use crate::diagnostics::{is_spoken_for, note, warn};
+use crate::bar;
+use crate::diagnostics::{note, warn};
 use crate::error::CliError;
 use gpt2_base::units::bytes;
 use gpt2_hub::{Address, Hub, HubEvent, Push};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use std::cell::{Cell, RefCell};
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-
-const TEMPLATE: &str = "{bar:12} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta} {wide_msg}";
 
 pub(super) fn fetch_weights(address: &str) -> Result<PathBuf, CliError> {
     let address: Address = address.parse()?;
@@ -68,15 +66,10 @@ struct Progress {
 }
 
 impl Progress {
-    /// A bar if standard error is a terminal, and no other rank has one.
     fn new(verb: &'static str) -> Self {
-        let bar = (io::stderr().is_terminal() && !is_spoken_for()).then(|| {
-            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(0).with_style(style)
-        });
         Self {
             verb,
-            bar,
+            bar: bar::bar(bar::BYTES, 0),
             total: Cell::new(0),
             done: Cell::new(0),
             current: RefCell::default(),
@@ -100,15 +93,15 @@ impl Progress {
             }
             HubEvent::Progress {
                 file,
-                bytes: so_far,
+                bytes: transferred,
                 total,
-            } => self.advance(file, so_far, total),
+            } => self.advance(file, transferred, total),
             HubEvent::Retry {
                 file,
-                bytes: so_far,
+                bytes: transferred,
                 reason,
             } => {
-                self.line(&format!("{file}: {reason}; going on after {}", bytes(so_far)));
+                self.line(&format!("{file}: {reason}; going on after {}", bytes(transferred)));
             }
             HubEvent::FromCache { commit, reason, .. } => {
                 warn(&format!(
@@ -121,19 +114,19 @@ impl Progress {
         }
     }
 
-    fn advance(&self, file: &str, so_far: u64, total: u64) {
+    fn advance(&self, file: &str, transferred: u64, total: u64) {
         let mut current = self.current.borrow_mut();
         if current.0 != file {
             self.done.set(self.done.get() + current.1);
             file.clone_into(&mut current.0);
         }
-        current.1 = so_far;
+        current.1 = transferred;
         match &self.bar {
             Some(bar) => {
-                bar.set_position(self.done.get() + so_far);
+                bar.set_position(self.done.get() + transferred);
                 bar.set_message(file.to_owned());
             }
-            None if so_far == total => note(&format!("{file}: {}", bytes(total))),
+            None if transferred == total => note(&format!("{file}: {}", bytes(total))),
             None => {}
         }
     }

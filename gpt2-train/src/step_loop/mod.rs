@@ -318,14 +318,14 @@ where
             gradients = gradients.add(&self.stepper.model(), gradient);
         }
         let loss = losses.expect("at least one micro-step");
-        let gradients = gradients.finish(&self.stepper.model());
+        let model = self.stepper.model();
+        let gradients = gradients.finish(&model);
         let wish = (self.setup.ranks.size() > 1).then(|| self.wish_to_stop()).flatten();
         let own = StepSum {
             loss,
             gradients,
             wishes: None,
         };
-        let model = self.stepper.model();
         let (sum, exchange) = self.setup.ranks.sum(&model, own, wish)?;
         let StepSum {
             loss,

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::thread;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use ureq::http::Response;
 
 use super::Upload;
 use super::files::LocalFile;
-use crate::error::HubError;
+use crate::error::{HubError, is_passing};
 use crate::event::HubEvent;
 use crate::http::{header, read_json, without_query};
 
@@ -52,6 +51,26 @@ struct Action {
     href: String,
     #[serde(default)]
     header: BTreeMap<String, Value>,
+}
+
+impl Action {
+    /// What the storage wants with the request.
+    fn headers(&self) -> Vec<(&str, &str)> {
+        let texts = self.header.iter();
+        texts
+            .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+            .collect()
+    }
+}
+
+/// Some bytes of a file, and where they go.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    file: &'a LocalFile,
+    href: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    start: u64,
+    length: u64,
 }
 
 impl Upload<'_> {
@@ -122,12 +141,14 @@ impl Upload<'_> {
     fn object(&self, file: &LocalFile, action: &Action) -> Result<(), HubError> {
         match action.header.get("chunk_size") {
             None => {
-                let headers: Vec<(&str, &str)> = action
-                    .header
-                    .iter()
-                    .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
-                    .collect();
-                self.part(file, &action.href, &headers, 0, file.bytes).map(|_| ())
+                let whole = Part {
+                    file,
+                    href: &action.href,
+                    headers: &action.headers(),
+                    start: 0,
+                    length: file.bytes,
+                };
+                self.part(whole).map(|_| ())
             }
             Some(size) => self.parts(file, action, size),
         }
@@ -162,7 +183,13 @@ impl Upload<'_> {
         let mut parts = Vec::new();
         for (number, href) in addresses {
             let start = (number - 1) * size;
-            let answer = self.part(file, href, &[], start, size.min(file.bytes - start))?;
+            let answer = self.part(Part {
+                file,
+                href,
+                headers: &[],
+                start,
+                length: size.min(file.bytes - start),
+            })?;
             let etag = header(&answer, "etag").filter(|etag| !etag.is_empty());
             let etag = etag.ok_or_else(|| bad(format!("part {number} has no ETag")))?;
             parts.push(json!({ "partNumber": number, "etag": etag }));
@@ -174,47 +201,37 @@ impl Upload<'_> {
     }
 
     /// Sends some bytes of a file, and again if the connection breaks.
-    fn part(
-        &self,
-        file: &LocalFile,
-        href: &str,
-        headers: &[(&str, &str)],
-        start: u64,
-        length: u64,
-    ) -> Result<Response<Body>, HubError> {
+    fn part(&self, part: Part<'_>) -> Result<Response<Body>, HubError> {
         let mut failures = 0;
         loop {
-            let error = match self.send(file, href, headers, start, length) {
+            let error = match self.send(part) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let reason = match &error {
-                HubError::Unreachable { source, .. } => source.to_string(),
-                HubError::Status { status, .. } if *status == 429 || *status >= 500 => format!("HTTP status {status}"),
-                _ => return Err(error),
+            let Some(reason) = &error.passing_reason() else {
+                return Err(error);
             };
             failures += 1;
             if failures > self.config.retries {
                 return Err(error);
             }
-            let reason = &reason;
             (self.on_event)(HubEvent::Retry {
-                file: &file.name,
-                bytes: start,
+                file: &part.file.name,
+                bytes: part.start,
                 reason,
             });
-            thread::sleep(self.config.retry_wait * 2_u32.saturating_pow(failures.min(5)));
+            self.config.wait_after(failures);
         }
     }
 
-    fn send(
-        &self,
-        file: &LocalFile,
-        href: &str,
-        headers: &[(&str, &str)],
-        start: u64,
-        length: u64,
-    ) -> Result<Response<Body>, HubError> {
+    fn send(&self, part: Part<'_>) -> Result<Response<Body>, HubError> {
+        let Part {
+            file,
+            href,
+            headers,
+            start,
+            length,
+        } = part;
         let read = || HubError::io("read", &file.path);
         let mut content = File::open(&file.path).map_err(read())?;
         if content.metadata().map_err(read())?.len() != file.bytes {
@@ -235,7 +252,7 @@ impl Upload<'_> {
             return Ok(answer);
         }
         let status = answer.status().as_u16();
-        if status == 429 || status >= 500 {
+        if is_passing(status) {
             return Err(self.attempt.refusal(href, answer));
         }
         Err(HubError::FileRefused {
@@ -246,11 +263,7 @@ impl Upload<'_> {
 
     /// Says that a file was sent, where the hub wants to hear it.
     fn verify(&self, file: &LocalFile, action: &Action) -> Result<(), HubError> {
-        let headers: Vec<(&str, &str)> = action
-            .header
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
-            .collect();
+        let headers = action.headers();
         let body = json!({ "oid": file.sha256, "size": file.bytes }).to_string();
         let answer = self.client.post(&action.href, LFS_JSON, &headers, body.as_bytes())?;
         self.attempt.check(&action.href, answer).map(|_| ())

@@ -1,11 +1,12 @@
 //! The progress of a preparation, on standard error: a bar on a terminal, lines elsewhere.
 
+use crate::bar;
 use gpt2_base::units::{bytes, grouped};
 use gpt2_data::{PrepareEvent, SkipReason};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,9 +15,6 @@ const LINES: u64 = 10;
 
 /// Up to so many files that are left out are named; of more, the kinds are counted.
 const NAMED: usize = 5;
-
-/// Fits 80 columns up to some ten million tokens.
-const TEMPLATE: &str = "{bar:12} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta} {wide_msg}";
 
 /// Shows events as they come.
 #[derive(Debug)]
@@ -38,12 +36,8 @@ pub(super) struct Progress {
 impl Progress {
     /// A bar if standard error is a terminal.
     pub(super) fn new(list_skipped: bool) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(0).with_style(style)
-        });
         Self {
-            bar,
+            bar: bar::bar(bar::BYTES, 0),
             started: Instant::now(),
             tokens_before: Cell::new(0),
             tokens: Cell::new(0),

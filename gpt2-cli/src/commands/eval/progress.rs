@@ -1,8 +1,8 @@
 //! The progress of an evaluation: a bar on standard error, if that is a terminal.
 
+use crate::bar::bar;
 use gpt2_eval::Progress;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{self, IsTerminal};
+use indicatif::ProgressBar;
 
 const TEMPLATE: &str = "{prefix} {bar:24} {pos}/{len} ETA {eta}";
 
@@ -21,10 +21,7 @@ impl Bar {
 impl Progress for Bar {
     fn begin(&mut self, task: &str, total: u64) {
         self.clear();
-        self.0 = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total).with_style(style).with_prefix(task.to_owned())
-        });
+        self.0 = bar(TEMPLATE, total).map(|bar| bar.with_prefix(task.to_owned()));
     }
 
     fn advance(&mut self, done: u64) {
