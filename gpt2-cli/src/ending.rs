@@ -48,7 +48,9 @@ pub(crate) fn started() -> MutexGuard<'static, Vec<Child>> {
 
 /// Ends the ranks that this process has started, if any, at once, also one that is stopped, and waits until they are
 /// gone: what is killed may still hold a device's memory for a moment.
-pub(crate) fn end_started() {
+///
+/// Who keeps what is returned is the only one to learn how they ended.
+pub(crate) fn end_started() -> MutexGuard<'static, Vec<Child>> {
     let mut ranks = started();
     for rank in ranks.iter_mut() {
         let _ = rank.kill();
@@ -57,4 +59,5 @@ pub(crate) fn end_started() {
     while since.elapsed() < KILLED && ranks.iter_mut().any(|rank| matches!(rank.try_wait(), Ok(None))) {
         thread::sleep(Duration::from_millis(5));
     }
+    ranks
 }

@@ -104,7 +104,8 @@ fn heed(by: &str, code: i32, default: impl FnOnce()) {
         Answer::Stop => note("stopping after this step; a second signal leaves at once"),
         Answer::Exit => {
             restore_terminal();
-            ending::end_started();
+            // Kept to the end: what waits for them would say that they were ended, and end this process its way.
+            let _ranks = ending::end_started();
             ending::leave_as_rank(code);
             std::process::exit(code);
         }

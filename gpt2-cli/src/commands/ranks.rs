@@ -141,7 +141,7 @@ pub(crate) fn launch(devices: &Devices) -> Result<(), CliError> {
             first_failed = Some(Instant::now());
         }
         if first_failed.is_some_and(|at| at.elapsed() > GRACE) {
-            end_started();
+            drop(end_started());
         }
         thread::sleep(POLL);
     }
@@ -225,8 +225,7 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        end_started();
-        for mut rank in started().drain(..) {
+        for mut rank in end_started().drain(..) {
             let _ = rank.wait();
         }
     }
