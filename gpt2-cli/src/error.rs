@@ -2,11 +2,11 @@
 //!
 //! Each message is one line. What to print beside it, such as hints, is `diagnostics`' business.
 
-use gpt2_backend::{BackendError, BackendKind, GenerateError};
+use gpt2_backend::{BackendError, InferenceError};
 use gpt2_bench::BenchError;
 use gpt2_data::DataError;
 use gpt2_eval::EvalError;
-use gpt2_model::{ModelError, Precision};
+use gpt2_model::ModelError;
 use gpt2_ranks::RanksError;
 use gpt2_report::scaling::InvalidComparison;
 use gpt2_train::TrainError;
@@ -226,39 +226,28 @@ impl From<BenchError> for CliError {
 impl From<EvalError> for CliError {
     fn from(error: EvalError) -> Self {
         match error {
-            EvalError::Backend(error) => Self::Backend(error),
-            EvalError::Model(error) => Self::Model(error),
+            EvalError::Inference(error) => error.into(),
             EvalError::Data(error) => Self::Data(error),
-            EvalError::TrainingOnly {
-                precision,
-                plain,
-                backend,
-            } => training_only(precision, plain, backend),
             error => Self::Eval(error),
         }
     }
 }
 
-impl From<GenerateError> for CliError {
-    fn from(error: GenerateError) -> Self {
+impl From<InferenceError> for CliError {
+    fn from(error: InferenceError) -> Self {
         match error {
-            GenerateError::Backend(error) => Self::Backend(error),
-            GenerateError::Model(error) => Self::Model(error),
-            GenerateError::TrainingOnly {
+            InferenceError::Backend(error) => Self::Backend(error),
+            InferenceError::Model(error) => Self::Model(error),
+            InferenceError::TrainingOnly {
                 precision,
                 plain,
                 backend,
-            } => training_only(precision, plain, backend),
+            } => Self::InvalidFlag {
+                flag: "--precision",
+                value: precision.to_string(),
+                expected: format!("{plain}: the kernels of {precision} on {backend} are for training"),
+            },
         }
-    }
-}
-
-/// A precision that only training has on a backend.
-fn training_only(precision: Precision, plain: Precision, backend: BackendKind) -> CliError {
-    CliError::InvalidFlag {
-        flag: "--precision",
-        value: precision.to_string(),
-        expected: format!("{plain}: the kernels of {precision} on {backend} are for training"),
     }
 }
 

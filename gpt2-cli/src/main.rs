@@ -30,6 +30,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    allocator::keep_pages();
     environment::prepare();
     diagnostics::install_panic_hook();
     let code = end_of(catch_unwind(run));

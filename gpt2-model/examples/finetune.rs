@@ -9,8 +9,8 @@ use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
+use gpt2_model::Gpt2;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2};
 use std::error::Error;
 use std::path::Path;
 
@@ -45,7 +45,9 @@ pub fn finetune(weights: &Path, text: &str, steps: usize) -> Result<(Vec<f32>, S
     }
 
     let prompt = &tokens[..8.min(tokens.len())];
-    let written: Vec<i32> = Generator::new(&model.valid(), prompt, Sampling::default(), 1)
+    let written: Vec<i32> = model
+        .valid()
+        .generate(prompt, Sampling::default(), 1)
         .take(32)
         .collect::<Result<_, _>>()?;
     let all: Vec<u32> = prompt.iter().chain(&written).map(|&token| token as u32).collect();

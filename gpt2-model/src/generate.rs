@@ -9,16 +9,13 @@ use burn::tensor::{Int, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// An endless iterator over the tokens that continue a prompt. It ends after an error.
+/// An endless iterator over the tokens that continue a prompt, from [`Gpt2::generate`]. It ends after an error.
 ///
 /// Keys and values are cached while the sequence fits the model's block. Past that every position changes with each
 /// token, so the last `block_size` tokens are recomputed, as nanoGPT does.
 ///
 /// # Errors
 /// [`ModelError::NonFiniteLogits`] where a logit of the model is NaN or infinite.
-///
-/// # Panics
-/// If the prompt is empty.
 #[derive(Debug)]
 pub struct Generator<'a, B: Gpt2Backend> {
     model: &'a Gpt2<B>,
@@ -33,20 +30,23 @@ pub struct Generator<'a, B: Gpt2Backend> {
     device: B::Device,
 }
 
-impl<'a, B: Gpt2Backend> Generator<'a, B> {
-    /// A generator that continues `prompt`; the same seed gives the same tokens.
-    pub fn new(model: &'a Gpt2<B>, prompt: &[i32], sampling: Sampling, seed: u64) -> Self {
+impl<B: Gpt2Backend> Gpt2<B> {
+    /// The tokens that continue `prompt`, without an end; the same seed gives the same ones.
+    ///
+    /// # Panics
+    /// If the prompt is empty.
+    pub fn generate(&self, prompt: &[i32], sampling: Sampling, seed: u64) -> Generator<'_, B> {
         assert!(!prompt.is_empty(), "a prompt has at least one token");
-        let start = prompt.len().saturating_sub(model.config.block_size);
-        Self {
-            model,
+        let start = prompt.len().saturating_sub(self.config.block_size);
+        Generator {
+            model: self,
             sampling,
             rng: ChaCha8Rng::seed_from_u64(seed),
-            cache: KvCache::new(model.config.n_layer),
+            cache: KvCache::new(self.config.n_layer),
             tokens: prompt[start..].to_vec(),
             position: prompt.len(),
             failed: false,
-            device: model.wte.weight.device(),
+            device: self.wte.weight.device(),
         }
     }
 }

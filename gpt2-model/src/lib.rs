@@ -4,8 +4,8 @@
 //! form of GELU, a classifier tied to the token embedding; a [`Variant`] says in what another one differs. This crate trains
 //! nothing and reads no files outside [`weights`].
 //!
-//! [`Gpt2::load`] opens weights of Hugging Face, llm.c or llama.cpp, [`Gpt2::loss`] trains them under Burn's autodiff, a
-//! [`Generator`] writes; `examples/finetune.rs` does all three in fifty lines.
+//! [`Gpt2::load`] opens weights of Hugging Face, llm.c or llama.cpp, [`Gpt2::loss`] trains them under Burn's autodiff,
+//! [`Gpt2::generate`] writes; `examples/finetune.rs` does all three in fifty lines. [`Inference`] is a model without its type.
 //!
 //! | feature | brings |
 //! |---|---|
@@ -33,6 +33,7 @@ mod computation;
 mod config;
 mod error;
 mod generate;
+mod inference;
 mod init;
 mod kv_cache;
 mod layers;
@@ -48,6 +49,7 @@ pub use computation::{Computation, Operations};
 pub use config::Gpt2Config;
 pub use error::ModelError;
 pub use generate::Generator;
+pub use inference::{Inference, InferenceBackend, Sequences, TokenScore};
 pub use kv_cache::{KvCache, LayerCache};
 pub use layers::{Embedding, LayerNorm, Linear};
 pub use mlp::Mlp;

@@ -119,7 +119,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
     ///
     /// # Shapes
     /// `tokens` is `[B, T]`; the result `[B, T, V]`.
-    pub fn logits(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+    pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         self.classify(self.hidden_in(B::plain_precision(self.precision), tokens, None))
     }
 
@@ -168,8 +168,11 @@ impl<B: Gpt2Backend> Gpt2<B> {
         token_losses(hidden, self.classifier(), targets, self.classifier_shape()).reshape(shape)
     }
 
-    /// Its weights, `[Vp, C]`.
-    fn classifier(&self) -> Tensor<B, 2> {
+    /// The weights of the classifier: the token embedding, or its own. The rows past the vocabulary are padding.
+    ///
+    /// # Shapes
+    /// The result is `[Vp, C]`.
+    pub fn classifier(&self) -> Tensor<B, 2> {
         self.lm_head.as_ref().unwrap_or(&self.wte).weight.val()
     }
 

@@ -2,6 +2,7 @@
 
 use gpt2_base::units::{bytes, grouped};
 use gpt2_data::DataIdentity;
+use gpt2_eval::EvalError;
 use gpt2_model::ModelError;
 use std::fmt;
 use std::io;
@@ -89,6 +90,9 @@ pub enum TrainError {
         /// One entry a key.
         differences: Vec<Difference>,
     },
+    /// The model cannot be scored on a task.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// The data is not what the run was trained on.
     #[error(
         "{path} is not the data of this run: expected {expected}, found {found}; set `data` to where the same shards lie, or \

@@ -1,12 +1,8 @@
 //! The loss on held-out tokens.
 
-use crate::batches::MicroBatch;
 use crate::error::TrainError;
-use burn::tensor::Tensor;
 use gpt2_data::{TokenBatch, TokenStream, Tokenizer, ValidationWindows};
-use gpt2_model::Gpt2;
-use gpt2_model::ops::Gpt2Backend;
-use gpt2_model::ops::training::{TrainingBackend, scalar};
+use gpt2_model::{Inference, Sequences};
 use std::f64::consts::LN_2;
 use std::sync::Arc;
 
@@ -44,24 +40,25 @@ impl EvaluationSet {
     }
 
     /// Mean loss of `model` over all batches. Waits for the device once a batch.
-    pub fn evaluate<B: TrainingBackend>(&self, model: &Gpt2<B>, device: &B::Device) -> Evaluation {
-        let losses: Vec<f64> = self.losses(model, device, 0, 1).collect();
+    pub fn evaluate(&self, model: &dyn Inference) -> Evaluation {
+        let losses: Vec<f64> = self.losses(model, 0, 1).collect();
         self.evaluation(&losses)
     }
 
     /// Mean loss of `model` on each of the batches that rank `rank` of `ranks` has: every `ranks`-th. Waits for the device once
     /// a batch.
-    pub(crate) fn losses<'a, B: TrainingBackend>(
+    pub(crate) fn losses<'a>(
         &'a self,
-        model: &'a Gpt2<B>,
-        device: &'a B::Device,
+        model: &'a dyn Inference,
         rank: usize,
         ranks: usize,
     ) -> impl Iterator<Item = f64> + 'a {
         self.batches.iter().skip(rank).step_by(ranks).map(|batch| {
-            let MicroBatch { inputs, targets, .. } = MicroBatch::new(batch.clone(), device);
-            let loss = model.loss(inputs, targets);
-            scalar::<B>(loss.into_primitive().tensor()) // host–device sync
+            model.loss(Sequences {
+                inputs: batch.inputs.clone(),
+                targets: batch.targets.clone(),
+                seq: batch.seq,
+            })
         })
     }
 
@@ -79,21 +76,6 @@ impl EvaluationSet {
             loss,
             bits_per_byte: self.bytes_per_token.map(|bytes| loss / LN_2 / bytes),
         }
-    }
-
-    /// The loss of each target token of a batch, for each batch.
-    ///
-    /// # Shapes
-    /// Each item is `[B, T]`.
-    pub fn token_losses<'a, B: Gpt2Backend>(
-        &'a self,
-        model: &'a Gpt2<B>,
-        device: &'a B::Device,
-    ) -> impl Iterator<Item = Tensor<B, 2>> + 'a {
-        self.batches.iter().map(|batch| {
-            let MicroBatch { inputs, targets, .. } = MicroBatch::new(batch.clone(), device);
-            model.token_losses(inputs, targets)
-        })
     }
 }
 

@@ -19,14 +19,16 @@ use crate::run_dir::{RunDir, RunPaths};
 use crate::step_log::StepLog;
 use crate::step_loop::{Outcome, StepLoop};
 use crate::stop::StopRequest;
+use crate::tasks::TaskSet;
 use crate::tensorboard::TensorBoard;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_backend::{Chosen, HostFacts, TrainingJob, dispatch, thread_pool};
 use gpt2_data::{Loader, LoaderConfig};
-use gpt2_model::Gpt2;
+use gpt2_eval::Task;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::weights::{self, Weights};
+use gpt2_model::{Gpt2, InferenceBackend};
 use gpt2_ranks::{ProcessGroup, RankInfo};
 use gpt2_records::RankPlace;
 use rayon::ThreadPool;
@@ -62,6 +64,7 @@ struct Decided {
     plan: RunPlan,
     chosen: Chosen,
     data: Data,
+    tasks: Vec<Task>,
     /// The CPU threads of this run alone.
     pool: ThreadPool,
 }
@@ -371,6 +374,7 @@ impl Launch {
                     plan,
                     chosen,
                     data,
+                    tasks,
                     pool,
                 },
             directory,
@@ -405,6 +409,7 @@ impl Launch {
             chosen: &chosen,
             peak_flops,
             data,
+            tasks,
             resume,
             view,
             stop,
@@ -568,10 +573,13 @@ impl Decided {
         };
         let plan = RunPlan::resolve(config, &environment)?;
         chosen.check_precision(plan.machine.precision)?;
+        let tasks = plan.tasks.files().map(|file| file.read(plan.tasks.limit, &plan.model));
+        let tasks = tasks.collect::<Result<_, _>>()?;
         Ok(Self {
             plan,
             chosen,
             data,
+            tasks,
             pool,
         })
     }
@@ -605,6 +613,7 @@ struct Session<'a> {
     chosen: &'a Chosen,
     peak_flops: Option<f64>,
     data: Streams,
+    tasks: Vec<Task>,
     resume: Option<Checkpoint>,
     view: View,
     stop: StopRequest,
@@ -622,7 +631,7 @@ impl TrainingJob for Session<'_> {
     fn run<B>(self, device: B::Device) -> Result<Outcome, TrainError>
     where
         B: AutodiffBackend + Gpt2Backend,
-        B::InnerBackend: TrainingBackend,
+        B::InnerBackend: InferenceBackend,
     {
         let plan = self.plan;
         let optimizer = AdamW::new(plan.optimizer);
@@ -684,6 +693,7 @@ impl TrainingJob for Session<'_> {
             floor: self.data.summary.floor,
             loader,
             validation,
+            tasks: TaskSet::new(self.tasks, ranks.rank(), ranks.size()),
             optimizer,
             ranks,
             stop: self.stop.clone(),

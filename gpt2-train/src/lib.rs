@@ -29,6 +29,7 @@ mod gradients;
 mod learner;
 mod ranks;
 mod step_loop;
+mod tasks;
 mod tensorboard;
 
 pub use error::TrainError;

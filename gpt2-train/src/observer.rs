@@ -57,7 +57,7 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     }
 }
 
-/// Writes a line every `log_every` steps, at the first step and at every evaluation, and each new sample.
+/// Writes a line every `log_every` steps, at the first step, at every evaluation and score, and each new sample.
 #[derive(Debug)]
 pub struct Lines<W> {
     out: W,
@@ -84,7 +84,7 @@ impl<W: Write> Lines<W> {
 impl<W: Write> Observer for Lines<W> {
     fn step(&mut self, report: &StepReport) {
         let StepRecord { step, val_loss, .. } = report.record;
-        if val_loss.is_some() || step == 1 || step.is_multiple_of(self.log_every) {
+        if val_loss.is_some() || !report.record.scores.is_empty() || step == 1 || step.is_multiple_of(self.log_every) {
             self.write(&report.line());
         }
         if report.sample != self.sample {
@@ -125,6 +125,9 @@ impl StepReport {
             Some(floor) => format!("val {loss:.4} (floor {floor:.4})"),
             None => format!("val {loss:.4}"),
         }));
+        for (name, score) in &record.scores {
+            part(Some(format!("{name} {score:.4}")));
+        }
         part(record.lr.map(|lr| format!("lr {lr:.2e}")));
         part(record.grad_norm.map(|norm| format!("grad {norm:.3}")));
         part(record.tokens_per_sec.map(|rate| format!("{rate:.0} tok/s")));

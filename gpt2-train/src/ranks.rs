@@ -15,6 +15,8 @@ use gpt2_model::ops::training::{Collective, CollectiveError, TrainingBackend};
 use gpt2_model::weights::{NamedVisitor, visit_parameters};
 use gpt2_ranks::{ProcessGroup, RanksError};
 use gpt2_records::{Communication, RankPlace, RankStep};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
@@ -195,24 +197,15 @@ where
         notes.unwrap_or_default().into_iter().map(|(_, note)| note).collect()
     }
 
-    /// The losses of all validation batches, in their order: of `own` are those of this rank, every so-many-th.
-    pub(crate) fn all_losses(&mut self, own: Vec<f64>) -> Result<Vec<f64>, TrainError> {
+    /// What all ranks have of something, in order: of `own` is every so-many-th.
+    pub(crate) fn in_order<T: Serialize + DeserializeOwned>(&mut self, own: Vec<T>) -> Result<Vec<T>, TrainError> {
         let Some(several) = &mut self.0 else { return Ok(own) };
-        let bytes: Vec<u8> = own.iter().flat_map(|loss| loss.to_le_bytes()).collect();
-        let mut shares: Vec<_> = several
-            .processes
-            .all_gather(&bytes)?
-            .into_iter()
-            .map(|share| {
-                share
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .copied()
-                    .map(f64::from_le_bytes)
-                    .collect::<Vec<_>>()
-                    .into_iter()
-            })
+        let own = serde_json::to_vec(&own).expect("the keys are text");
+        let shares = several.processes.all_gather(&own)?;
+        let mut shares: Vec<_> = shares
+            .iter()
+            .map(|share| serde_json::from_slice::<Vec<T>>(share).expect("the same program wrote it"))
+            .map(Vec::into_iter)
             .collect();
         // One of each share after the other, until a share has none left.
         let ranks = shares.len();

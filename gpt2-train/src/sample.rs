@@ -3,15 +3,14 @@
 use crate::error::TrainError;
 use crate::plan::RunPlan;
 use gpt2_data::{END_OF_TEXT, Tokenizer};
-use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::Inference;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2};
 
 /// The text that `model` writes after the plan's prompt, up to the end of the document.
 ///
 /// # Errors
 /// [`TrainError::Model`] if the model's logits are not finite.
-pub fn sample<B: Gpt2Backend>(model: &Gpt2<B>, plan: &RunPlan, step: u64) -> Result<String, TrainError> {
+pub fn sample(model: &dyn Inference, plan: &RunPlan, step: u64) -> Result<String, TrainError> {
     let tokenizer = Tokenizer::gpt2();
     let mut prompt: Vec<i32> = tokenizer
         .encode(&plan.intervals.sample_prompt)
@@ -21,7 +20,8 @@ pub fn sample<B: Gpt2Backend>(model: &Gpt2<B>, plan: &RunPlan, step: u64) -> Res
     if prompt.is_empty() {
         prompt.push(i32::from(END_OF_TEXT));
     }
-    let written = Generator::new(model, &prompt, Sampling::default(), plan.seed ^ step)
+    let written = model
+        .generate(&prompt, Sampling::default(), plan.seed ^ step)
         .take(plan.intervals.sample_tokens)
         .map(|token| token.map(|token| token as u16))
         .take_while(|token| !matches!(token, Ok(END_OF_TEXT)))

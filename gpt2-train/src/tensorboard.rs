@@ -68,6 +68,9 @@ impl Observer for TensorBoard {
                     file.scalar(tag, record.step, value)?;
                 }
             }
+            for (name, &value) in &record.scores {
+                file.scalar(&format!("scores/{name}"), record.step, value)?;
+            }
             if let Some(sample) = new_sample {
                 file.text("sample", record.step, sample)?;
             }

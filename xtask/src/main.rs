@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn ci() -> Result<(), String> {
     let clippy = ["cargo", "clippy", "--release", "--workspace", "--all-targets"];
-    let full = ["--features", "gpt2-cli/full"];
+    let full = ["--features", "gpt2-cli/full,gpt2-fuzz/targets"];
     let deny_warnings = ["--", "-D", "warnings"];
 
     cargo(&["cargo", "fmt", "--all", "--check"])?;

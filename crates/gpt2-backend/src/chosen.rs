@@ -9,9 +9,9 @@ use crate::peak::{Arithmetic, peak_flops};
 use crate::probe::DeviceProbe;
 use crate::visit::{BackendVisitor, visit};
 use burn::tensor::DType;
-use gpt2_model::Precision;
 use gpt2_model::capabilities::BackendKind;
-use gpt2_model::ops::training::{DeviceTimer, TimerError, TrainingBackend};
+use gpt2_model::ops::training::{DeviceTimer, TimerError};
+use gpt2_model::{InferenceBackend, Precision};
 use std::sync::Arc;
 
 /// A backend and a device, decided.
@@ -166,7 +166,7 @@ struct Timer;
 impl BackendVisitor for Timer {
     type Output = Result<Box<dyn DeviceTimer>, TimerError>;
 
-    fn visit<B: TrainingBackend>(self, device: B::Device) -> Self::Output {
+    fn visit<B: InferenceBackend>(self, device: B::Device) -> Self::Output {
         B::timer(device)
     }
 }
@@ -177,7 +177,7 @@ struct StoresBf16;
 impl BackendVisitor for StoresBf16 {
     type Output = bool;
 
-    fn visit<B: TrainingBackend>(self, device: B::Device) -> bool {
+    fn visit<B: InferenceBackend>(self, device: B::Device) -> bool {
         B::supports_dtype(&device, DType::BF16)
     }
 }

@@ -5,8 +5,8 @@ use crate::error::BackendError;
 use crate::visit::{BackendVisitor, visit};
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
+use gpt2_model::InferenceBackend;
 use gpt2_model::ops::Gpt2Backend;
-use gpt2_model::ops::training::TrainingBackend;
 
 /// Work that needs derivatives, for whichever backend is chosen.
 pub trait TrainingJob {
@@ -17,16 +17,7 @@ pub trait TrainingJob {
     fn run<B>(self, device: B::Device) -> Self::Output
     where
         B: AutodiffBackend + Gpt2Backend,
-        B::InnerBackend: TrainingBackend;
-}
-
-/// Work that needs no derivatives, for whichever backend is chosen.
-pub trait InferenceJob {
-    /// What it gives back.
-    type Output;
-
-    /// Does the work on `device`.
-    fn run<B: Gpt2Backend>(self, device: B::Device) -> Self::Output;
+        B::InnerBackend: InferenceBackend;
 }
 
 /// Runs `job` on the chosen backend, with derivatives.
@@ -37,30 +28,12 @@ pub fn dispatch<J: TrainingJob>(chosen: &Chosen, job: J) -> Result<J::Output, Ba
     visit(chosen.backend, chosen.device.index, Training(job))
 }
 
-/// Runs `job` on the chosen backend, without derivatives.
-///
-/// # Errors
-/// [`BackendError`] if the device is not there any more. The job's own errors are in its output.
-pub fn dispatch_inference<J: InferenceJob>(chosen: &Chosen, job: J) -> Result<J::Output, BackendError> {
-    visit(chosen.backend, chosen.device.index, Inference(job))
-}
-
 struct Training<J>(J);
 
 impl<J: TrainingJob> BackendVisitor for Training<J> {
     type Output = J::Output;
 
-    fn visit<B: TrainingBackend>(self, device: B::Device) -> J::Output {
+    fn visit<B: InferenceBackend>(self, device: B::Device) -> J::Output {
         self.0.run::<Autodiff<B>>(device)
-    }
-}
-
-struct Inference<J>(J);
-
-impl<J: InferenceJob> BackendVisitor for Inference<J> {
-    type Output = J::Output;
-
-    fn visit<B: TrainingBackend>(self, device: B::Device) -> J::Output {
-        self.0.run::<B>(device)
     }
 }

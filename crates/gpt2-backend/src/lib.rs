@@ -1,24 +1,17 @@
 //! The one place that names backends: which there are on this machine, what is known of their devices, and how generic code
 //! runs on the one that is chosen.
 //!
-//! ```
-//! use gpt2_backend::{BackendChoice, Chosen, InferenceJob, dispatch_inference};
-//! use gpt2_model::ops::Gpt2Backend;
+//! ```no_run
+//! use gpt2_backend::{BackendChoice, Chosen};
+//! use gpt2_model::{Precision, sampling::Sampling};
 //!
-//! struct Name;
-//!
-//! impl InferenceJob for Name {
-//!     type Output = String;
-//!
-//!     fn run<B: Gpt2Backend>(self, device: B::Device) -> String {
-//!         B::name(&device)
-//!     }
-//! }
-//!
-//! if let Ok(chosen) = Chosen::decide(BackendChoice::Auto, 0) {
-//!     println!("{}", dispatch_inference(&chosen, Name)?);
-//! }
-//! # Ok::<(), gpt2_backend::BackendError>(())
+//! # fn main() -> Result<(), gpt2_backend::InferenceError> {
+//! let chosen = Chosen::decide(BackendChoice::Auto, 0)?;
+//! let tokens: Vec<_> = chosen.with_model("models/gpt2".as_ref(), Precision::F32, |model| {
+//!     model.generate(&[464, 17700], Sampling::default(), 1).take(16).collect()
+//! })?;
+//! # Ok(())
+//! # }
 //! ```
 
 mod choice;
@@ -31,8 +24,8 @@ mod device;
 mod devices;
 mod dispatch;
 mod error;
-mod generate;
 mod host;
+mod inference;
 mod peak;
 mod probe;
 mod threads;
@@ -45,11 +38,11 @@ pub use chosen::Chosen;
 pub use cubecl_strings::{is_device_thread, is_out_of_memory};
 pub use device::{DeviceInfo, DeviceKind};
 pub use devices::devices;
-pub use dispatch::{InferenceJob, TrainingJob, dispatch, dispatch_inference};
+pub use dispatch::{TrainingJob, dispatch};
 pub use error::{BackendError, Unavailable};
-pub use generate::{GenerateError, Generation};
 pub use gpt2_model::capabilities::BackendKind;
 pub use host::HostFacts;
+pub use inference::InferenceError;
 pub use peak::{Arithmetic, peak_flops};
 pub use probe::{DeviceMemory, DeviceProbe};
 pub use threads::thread_pool;

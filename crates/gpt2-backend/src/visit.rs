@@ -1,14 +1,14 @@
 //! The one list of backend types.
 
 use crate::error::{BackendError, Unavailable};
+use gpt2_model::InferenceBackend;
 use gpt2_model::capabilities::BackendKind;
-use gpt2_model::ops::training::TrainingBackend;
 
 /// What [`visit`] calls with the backend.
 pub(crate) trait BackendVisitor {
     type Output;
 
-    fn visit<B: TrainingBackend>(self, device: B::Device) -> Self::Output;
+    fn visit<B: InferenceBackend>(self, device: B::Device) -> Self::Output;
 }
 
 /// Calls `visitor` with the type of `backend` and its device `index`.

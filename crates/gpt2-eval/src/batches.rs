@@ -1,7 +1,6 @@
 //! Sequences whose last tokens are scored, in batches of similar lengths.
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use gpt2_model::Sequences;
 
 /// Rows are padded to a multiple of this, so that a device sees few shapes.
 const SEQ_MULTIPLE: usize = 32;
@@ -76,12 +75,9 @@ impl Batch {
         self.rows.iter().enumerate().map(place).collect()
     }
 
-    /// Inputs and targets on `device`. The padding is behind the tokens, which causal attention hides from them.
-    ///
-    /// # Shapes
-    /// Both are `[B, T]`.
-    pub(crate) fn upload<B: Backend>(&self, rows: &[Row], device: &B::Device) -> [Tensor<B, 2, Int>; 2] {
-        [0, 1].map(|from| {
+    /// Its inputs and targets. The padding is behind the tokens, which causal attention hides from them.
+    pub(crate) fn sequences(&self, rows: &[Row]) -> Sequences {
+        let [inputs, targets] = [0, 1].map(|from| {
             let mut tokens = vec![0_i32; self.rows.len() * self.seq];
             for (line, &row) in tokens.chunks_mut(self.seq).zip(&self.rows) {
                 let row = &rows[row];
@@ -89,8 +85,13 @@ impl Batch {
                     *place = i32::from(token);
                 }
             }
-            Tensor::from_data(TensorData::new(tokens, [self.rows.len(), self.seq]), device)
-        })
+            tokens
+        });
+        Sequences {
+            inputs,
+            targets,
+            seq: self.seq,
+        }
     }
 }
 

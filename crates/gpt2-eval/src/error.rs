@@ -1,37 +1,23 @@
 //! Everything that can be wrong with an evaluation or its files.
 
-use gpt2_backend::{BackendError, BackendKind};
+use gpt2_backend::InferenceError;
 use gpt2_base::Invalid;
 use gpt2_data::{DataError, VOCAB_SIZE};
-use gpt2_model::{ModelError, Precision};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// An error of this crate; each message is one line that names what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// The device cannot be had, or not in this precision.
+    /// The model cannot be used.
     #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// The weights cannot be read.
-    #[error(transparent)]
-    Model(#[from] ModelError),
+    Inference(#[from] InferenceError),
     /// The data of the loss cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
     /// A setting has a value that cannot work.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The kernels of a precision are made for the products of training.
-    #[error("`precision` is {precision}, expected {plain}: the kernels of {precision} on {backend} are for training")]
-    TrainingOnly {
-        /// The precision asked for.
-        precision: Precision,
-        /// The one that evaluation has in its place.
-        plain: Precision,
-        /// The backend.
-        backend: BackendKind,
-    },
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -68,6 +54,14 @@ pub enum EvalError {
         /// What is wrong.
         problem: String,
         /// What a line must be.
+        expected: &'static str,
+    },
+    /// A file whose name does not say what it is.
+    #[error("{}: unknown kind of file, expected {expected}", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
         expected: &'static str,
     },
     /// A file holds no example.

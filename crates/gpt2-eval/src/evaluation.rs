@@ -5,10 +5,9 @@ use crate::progress::Progress;
 use crate::tasks::last_word::{self, LastWordExample, LastWordScore, LastWordSummary};
 use crate::tasks::loss::{self, LossSummary, LossTask, WindowScore};
 use crate::tasks::multiple_choice::{self, ChoiceExample, ChoiceScore, ChoiceSummary};
-use gpt2_backend::{Chosen, HostFacts, InferenceJob, dispatch_inference, thread_pool};
+use gpt2_backend::Chosen;
 use gpt2_base::Invalid;
-use gpt2_model::ops::Gpt2Backend;
-use gpt2_model::{Gpt2, Precision};
+use gpt2_model::{Gpt2Config, Inference, Precision};
 use serde::Serialize;
 use std::path::Path;
 
@@ -86,56 +85,20 @@ impl Evaluation<'_> {
         chosen: &Chosen,
         progress: &mut (dyn Progress + Send),
     ) -> Result<Vec<TaskResults>, EvalError> {
-        let pool = thread_pool(HostFacts::detect().cores)?;
-        let job = Job {
-            evaluation: self,
-            tasks,
-            chosen,
-            progress,
-        };
-        pool.install(|| dispatch_inference(chosen, job))?
-    }
-}
-
-struct Job<'a> {
-    evaluation: &'a Evaluation<'a>,
-    tasks: &'a [Task],
-    chosen: &'a Chosen,
-    progress: &'a mut (dyn Progress + Send),
-}
-
-impl InferenceJob for Job<'_> {
-    type Output = Result<Vec<TaskResults>, EvalError>;
-
-    fn run<B: Gpt2Backend>(self, device: B::Device) -> Self::Output {
-        let Evaluation {
-            weights: path,
-            precision,
-            batch,
-        } = *self.evaluation;
-        let plain = B::plain_precision(precision);
-        if plain != precision {
-            return Err(EvalError::TrainingOnly {
-                precision,
-                plain,
-                backend: self.chosen.backend,
-            });
-        }
-        self.chosen.check_precision(precision)?;
-        let model = Gpt2::<B>::load(path, &device)?.with_precision(precision);
-        let tasks = self.tasks.iter();
-        tasks.map(|task| evaluate(&model, task, batch, self.progress)).collect()
+        chosen.with_model(self.weights, self.precision, |model| {
+            let tasks = tasks.iter();
+            tasks.map(|task| evaluate(model, task, self.batch, progress)).collect()
+        })?
     }
 }
 
 /// Runs a task on a model that is loaded, `batch` sequences at a time.
 ///
 /// # Errors
-/// [`EvalError::TokenOutOfRange`] where the examples have tokens that the model does not know,
-/// [`EvalError::NonFinite`], [`EvalError::Data`] where the data of the loss cannot be read, [`EvalError::Invalid`] if
-/// `batch` is 0 or a window longer than the model's block.
-pub fn evaluate<B: Gpt2Backend>(
-    model: &Gpt2<B>,
+/// Those of [`Task::check`], [`EvalError::NonFinite`], [`EvalError::Data`] where the data of the loss cannot be read,
+/// [`EvalError::Invalid`] if `batch` is 0 or a window longer than the model's block.
+pub fn evaluate(
+    model: &dyn Inference,
     task: &Task,
     batch: usize,
     progress: &mut dyn Progress,
@@ -143,28 +106,19 @@ pub fn evaluate<B: Gpt2Backend>(
     if batch == 0 {
         return Err(Invalid::new("batch", &batch, "at least 1").into());
     }
-    let vocab_size = model.config.vocab_size;
+    task.check(model.config())?;
     let name = task.name.as_str();
+    progress.begin(name, task.examples(batch)? as u64);
     let results = match &task.work {
         TaskWork::Loss(loss_task) => {
-            check_vocabulary(name, model)?;
-            progress.begin(name, loss_task.windows(batch)? as u64);
             let (summary, scores) = loss::score(model, name, loss_task, batch, progress)?;
             Results::Loss(summary, scores)
         }
         TaskWork::MultipleChoice(examples) => {
-            let tokens = |example: &ChoiceExample| highest(std::iter::once(&example.context).chain(&example.endings));
-            check_tokens(name, examples.iter().map(tokens), vocab_size)?;
-            progress.begin(name, examples.len() as u64);
-            let scores = multiple_choice::score(model, name, examples, batch, progress)?;
-            Results::MultipleChoice(ChoiceSummary::of(&scores), scores)
+            Results::of_choices(multiple_choice::score(model, name, examples, batch, progress)?)
         }
         TaskWork::LastWord(examples) => {
-            let tokens = |example: &LastWordExample| highest([&example.context, &example.word].into_iter());
-            check_tokens(name, examples.iter().map(tokens), vocab_size)?;
-            progress.begin(name, examples.len() as u64);
-            let scores = last_word::score(model, name, examples, batch, progress)?;
-            Results::LastWord(LastWordSummary::of(&scores), scores)
+            Results::of_last_words(last_word::score(model, name, examples, batch, progress)?)
         }
     };
     Ok(TaskResults {
@@ -173,14 +127,51 @@ pub fn evaluate<B: Gpt2Backend>(
     })
 }
 
-/// Prepared data is of GPT-2's tokens.
-fn check_vocabulary<B: Gpt2Backend>(task: &str, model: &Gpt2<B>) -> Result<(), EvalError> {
-    if model.config.has_gpt2_vocabulary() {
+impl Task {
+    /// Checks that a model of this shape knows the tokens.
+    ///
+    /// # Errors
+    /// [`EvalError::OtherVocabulary`], [`EvalError::TokenOutOfRange`].
+    pub fn check(&self, model: &Gpt2Config) -> Result<(), EvalError> {
+        match &self.work {
+            // Prepared data is of GPT-2's tokens.
+            TaskWork::Loss(_) => check_vocabulary(&self.name, model),
+            TaskWork::MultipleChoice(examples) => {
+                let tokens =
+                    |example: &ChoiceExample| highest(std::iter::once(&example.context).chain(&example.endings));
+                check_tokens(&self.name, examples.iter().map(tokens), model.vocab_size)
+            }
+            TaskWork::LastWord(examples) => {
+                let tokens = |example: &LastWordExample| highest([&example.context, &example.word].into_iter());
+                check_tokens(&self.name, examples.iter().map(tokens), model.vocab_size)
+            }
+        }
+    }
+
+    /// How many examples there are, or windows in batches of `batch`.
+    ///
+    /// # Errors
+    /// [`EvalError::Data`] if not one window fits the data.
+    pub fn examples(&self, batch: usize) -> Result<usize, EvalError> {
+        match &self.work {
+            TaskWork::Loss(task) => task.windows(batch),
+            TaskWork::MultipleChoice(examples) => Ok(examples.len()),
+            TaskWork::LastWord(examples) => Ok(examples.len()),
+        }
+    }
+}
+
+/// Checks that a model has GPT-2's tokens.
+///
+/// # Errors
+/// [`EvalError::OtherVocabulary`].
+pub(crate) fn check_vocabulary(task: &str, model: &Gpt2Config) -> Result<(), EvalError> {
+    if model.has_gpt2_vocabulary() {
         return Ok(());
     }
     Err(EvalError::OtherVocabulary {
         task: task.to_owned(),
-        vocab_size: model.config.vocab_size,
+        vocab_size: model.vocab_size,
     })
 }
 
@@ -204,6 +195,16 @@ fn check_tokens(task: &str, highest: impl Iterator<Item = u16>, vocab_size: usiz
 }
 
 impl Results {
+    /// Of multiple choice.
+    pub fn of_choices(scores: Vec<ChoiceScore>) -> Self {
+        Self::MultipleChoice(ChoiceSummary::of(&scores), scores)
+    }
+
+    /// Of the last word.
+    pub fn of_last_words(scores: Vec<LastWordScore>) -> Self {
+        Self::LastWord(LastWordSummary::of(&scores), scores)
+    }
+
     /// What the scores come to, as files hold it.
     pub fn summary(&self) -> Summary<'_> {
         match self {

@@ -8,7 +8,7 @@
 //! use gpt2_eval::{Evaluation, Precision, Silent, Task, TaskWork, formats};
 //! use std::path::Path;
 //!
-//! # fn main() -> Result<(), gpt2_eval::EvalError> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let examples = formats::llmc::read(Path::new("hellaswag_val.bin"))?;
 //! let evaluation = Evaluation {
 //!     weights: Path::new("models/gpt2"),
@@ -32,9 +32,11 @@ mod error;
 mod evaluation;
 pub mod formats;
 mod progress;
+mod task_file;
 pub mod tasks;
 
 pub use error::EvalError;
 pub use evaluation::{Evaluation, Results, Summary, Task, TaskResults, TaskWork, evaluate};
 pub use gpt2_model::Precision;
 pub use progress::{Progress, Silent};
+pub use task_file::TaskFile;

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is known about a step. What was not measured is left out of the line.
@@ -24,6 +25,9 @@ pub struct StepRecord {
     /// `val_loss` in bits a byte of the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_bpb: Option<f64>,
+    /// What the model scores on tasks: `hellaswag.acc_norm` and the like.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f64>,
     /// Learning rate of the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,

@@ -7,12 +7,12 @@ use crate::diagnostics::{note, warn};
 use crate::error::CliError;
 use crate::hub;
 use crate::printer::print;
-use gpt2_backend::{Chosen, Generation};
+use gpt2_backend::Chosen;
 use gpt2_data::{END_OF_TEXT, StreamDecoder, Tokenizer, VOCAB_SIZE};
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Gpt2Config, weights};
-use std::ops::ControlFlow;
+use gpt2_model::{Gpt2Config, Inference, weights};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Checks the flags, finds the weights, and samples on the backend asked for.
 ///
@@ -42,52 +42,48 @@ pub(crate) fn run(args: &SampleArgs) -> Result<(), CliError> {
     if let Some(remark) = vocabulary.remark() {
         note(&remark);
     }
-    let generation = Generation {
-        weights: &dir,
-        precision: args.machine.precision,
-        prompt: &prompt,
-        sampling: Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-        },
-        seed: args.seed,
-        max_tokens: args.max_tokens,
-    };
-    write(args, vocabulary, &generation, &chosen)
+    let printed = chosen.with_model(&dir, args.machine.precision, |model| {
+        write(args, vocabulary, &prompt, model)
+    })?;
+    let (tokens, seconds) = printed?;
+    note(&format!(
+        "{tokens} tokens in {seconds:.2} s, {:.1} tokens/s",
+        f64::from(tokens) / seconds.max(1e-3)
+    ));
+    Ok(())
 }
 
-/// Prints the prompt and what the model makes of it, until `<|endoftext|>` or `--max-tokens`.
-fn write(args: &SampleArgs, vocabulary: Vocabulary, generation: &Generation, chosen: &Chosen) -> Result<(), CliError> {
+/// Prints the prompt and what the model makes of it, until `<|endoftext|>` or `--max-tokens`: how many tokens, and in how many
+/// seconds.
+fn write(
+    args: &SampleArgs,
+    vocabulary: Vocabulary,
+    prompt: &[i32],
+    model: &dyn Inference,
+) -> Result<(u32, f64), CliError> {
     let mut writer = Writer::new(vocabulary);
-    let mut tokens = 0_u64;
-    let mut printed = Ok(());
-    let mut print_token = |token| {
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+    };
+    let mut tokens = 0;
+    let began = Instant::now();
+    for token in model.generate(prompt, sampling, args.seed).take(args.max_tokens) {
+        let token = token?;
         // Not before the model has given a token: nothing is printed where it cannot.
         if tokens == 0 {
             writer.start(&args.prompt)?;
         }
         tokens += 1;
         if vocabulary.ends_text(token) {
-            return Ok(ControlFlow::Break(()));
+            break;
         }
-        writer.push(token).map(ControlFlow::Continue)
-    };
-    let seconds = generation
-        .run(chosen, &mut |token| {
-            print_token(token).unwrap_or_else(|error| {
-                printed = Err(error);
-                ControlFlow::Break(())
-            })
-        })?
-        .as_secs_f64();
-    printed?;
+        writer.push(token)?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
     writer.finish()?;
-    note(&format!(
-        "{tokens} tokens in {seconds:.2} s, {:.1} tokens/s",
-        tokens as f64 / seconds.max(1e-3)
-    ));
-    Ok(())
+    Ok((tokens, seconds))
 }
 
 /// What tokens mean. Only GPT-2's vocabulary is known; a model with another speaks in numbers.

@@ -270,7 +270,7 @@ fn what_cannot_be_evaluated_is_refused() {
     );
     refused(
         "run --hellaswag play.txt",
-        "--hellaswag is play.txt, expected HellaSwag's .jsonl, or a .bin of llm.c",
+        "play.txt: unknown kind of file, expected HellaSwag's .jsonl, or a .bin of llm.c",
     );
     refused("run --hellaswag none.bin", "cannot read none.bin: ");
     refused("run --data none", "none is not a directory");

@@ -58,9 +58,8 @@ impl LlmcFile {
         })?;
         let (config, dtype, padded) = header.judge().map_err(wrong)?;
         config.validate()?;
-        let (places, numbers) = layout(&config, padded)
-            .ok_or_else(|| wrong(format!("its header says {header:?}, expected the sizes of a GPT-2")))?;
-        let expected = numbers
+        let expected = numbers(&config, padded)
+            .ok_or_else(|| wrong(format!("its header says {header:?}, expected the sizes of a GPT-2")))?
             .checked_mul(dtype.size())
             .and_then(|bytes| bytes.checked_add(HEADER * 4));
         if expected != Some(map.len()) {
@@ -75,9 +74,9 @@ impl LlmcFile {
         }
         Ok(Self {
             path: path.to_owned(),
-            config,
             dtype,
-            places: places.into_iter().collect(),
+            places: layout(&config, padded).into_iter().collect(),
+            config,
             map,
         })
     }
@@ -176,37 +175,43 @@ impl Header {
     }
 }
 
-/// The tensors in their order, and all numbers after the header; none where those are beyond count, or the layers are more
-/// than a file can have.
-fn layout(config: &Gpt2Config, padded: usize) -> Option<(Vec<(String, Place)>, usize)> {
-    const MOST_LAYERS: usize = 1 << 16;
-    if config.n_layer > MOST_LAYERS {
-        return None;
+/// All numbers after the header; none where they are beyond count.
+fn numbers(config: &Gpt2Config, padded: usize) -> Option<usize> {
+    let c = config.n_embd;
+    let mut block = 0_usize;
+    for (_, shape) in block_shapes(config) {
+        let mut sides = shape.dims().iter();
+        let size = sides.try_fold(1_usize, |size, &side| size.checked_mul(side))?;
+        block = block.checked_add(size)?;
     }
+    let embeddings = padded.checked_add(config.block_size)?.checked_mul(c)?;
+    let blocks = block.checked_mul(config.n_layer)?;
+    embeddings.checked_add(blocks)?.checked_add(c.checked_mul(2)?)
+}
+
+/// The tensors in their order. All [`numbers`] can be counted.
+fn layout(config: &Gpt2Config, padded: usize) -> Vec<(String, Place)> {
     let c = config.n_embd;
     let mut places = Vec::new();
-    let mut next = 0_usize;
-    let mut place = |name: String, shape: Shape, rows: Option<usize>| {
+    let mut next = 0;
+    let mut place = |name: String, shape: Shape, numbers: usize| {
         places.push((name, Place { start: next, shape }));
-        let dims = shape.dims();
-        let sides = [rows.unwrap_or(dims[0]), dims.get(1).copied().unwrap_or(1)];
-        next = next.checked_add(sides[0].checked_mul(sides[1])?)?;
-        Some(())
+        next += numbers;
     };
     place(
         "wte.weight".to_owned(),
         Shape::Matrix([config.vocab_size, c]),
-        Some(padded),
-    )?;
-    place("wpe.weight".to_owned(), Shape::Matrix([config.block_size, c]), None)?;
-    for (name, shape) in block_shapes(config) {
-        for layer in 0..config.n_layer {
-            place(format!("h.{layer}.{name}"), shape, None)?;
-        }
+        padded * c,
+    );
+    let others = [("wpe.weight".to_owned(), Shape::Matrix([config.block_size, c]))].into_iter();
+    let blocks = block_shapes(config)
+        .into_iter()
+        .flat_map(|(name, shape)| (0..config.n_layer).map(move |layer| (format!("h.{layer}.{name}"), shape)));
+    let last = ["weight", "bias"].map(|name| (format!("ln_f.{name}"), Shape::Vector(c)));
+    for (name, shape) in others.chain(blocks).chain(last) {
+        place(name, shape, shape.dims().iter().product());
     }
-    place("ln_f.weight".to_owned(), Shape::Vector(c), None)?;
-    place("ln_f.bias".to_owned(), Shape::Vector(c), None)?;
-    Some((places, next))
+    places
 }
 
 /// Writes `model` as a checkpoint of llm.c, as [`Weights::write_llmc`](super::Weights::write_llmc).
@@ -243,8 +248,14 @@ pub(super) fn write(
     }
     header.resize(HEADER, 0);
     let header: Vec<u8> = header.into_iter().flat_map(i32::to_le_bytes).collect();
-    let (places, _) = layout(config, padded)
-        .ok_or_else(|| not_in_format("n_layer", config.n_layer.to_string(), "as many as a file can have"))?;
+    if numbers(config, padded).is_none() {
+        return Err(not_in_format(
+            "n_layer",
+            config.n_layer.to_string(),
+            "as many as a file can have",
+        ));
+    }
+    let places = layout(config, padded);
     let mut tensors: HashMap<String, LazyTensor> = tensors
         .into_iter()
         .map(|tensor| (tensor.name.clone(), tensor))

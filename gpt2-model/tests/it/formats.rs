@@ -178,7 +178,7 @@ fn every_format_computes_the_same() {
     let model = openai();
     save_llmc(&model, &llmc, Dtype::F32).unwrap();
     save_gguf(&model, &gguf, Dtype::F32, "small", None).unwrap();
-    let logits = |model: &Gpt2<Inference>| floats(model.logits(tokens::<Inference>(2, 16, 61, 3, &DEVICE)));
+    let logits = |model: &Gpt2<Inference>| floats(model.forward(tokens::<Inference>(2, 16, 61, 3, &DEVICE)));
     for path in [llmc, gguf] {
         let other = Gpt2::<Inference>::load(path, &DEVICE).unwrap();
         assert_eq!(bits(&logits(&other)), bits(&logits(&model)));

@@ -6,7 +6,6 @@ mod dropout;
 #[cfg(feature = "flex")]
 mod example;
 mod formats;
-mod hostile;
 mod init;
 mod losses;
 mod precision;

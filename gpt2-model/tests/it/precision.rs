@@ -25,10 +25,10 @@ fn logits_are_those_of_the_plain_precision() {
     let golden = Golden::load();
     let inputs = || golden.tokens("inputs", &DEVICE);
     let model = golden_model::<Inference>(0.0, &DEVICE);
-    let expected = floats(model.logits(inputs()));
+    let expected = floats(model.forward(inputs()));
     // Products of `bf16` are not for generation on this backend.
     for &precision in PRECISIONS {
-        let logits = model.clone().with_precision(precision).logits(inputs());
+        let logits = model.clone().with_precision(precision).forward(inputs());
         assert_eq!(floats(logits), expected, "{precision}");
     }
     let error = relative_error(&expected, &golden.floats("logits"));

@@ -2,7 +2,7 @@
 
 use crate::support::{DEVICE, Inference, small};
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2, ModelError};
+use gpt2_model::{Gpt2, ModelError};
 
 fn model() -> Gpt2<Inference> {
     small().init(1, &DEVICE).unwrap()
@@ -12,7 +12,8 @@ fn model() -> Gpt2<Inference> {
 fn the_same_seed_gives_the_same_tokens() {
     let model = model();
     let text = |seed| -> Vec<i32> {
-        Generator::new(&model, &[3], Sampling::default(), seed)
+        model
+            .generate(&[3], Sampling::default(), seed)
             .take(40)
             .map(|token| token.unwrap())
             .collect()
@@ -33,7 +34,7 @@ fn logits_that_are_not_finite_are_an_error_and_the_end() {
         let bias = model.ln_f.bias.map(|bias| bias.slice_fill([2..3], value));
         model.ln_f.bias = bias;
         for sampling in [Sampling::GREEDY, Sampling::default()] {
-            let mut generator = Generator::new(&model, &[1, 2, 3], sampling, 0);
+            let mut generator = model.generate(&[1, 2, 3], sampling, 0);
             let error = generator.next().unwrap().unwrap_err();
             assert!(matches!(error, ModelError::NonFiniteLogits { position: 3 }), "{error}");
             assert!(

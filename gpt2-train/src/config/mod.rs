@@ -147,6 +147,18 @@ pub struct RunConfig {
     /// Validation batches in an evaluation, at most all there are.
     #[cfg_attr(feature = "clap", arg(long, value_name = "BATCHES", help_heading = "Intervals"))]
     pub eval_batches: Option<usize>,
+    /// Score the model on HellaSwag: its JSONL, or llm.c's .bin.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE", help_heading = "Intervals"))]
+    pub hellaswag: Option<PathBuf>,
+    /// Score the model on LAMBADA: its JSONL.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE", help_heading = "Intervals"))]
+    pub lambada: Option<PathBuf>,
+    /// Steps between scores on these; 0 for at the end only [default: as eval-every].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Intervals"))]
+    pub tasks_every: Option<u64>,
+    /// The first so many examples of each of them [default: all].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "EXAMPLES", help_heading = "Intervals"))]
+    pub tasks_limit: Option<usize>,
     /// Steps between samples of text; 0 for never.
     #[cfg_attr(feature = "clap", arg(long, value_name = "STEPS", help_heading = "Intervals"))]
     pub sample_every: Option<u64>,
@@ -204,7 +216,7 @@ impl RunConfig {
             batch seq grad_accum global_batch prefetch
             lr min_lr warmup schedule decay_steps decay_fraction
             weight_decay beta1 beta2 eps grad_clip
-            eval_every eval_batches sample_every sample_prompt sample_tokens checkpoint_every keep log_every
+            eval_every eval_batches hellaswag lambada tasks_every tasks_limit sample_every sample_prompt sample_tokens checkpoint_every keep log_every
         }
     }
 }

@@ -182,12 +182,20 @@ impl RunPlan {
                 format!("{steps} steps {what}")
             }
         };
-        [
-            each("evaluation", self.intervals.eval_every),
+        let tasks: Vec<&str> = self.tasks.files().map(|file| file.name()).collect();
+        let tasks = (!tasks.is_empty()).then(|| match self.tasks.every {
+            0 => format!("{} at the end", tasks.join(" and ")),
+            every => each(&tasks.join(" and "), every),
+        });
+        let others = [
             each("samples", self.intervals.sample_every),
             each("checkpoints", self.intervals.checkpoint_every),
-        ]
-        .join(", ")
+        ];
+        let all = [each("evaluation", self.intervals.eval_every)]
+            .into_iter()
+            .chain(tasks)
+            .chain(others);
+        all.collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -19,6 +19,7 @@ use crate::config::{Devices, RunConfig};
 use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
+use gpt2_eval::TaskFile;
 use gpt2_model::capabilities::{BackendKind, Capabilities};
 use gpt2_model::{Gpt2Config, Operations, Precision, Recompute, cost};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,8 @@ pub struct RunPlan {
     pub limits: Limits,
     /// What comes every so many steps.
     pub intervals: Intervals,
+    /// What the model is scored on.
+    pub tasks: Tasks,
 }
 
 /// Where and how a run is computed.
@@ -137,6 +140,27 @@ pub struct Intervals {
     pub keep: usize,
     /// Steps between printed lines.
     pub log_every: u64,
+}
+
+/// What the model is scored on meanwhile, besides the loss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tasks {
+    /// HellaSwag's examples.
+    pub hellaswag: Option<PathBuf>,
+    /// LAMBADA's.
+    pub lambada: Option<PathBuf>,
+    /// Steps between scores; 0 for at the end only.
+    pub every: u64,
+    /// At most so many examples of each.
+    pub limit: Option<usize>,
+}
+
+impl Tasks {
+    /// Their files.
+    pub fn files(&self) -> impl Iterator<Item = TaskFile> {
+        let hellaswag = self.hellaswag.clone().map(TaskFile::Hellaswag);
+        hellaswag.into_iter().chain(self.lambada.clone().map(TaskFile::Lambada))
+    }
 }
 
 impl RunPlan {
@@ -249,6 +273,10 @@ impl RunPlan {
             grad_clip: Some(self.grad_clip),
             eval_every: Some(self.intervals.eval_every),
             eval_batches: Some(self.intervals.eval_batches),
+            hellaswag: self.tasks.hellaswag.clone(),
+            lambada: self.tasks.lambada.clone(),
+            tasks_every: self.tasks.files().next().map(|_| self.tasks.every),
+            tasks_limit: self.tasks.limit,
             sample_every: Some(self.intervals.sample_every),
             sample_prompt: Some(self.intervals.sample_prompt.clone()),
             sample_tokens: Some(self.intervals.sample_tokens),

@@ -1,6 +1,6 @@
 //! From settings to a plan: what is absent gets its default, what is derived is derived.
 
-use super::{BatchShape, Environment, Intervals, Limits, Machine, RunPlan, defaults, validate};
+use super::{BatchShape, Environment, Intervals, Limits, Machine, RunPlan, Tasks, defaults, validate};
 use crate::config::{BackendChoice, Devices, RunConfig};
 use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
@@ -92,6 +92,12 @@ impl RunPlan {
                 checkpoint_every: config.checkpoint_every.unwrap_or(size.checkpoint_every),
                 keep: config.keep.unwrap_or(defaults::KEEP),
                 log_every: config.log_every.unwrap_or(defaults::LOG_EVERY),
+            },
+            tasks: Tasks {
+                hellaswag: config.hellaswag,
+                lambada: config.lambada,
+                every: config.tasks_every.or(config.eval_every).unwrap_or(size.eval_every),
+                limit: config.tasks_limit,
             },
             data: config.data,
         };

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 /// Keys that say how long, where and how often, but not what is computed. All others make the run what it is.
-const MAY_CHANGE: [&str; 22] = [
+const MAY_CHANGE: [&str; 26] = [
     "run",
     // What the tokens are is held against the checkpoint; where they lie may change.
     "data",
@@ -28,6 +28,10 @@ const MAY_CHANGE: [&str; 22] = [
     "prefetch",
     "eval-every",
     "eval-batches",
+    "hellaswag",
+    "lambada",
+    "tasks-every",
+    "tasks-limit",
     "sample-every",
     "sample-prompt",
     "sample-tokens",

@@ -70,6 +70,7 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
         ("threads", plan.machine.threads),
         ("prefetch", plan.batch.prefetch),
         ("eval-batches", plan.intervals.eval_batches),
+        ("tasks-limit", plan.tasks.limit.unwrap_or(usize::MAX)),
         ("sample-tokens", plan.intervals.sample_tokens),
         ("keep", plan.intervals.keep),
     ] {

@@ -20,16 +20,17 @@ use crate::run_dir::RunPaths;
 use crate::sample::sample;
 use crate::step_log::{StepLog, StepRecord};
 use crate::stop::{StopReason, StopRequest};
+use crate::tasks::TaskSet;
 use burn::module::AutodiffModule;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_backend::DeviceProbe;
 use gpt2_data::Loader;
-use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
 use gpt2_model::spans::{Operation, Pass, span};
+use gpt2_model::{Gpt2, InferenceBackend};
 use gpt2_records::{Communication, Phases, RankStep};
 use memory::MemoryMeter;
 use std::path::PathBuf;
@@ -87,6 +88,7 @@ pub(crate) struct StepLoop<B: AutodiffBackend> {
     pub(crate) floor: Option<f64>,
     pub(crate) loader: Loader,
     pub(crate) validation: EvaluationSet,
+    pub(crate) tasks: TaskSet,
     pub(crate) optimizer: AdamW<B>,
     pub(crate) ranks: Ranks<B>,
     pub(crate) stop: StopRequest,
@@ -121,7 +123,7 @@ struct QueuedStep {
 impl<B> StepLoop<B>
 where
     B: AutodiffBackend + Gpt2Backend,
-    Inner<B>: TrainingBackend,
+    Inner<B>: InferenceBackend,
 {
     /// Trains until the plan's end, a limit, or a request to stop, and saves a last checkpoint.
     ///
@@ -177,15 +179,22 @@ struct Run<'a, B: AutodiffBackend, S> {
 impl<B, S> Run<'_, B, S>
 where
     B: AutodiffBackend + Gpt2Backend,
-    Inner<B>: TrainingBackend,
+    Inner<B>: InferenceBackend,
     S: TrainStepper<B>,
 {
     fn run(mut self) -> Result<Outcome, TrainError> {
-        if self.setup.state.step == 0 && self.setup.plan.intervals.eval_every > 0 {
+        if self.setup.state.step == 0 {
             let mut record = StepRecord::default();
-            self.evaluate(&mut record)?;
-            self.log(&record)?;
-            self.report(record);
+            if self.setup.plan.intervals.eval_every > 0 {
+                self.evaluate(&mut record)?;
+            }
+            if self.setup.plan.tasks.every > 0 && !self.setup.tasks.is_empty() {
+                self.score(&mut record)?;
+            }
+            if record != StepRecord::default() {
+                self.log(&record)?;
+                self.report(record);
+            }
         }
         let mut queued: Option<QueuedStep> = None;
         let reason = loop {
@@ -264,6 +273,12 @@ where
         plan.intervals.eval_every > 0 && (saves || self.is_due(plan.intervals.eval_every, step))
     }
 
+    /// Whether `step` ends with scores on the tasks.
+    fn scores_at(&self, step: u64) -> bool {
+        let plan = &self.setup.plan;
+        !self.setup.tasks.is_empty() && (self.is_due(plan.tasks.every, step) || step == plan.last_step())
+    }
+
     /// Whether `step` must be over before the next one is queued.
     fn must_finish_before_next(&self, step: u64) -> bool {
         let plan = &self.setup.plan;
@@ -272,7 +287,9 @@ where
             plan.intervals.sample_every,
             plan.intervals.checkpoint_every,
         ];
-        !Inner::<B>::PIPELINES_STEPS || intervals.into_iter().any(|every| self.is_due(every, step))
+        !Inner::<B>::PIPELINES_STEPS
+            || self.scores_at(step)
+            || intervals.into_iter().any(|every| self.is_due(every, step))
     }
 
     /// `error`, after what the run has reached is saved: the weights are those of the last good step.
@@ -391,6 +408,9 @@ where
             }
             self.log(&record)?;
             return Err(self.save_then(error)?);
+        }
+        if self.scores_at(step) {
+            self.score(&mut record)?;
         }
         self.log(&record)?;
         self.steps.push(record.clone());
@@ -530,17 +550,15 @@ where
     /// [`TrainError::NonFinite`].
     fn evaluate(&mut self, record: &mut StepRecord) -> Result<(), TrainError> {
         let began = Instant::now();
-        let StepLoop {
-            validation,
-            ranks,
-            device,
-            ..
-        } = &mut self.setup;
+        let StepLoop { validation, ranks, .. } = &mut self.setup;
         let model = self.stepper.model();
         ranks.check_replicas(&model, record.step)?;
-        let model = model.valid();
-        let own = validation.losses(&model, device, ranks.rank(), ranks.size()).collect();
-        let evaluation = validation.evaluation(&ranks.all_losses(own)?);
+        let model = Inner::<B>::inference(model.valid());
+        // As bits: text has no name for a loss that is not finite.
+        let own = validation.losses(model.as_ref(), ranks.rank(), ranks.size());
+        let losses = ranks.in_order(own.map(f64::to_bits).collect())?;
+        let losses: Vec<f64> = losses.into_iter().map(f64::from_bits).collect();
+        let evaluation = validation.evaluation(&losses);
         self.phases.evaluation_sec += began.elapsed().as_secs_f64();
         self.check_finite(record.step, &[(Quantity::ValidationLoss, evaluation.loss)])?;
         self.setup.state.val_loss = Some(evaluation.loss);
@@ -549,14 +567,35 @@ where
         Ok(())
     }
 
+    /// Puts what the model scores on the tasks into `record`.
+    fn score(&mut self, record: &mut StepRecord) -> Result<(), TrainError> {
+        let began = Instant::now();
+        let StepLoop {
+            plan,
+            tasks,
+            ranks,
+            device,
+            ..
+        } = &mut self.setup;
+        let model = self.stepper.model().valid();
+        // The kernels of some precisions are made for the products of training.
+        let model = Inner::<B>::inference(model.with_precision(Inner::<B>::plain_precision(plan.machine.precision)));
+        Inner::<B>::set_persistent_allocation(device, false);
+        let scores = tasks.score(model.as_ref(), plan.batch.micro_batch, ranks);
+        Inner::<B>::set_persistent_allocation(device, true);
+        record.scores = scores?;
+        self.phases.evaluation_sec += began.elapsed().as_secs_f64();
+        Ok(())
+    }
+
     /// Lets the model write, and keeps the text in the run directory.
     fn take_sample(&mut self) -> Result<(), TrainError> {
         let began = Instant::now();
         let StepLoop { plan, device, .. } = &self.setup;
         let step = self.setup.state.step;
-        let model = self.stepper.model().valid();
+        let model = Inner::<B>::inference(self.stepper.model().valid());
         Inner::<B>::set_persistent_allocation(device, false);
-        let text = sample(&model, plan, step);
+        let text = sample(model.as_ref(), plan, step);
         Inner::<B>::set_persistent_allocation(device, true);
         let text = text?;
         let path = self.setup.paths.sample(step);

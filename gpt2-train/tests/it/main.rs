@@ -8,6 +8,8 @@ mod promises;
 #[cfg(feature = "ndarray")]
 mod ranks;
 #[cfg(feature = "ndarray")]
+mod tasks;
+#[cfg(feature = "ndarray")]
 mod tiny;
 #[cfg(feature = "ndarray")]
 mod together;

@@ -34,7 +34,7 @@ fn on_ranks(
 }
 
 /// The same on all ranks, which no one watches.
-fn alike(world_size: usize, resumes: bool, config: &RunConfig) {
+pub(crate) fn alike(world_size: usize, resumes: bool, config: &RunConfig) {
     for rank in on_ranks(world_size, resumes, |_| config.clone(), |_| unwatched()) {
         rank.unwrap();
     }

@@ -75,7 +75,7 @@ fn two_runs_at_once_equal_each_alone() {
         let [.., last] = Remains::of(&run).losses[..] else {
             panic!("no steps")
         };
-        assert_eq!(Some(set.evaluate(&model, &device).loss.to_bits()), last[1], "{name}");
+        assert_eq!(Some(set.evaluate(&model).loss.to_bits()), last[1], "{name}");
         let text = sample(&model, plan, 6).unwrap();
         assert_eq!(
             format!("{text}\n"),

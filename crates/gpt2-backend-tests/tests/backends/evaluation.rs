@@ -132,3 +132,43 @@ mod last_word {
 
     crate::on_every_backend!(check);
 }
+
+/// A classifier of its own is the one that predicts: both ways to a loss agree.
+mod untied {
+    use super::*;
+    use gpt2_model::{Gpt2Config, Inference, Sequences, Variant};
+
+    fn check<B>(device: &B::Device, tolerance: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let config = Gpt2Config {
+            vocab_size: 301,
+            block_size: 32,
+            n_layer: 2,
+            n_head: 2,
+            n_embd: 128,
+            dropout: 0.0,
+            variant: Variant {
+                tie_word_embeddings: false,
+                ..Variant::default()
+            },
+        };
+        let model: &dyn Inference = &config.init::<B::InnerBackend>(3, device).unwrap();
+        let tokens = |shift| (0..64).map(|token| (token * 7 + shift) % 301).collect();
+        let batch = Sequences {
+            inputs: tokens(0),
+            targets: tokens(7),
+            seq: 32,
+        };
+        let losses = model.token_losses(batch.clone());
+        let positions = [0, 5, 31, 32, 63];
+        for (&position, score) in positions.iter().zip(model.token_scores(batch, &positions)) {
+            let error = f64::from((score.loss - losses[position]).abs());
+            assert!(error <= allowed(tolerance), "position {position}: {error:.2e}");
+        }
+    }
+
+    crate::on_every_backend!(check);
+}

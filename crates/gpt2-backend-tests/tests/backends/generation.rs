@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::sampling::Sampling;
-use gpt2_model::{Generator, Gpt2, Gpt2Config, KvCache, Variant};
+use gpt2_model::{Gpt2, Gpt2Config, KvCache, Variant};
 use std::ops::Range;
 
 fn check<B>(device: &B::Device, tolerance: f64)
@@ -55,7 +55,7 @@ fn check_growing_cache<B: Gpt2Backend>(device: &B::Device, tolerance: f64) {
         let shape = [1, tokens.len()];
         Tensor::<B, 2, Int>::from_data(TensorData::new(tokens, shape), device)
     };
-    let expected = model.logits(input(0..150));
+    let expected = model.forward(input(0..150));
     let mut cache = KvCache::new(config.n_layer);
     for (start, end) in [(0, 60), (60, 64), (64, 65), (65, 66), (66, 150)] {
         let found = floats(model.next_logits(input(start..end), &mut cache));
@@ -65,7 +65,8 @@ fn check_growing_cache<B: Gpt2Backend>(device: &B::Device, tolerance: f64) {
 }
 
 fn generate<B: Gpt2Backend>(model: &Gpt2<B>, prompt: &[i32], count: usize) -> Vec<i32> {
-    Generator::new(model, prompt, Sampling::GREEDY, 0)
+    model
+        .generate(prompt, Sampling::GREEDY, 0)
         .take(count)
         .collect::<Result<_, _>>()
         .unwrap()
@@ -75,7 +76,7 @@ fn next_without_cache<B: Gpt2Backend>(model: &Gpt2<B>, tokens: &[i32], device: &
     let window = &tokens[tokens.len().saturating_sub(model.config.block_size)..];
     let input = Tensor::<B, 2, Int>::from_data(TensorData::new(window.to_vec(), [1, window.len()]), device);
     let best: Vec<i32> = model
-        .logits(input)
+        .forward(input)
         .narrow(1, window.len() - 1, 1)
         .argmax(2)
         .into_data()

@@ -138,7 +138,7 @@ mod forward_and_backward {
             golden.tokens::<B>("targets", device),
         );
 
-        let logits = floats(model.logits(inputs.clone()));
+        let logits = floats(model.forward(inputs.clone()));
         let error = relative_error(&logits, &golden.floats("logits"));
         assert!(
             error < tolerance,
@@ -314,7 +314,7 @@ mod llmc_debug_state {
             let error = relative_error(found, expected);
             assert!(error < tolerance, "{what}: relative error {error:.2e}");
         };
-        let logits = floats(model.logits(inputs.clone()));
+        let logits = floats(model.forward(inputs.clone()));
         close("logits", &logits, &expected(logits.len()));
         let loss = model.loss(inputs, targets);
         close("loss", &floats(loss.clone()), &expected(1));

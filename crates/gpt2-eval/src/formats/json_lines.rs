@@ -59,23 +59,3 @@ pub(super) fn parse<T: DeserializeOwned, E>(
     }
     Ok(examples)
 }
-
-/// How many of the files that a cut or a few changed bytes make of `file` are refused.
-#[cfg(test)]
-pub(super) fn refused_of_damaged(file: &str, seed: u64, is_refused: impl Fn(&[u8]) -> bool) -> usize {
-    let mut refused = 0;
-    let mut check = |bytes: &[u8]| refused += usize::from(is_refused(bytes));
-    for length in 0..file.len() {
-        check(&file.as_bytes()[..length]);
-    }
-    let mut rng = gpt2_data::SplitMix64::new(seed);
-    for _ in 0..2_500 {
-        let mut bytes = file.as_bytes().to_vec();
-        for _ in 0..=rng.next_u64() % 3 {
-            let at = rng.next_u64() as usize % bytes.len();
-            bytes[at] = rng.next_u64() as u8;
-        }
-        check(&bytes);
-    }
-    refused
-}

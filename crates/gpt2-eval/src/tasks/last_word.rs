@@ -1,18 +1,12 @@
 //! The last word of a text: whether the model, always taking the most probable token, writes it, and how probable it
 //! is.
 
-use super::{floats, share, standard_error};
+use super::{share, standard_error};
 use crate::batches::{Row, batches, scored_targets};
 use crate::error::EvalError;
 use crate::progress::Progress;
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{DType, Int, Tensor, TensorData};
-use gpt2_model::Gpt2;
-use gpt2_model::ops::{Gpt2Backend, logits};
-use serde::Serialize;
-
-/// Rows of logits that are in memory at once: 100 MiB of GPT-2's vocabulary.
-const LOGITS_ROWS: usize = 512;
+use gpt2_model::{Inference, TokenScore};
+use serde::{Deserialize, Serialize};
 
 /// A text without its last word, and the word, in the model's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +18,7 @@ pub struct LastWordExample {
 }
 
 /// How the model scores an example.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastWordScore {
     /// The sum of the losses of the word's tokens in nats.
     pub loss_sum: f64,
@@ -75,34 +69,28 @@ impl LastWordSummary {
 }
 
 /// Scores the examples, in their order, `batch` at a time.
-pub(crate) fn score<B: Gpt2Backend>(
-    model: &Gpt2<B>,
+pub(crate) fn score(
+    model: &dyn Inference,
     task: &str,
     examples: &[LastWordExample],
     batch: usize,
     progress: &mut dyn Progress,
 ) -> Result<Vec<LastWordScore>, EvalError> {
-    let block_size = model.config.block_size;
-    let device = model.wte.weight.device();
+    let block_size = model.config().block_size;
     let rows: Vec<Row> = examples
         .iter()
         .map(|example| Row::new(&example.context, &example.word, block_size))
         .collect();
     let mut scores: Vec<Option<LastWordScore>> = vec![None; rows.len()];
     for batch in batches(&rows, batch, block_size) {
-        let [inputs, _] = batch.upload::<B>(&rows, &device);
         let positions: Vec<usize> = batch.scored(&rows).into_iter().flatten().collect();
-        let targets: Vec<u16> = batch
-            .rows
-            .iter()
-            .flat_map(|&row| scored_targets(&rows[row]))
-            .copied()
-            .collect();
-        let tokens = score_tokens(model, inputs, &positions, &targets);
+        let tokens = model.token_scores(batch.sequences(&rows), &positions);
         let mut tokens = tokens.into_iter();
         for &row in &batch.rows {
             let word = scored_targets(&rows[row]);
-            let (losses, predictions): (Vec<f32>, Vec<u32>) = tokens.by_ref().take(word.len()).unzip();
+            let scored = tokens.by_ref().take(word.len());
+            let (losses, predictions): (Vec<f32>, Vec<u32>) =
+                scored.map(|TokenScore { loss, prediction }| (loss, prediction)).unzip();
             if losses.iter().any(|loss| !loss.is_finite()) {
                 return Err(EvalError::NonFinite {
                     task: task.to_owned(),
@@ -123,47 +111,6 @@ pub(crate) fn score<B: Gpt2Backend>(
         progress.advance(batch.rows.len() as u64);
     }
     Ok(scores.into_iter().flatten().collect())
-}
-
-/// The loss of the target at each of some positions, and the most probable token there. Waits for the device once for
-/// each 512 of them: the logits of all positions of a batch would not fit.
-///
-/// # Shapes
-/// `inputs` is `[B, T]`; `positions` are `b·T + t`; `targets` has as many.
-fn score_tokens<B: Gpt2Backend>(
-    model: &Gpt2<B>,
-    inputs: Tensor<B, 2, Int>,
-    positions: &[usize],
-    targets: &[u16],
-) -> Vec<(f32, u32)> {
-    let device = inputs.device();
-    let integers = |values: Vec<i32>| {
-        let count = values.len();
-        Tensor::<B, 1, Int>::from_data(TensorData::new(values, [count]), &device)
-    };
-    let hidden = model.hidden(inputs, None);
-    let [batch, seq, channels] = hidden.dims();
-    let hidden = hidden.reshape([batch * seq, channels]); // [B·T, C]
-    let wte = model.wte.weight.val().cast(hidden.dtype()); // [Vp, C]
-    let mut scores = Vec::with_capacity(positions.len());
-    for (positions, targets) in positions.chunks(LOGITS_ROWS).zip(targets.chunks(LOGITS_ROWS)) {
-        let positions = integers(positions.iter().map(|&position| position as i32).collect());
-        let targets = integers(targets.iter().copied().map(i32::from).collect());
-        let rows = hidden.clone().select(0, positions); // [N, C]
-        let logits = logits(rows, wte.clone())
-            .cast(DType::F32)
-            .narrow(1, 0, model.config.vocab_size); // [N, V]
-        let predictions = logits.clone().argmax(1).into_data(); // host–device sync
-        let losses = log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).neg(); // [N, 1]
-        let predictions: Vec<i64> = predictions.convert::<i64>().into_vec().expect("converted to i64 above");
-        let losses = floats(losses);
-        scores.extend(
-            losses
-                .into_iter()
-                .zip(predictions.into_iter().map(|token| token as u32)),
-        );
-    }
-    scores
 }
 
 #[cfg(test)]

@@ -1,13 +1,10 @@
 //! The loss on the validation split of prepared data.
 
-use super::floats;
 use crate::error::EvalError;
 use crate::progress::Progress;
-use burn::tensor::{Tensor, TensorData};
 use gpt2_base::Invalid;
 use gpt2_data::{TokenStream, Tokenizer, ValidationWindows};
-use gpt2_model::Gpt2;
-use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::{Inference, Sequences};
 use serde::Serialize;
 use std::f64::consts::LN_2;
 use std::sync::Arc;
@@ -63,28 +60,30 @@ impl LossTask {
 }
 
 /// The loss of each window, in order, and the summary. Waits for the device once a batch.
-pub(crate) fn score<B: Gpt2Backend>(
-    model: &Gpt2<B>,
+pub(crate) fn score(
+    model: &dyn Inference,
     name: &str,
     task: &LossTask,
     batch: usize,
     progress: &mut dyn Progress,
 ) -> Result<(LossSummary, Vec<WindowScore>), EvalError> {
     let LossTask { seq, max_batches, .. } = *task;
-    let block_size = model.config.block_size;
+    let block_size = model.config().block_size;
     if seq > block_size {
         let expected = format!("at most {block_size}, the model's block");
         return Err(Invalid::new("seq", &seq, expected).into());
     }
-    let device = model.wte.weight.device();
     let tokenizer = Tokenizer::gpt2();
     let mut windows = Vec::new();
     let (mut sum, mut bytes) = (0.0, 0);
     for batch in ValidationWindows::new(Arc::clone(&task.stream)).batches(batch, seq, max_batches)? {
         let batch = batch?;
         bytes += tokenizer.text_bytes(&batch.targets);
-        let tensor = |tokens| Tensor::from_data(TensorData::new(tokens, [batch.batch, seq]), &device);
-        let losses = floats(model.token_losses(tensor(batch.inputs), tensor(batch.targets)));
+        let losses = model.token_losses(Sequences {
+            inputs: batch.inputs,
+            targets: batch.targets,
+            seq,
+        });
         for losses in losses.chunks(seq) {
             let of_window: f64 = losses.iter().copied().map(f64::from).sum();
             if !of_window.is_finite() {

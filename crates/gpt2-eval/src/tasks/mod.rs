@@ -4,18 +4,6 @@ pub mod last_word;
 pub mod loss;
 pub mod multiple_choice;
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
-
-/// The elements, on the host.
-fn floats<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    elements(tensor.into_data()) // host–device sync
-}
-
-fn elements(data: TensorData) -> Vec<f32> {
-    data.convert::<f32>().into_vec().expect("converted to f32 above")
-}
-
 /// The share of `count` examples that `right` of them are.
 fn share(right: usize, count: usize) -> f64 {
     right as f64 / count as f64

@@ -1,12 +1,11 @@
 //! Multiple choice: the model is given a context and several endings, and prefers the one with the lowest loss.
 
-use super::{floats, share, standard_error};
+use super::{share, standard_error};
 use crate::batches::{Row, batches};
 use crate::error::EvalError;
 use crate::progress::Progress;
-use gpt2_model::Gpt2;
-use gpt2_model::ops::Gpt2Backend;
-use serde::Serialize;
+use gpt2_model::Inference;
+use serde::{Deserialize, Serialize};
 
 /// A context with several endings, in the model's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub struct ChoiceExample {
 }
 
 /// How the model scores an example. Of several endings with the same loss the first is preferred.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChoiceScore {
     /// The example's number in the file.
     pub index: usize,
@@ -76,15 +75,14 @@ impl ChoiceSummary {
 }
 
 /// Scores the examples, in their order, `batch` endings at a time. Waits for the device once a batch.
-pub(crate) fn score<B: Gpt2Backend>(
-    model: &Gpt2<B>,
+pub(crate) fn score(
+    model: &dyn Inference,
     task: &str,
     examples: &[ChoiceExample],
     batch: usize,
     progress: &mut dyn Progress,
 ) -> Result<Vec<ChoiceScore>, EvalError> {
-    let block_size = model.config.block_size;
-    let device = model.wte.weight.device();
+    let block_size = model.config().block_size;
     // The example that each row is an ending of.
     let owners: Vec<usize> = (0..examples.len())
         .flat_map(|example| std::iter::repeat_n(example, examples[example].endings.len()))
@@ -102,8 +100,7 @@ pub(crate) fn score<B: Gpt2Backend>(
     let mut losses: Vec<Vec<f32>> = vec![Vec::new(); rows.len()];
     let mut endings_left: Vec<usize> = examples.iter().map(|example| example.endings.len()).collect();
     for batch in batches(&rows, batch, block_size) {
-        let [inputs, targets] = batch.upload::<B>(&rows, &device);
-        let all = floats(model.token_losses(inputs, targets));
+        let all = model.token_losses(batch.sequences(&rows));
         let mut done = 0;
         for (&row, range) in batch.rows.iter().zip(batch.scored(&rows)) {
             losses[row] = all[range].to_vec();

@@ -12,7 +12,7 @@ use gpt2_backend::Chosen;
 use gpt2_base::nearest;
 use gpt2_data::{Split, TokenStream};
 use gpt2_eval::tasks::loss::LossTask;
-use gpt2_eval::{EvalError, Evaluation, Task, TaskWork, formats};
+use gpt2_eval::{Evaluation, Task, TaskFile, TaskWork};
 use gpt2_model::Gpt2Config;
 use gpt2_model::weights::load_config;
 use output::{Report, check_writable, write_per_example, write_report};
@@ -30,9 +30,6 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let sources = sources(args)?;
     let weights = weights_of(&args.path)?;
     let config = load_config(&weights)?;
-    for source in &sources {
-        check_vocabulary(source, &config)?;
-    }
     let tasks = sources
         .iter()
         .map(|source| task(source, args, &config))
@@ -132,13 +129,6 @@ struct Source<'a> {
     path: &'a Path,
 }
 
-impl Source<'_> {
-    /// Whether the examples are tokens of whichever model they were made for.
-    fn is_of_tokens(&self) -> bool {
-        self.kind == TaskKind::Hellaswag && extension(self.path) == "bin"
-    }
-}
-
 /// The tasks that were asked for, each once, or else those whose files were given.
 fn sources(args: &EvalArgs) -> Result<Vec<Source<'_>>, CliError> {
     let mut kinds = Vec::new();
@@ -180,44 +170,15 @@ fn task(source: &Source, args: &EvalArgs, config: &Gpt2Config) -> Result<Task, C
             task.windows(args.batch)?;
             TaskWork::Loss(task)
         }
-        TaskKind::Hellaswag => TaskWork::MultipleChoice(first(
-            args.limit,
-            match extension(path).as_str() {
-                "bin" => formats::llmc::read(path)?,
-                "jsonl" | "json" => formats::hellaswag::read(path)?,
-                _ => {
-                    let expected = "HellaSwag's .jsonl, or a .bin of llm.c".to_owned();
-                    return Err(invalid("--hellaswag", &path.display(), expected));
-                }
-            },
-        )),
-        TaskKind::Lambada => TaskWork::LastWord(first(args.limit, formats::lambada::read(path)?)),
+        TaskKind::Hellaswag => return Ok(TaskFile::Hellaswag(path.to_owned()).read(args.limit, config)?),
+        TaskKind::Lambada => return Ok(TaskFile::Lambada(path.to_owned()).read(args.limit, config)?),
     };
-    Ok(Task {
+    let task = Task {
         name: source.kind.name().to_owned(),
         work,
-    })
-}
-
-fn first<T>(limit: Option<usize>, mut examples: Vec<T>) -> Vec<T> {
-    examples.truncate(limit.unwrap_or(usize::MAX));
-    examples
-}
-
-fn extension(path: &Path) -> String {
-    let extension = path.extension().unwrap_or_default();
-    extension.to_string_lossy().to_ascii_lowercase()
-}
-
-/// Text is encoded by GPT-2's tokenizer, so a model of other tokens cannot be scored on it.
-fn check_vocabulary(source: &Source, config: &Gpt2Config) -> Result<(), EvalError> {
-    if config.has_gpt2_vocabulary() || source.is_of_tokens() {
-        return Ok(());
-    }
-    Err(EvalError::OtherVocabulary {
-        task: source.kind.name().to_owned(),
-        vocab_size: config.vocab_size,
-    })
+    };
+    task.check(config)?;
+    Ok(task)
 }
 
 fn invalid(flag: &'static str, value: &dyn ToString, expected: String) -> CliError {
