@@ -8,6 +8,13 @@ use crate::recompute::Recompute;
 const F32_BYTES: u64 = 4;
 
 /// Trainable parameters, a tied classifier counted once and without padded rows.
+///
+/// ```
+/// use gpt2_model::{Gpt2Config, cost};
+///
+/// assert_eq!(cost::parameters(&Gpt2Config::preset("gpt2")?), 124_439_808);
+/// # Ok::<(), gpt2_model::ModelError>(())
+/// ```
 pub fn parameters(config: &Gpt2Config) -> u64 {
     let (c, inner) = (config.n_embd as u64, config.inner_size() as u64);
     // A block: c_attn 3C² + 3C, c_proj C² + C, c_fc CI + I, c_proj IC + C, two LayerNorms 4C.

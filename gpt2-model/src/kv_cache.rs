@@ -4,6 +4,26 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, s};
 
 /// The cache of a whole model: one [`LayerCache`] a block.
+///
+#[cfg_attr(feature = "flex", doc = "```")]
+#[cfg_attr(not(feature = "flex"), doc = "```ignore")]
+/// # use burn::tensor::{Int, Tensor};
+/// # use burn_flex::{Flex, FlexDevice};
+/// # use gpt2_model::{Gpt2, Gpt2Config, KvCache};
+/// # fn main() -> Result<(), gpt2_model::ModelError> {
+/// # let config = Gpt2Config { vocab_size: 256, ..Gpt2Config::preset("d3")? };
+/// # let model: Gpt2<Flex> = config.init(1, &FlexDevice)?;
+/// let tokens = |tokens: &[i32]| Tensor::<Flex, 1, Int>::from_data(tokens, &FlexDevice).unsqueeze();
+/// let mut cache = KvCache::new(model.config.n_layer);
+/// model.next_logits(tokens(&[1, 2]), &mut cache);
+/// let cached = model.next_logits(tokens(&[3]), &mut cache); // [B, V]
+/// assert_eq!(cache.len(), 3);
+///
+/// let whole = model.forward(tokens(&[1, 2, 3])).narrow(1, 2, 1).squeeze_dim(1);
+/// assert!((cached - whole).abs().max().into_scalar() < 1e-4);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct KvCache<B: Backend> {
     pub(crate) layers: Vec<LayerCache<B>>,

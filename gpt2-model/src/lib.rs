@@ -7,6 +7,29 @@
 //! [`Gpt2::load`] opens weights of Hugging Face, llm.c or llama.cpp, [`Gpt2::loss`] trains them under Burn's autodiff,
 //! [`Gpt2::generate`] writes; `examples/finetune.rs` does all three in fifty lines. [`Inference`] is a model without its type.
 //!
+#![cfg_attr(feature = "flex", doc = "```")]
+#![cfg_attr(not(feature = "flex"), doc = "```ignore")]
+//! use burn::tensor::{Int, Tensor};
+//! use burn_flex::{Flex, FlexDevice};
+//! use gpt2_model::{Gpt2, Gpt2Config, sampling::Sampling};
+//!
+//! # fn main() -> Result<(), gpt2_model::ModelError> {
+//! let config = Gpt2Config {
+//!     vocab_size: 256,
+//!     ..Gpt2Config::preset("d3")?
+//! };
+//! let model: Gpt2<Flex> = config.init(1, &FlexDevice)?;
+//!
+//! let tokens = Tensor::<Flex, 2, Int>::from_data([[1, 2, 3]], &FlexDevice); // [B, T]
+//! assert_eq!(model.forward(tokens).dims(), [1, 3, 256]); // [B, T, V]
+//!
+//! let written = model.generate(&[1, 2, 3], Sampling::default(), 1).take(5);
+//! let written: Vec<i32> = written.collect::<Result<_, _>>()?;
+//! assert_eq!(written.len(), 5);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | feature | brings |
 //! |---|---|
 //! | `flex` | the CPU, in pure Rust: `burn_flex::Flex` |

@@ -34,6 +34,14 @@ impl Sampling {
 
     /// Draws a token. A logit of −∞ masks its token, which is never drawn.
     ///
+    /// ```
+    /// use gpt2_model::sampling::Sampling;
+    /// use rand::SeedableRng;
+    ///
+    /// let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    /// assert_eq!(Sampling::GREEDY.draw(&[0.5, 2.0, f32::NEG_INFINITY], &mut rng), 1);
+    /// ```
+    ///
     /// # Panics
     /// If a logit is NaN or +∞, or none is finite: nothing can be drawn from them.
     pub fn draw(&self, logits: &[f32], rng: &mut impl Rng) -> usize {
