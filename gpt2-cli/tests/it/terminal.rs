@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What a program sends to take over the screen.
 const ALTERNATE_SCREEN: &str = "\u{1b}[?1049h";
