@@ -8,7 +8,7 @@ use gpt2_data::{Shard, ShardWriter};
 use gpt2_eval::formats::{hellaswag, lambada, llmc};
 use gpt2_eval::tasks::multiple_choice::ChoiceExample;
 use gpt2_model::weights::{Dtype, GgufVocabulary, Weights, save_gguf, save_hf, save_llmc};
-use gpt2_model::{Gpt2, Gpt2Config, Variant};
+use gpt2_model::{Gpt2, Gpt2Config};
 use rand::{Rng, RngExt};
 use std::error::Error;
 use std::fs;
@@ -33,7 +33,7 @@ pub struct Parser {
 pub const SAFETENSORS: Parser = Parser {
     file: "model.safetensors",
     write: |dir| Ok(save_hf(&model()?, dir)?),
-    open: open_weights,
+    open: load,
     front: 3_500,
 };
 
@@ -55,7 +55,7 @@ pub const INDEX: Parser = Parser {
         let index = format!("{{\"weight_map\": {{{}}}}}", names.join(", "));
         Ok(fs::write(dir.join("model.safetensors.index.json"), index)?)
     },
-    open: open_weights,
+    open: load,
     front: usize::MAX,
 };
 
@@ -151,14 +151,9 @@ fn model() -> Result<Gpt2<Flex>, Box<dyn Error>> {
         n_layer: 2,
         n_head: 2,
         n_embd: 8,
-        dropout: 0.0,
-        variant: Variant::default(),
+        ..Gpt2Config::preset("d3")?
     };
     Ok(config.init(1, &FlexDevice)?)
-}
-
-fn open_weights(dir: &Path) -> Opened {
-    load(dir)
 }
 
 fn load(path: &Path) -> Opened {
@@ -214,6 +209,12 @@ impl Sound {
         fs::read_dir(self.dir.path())?
             .map(|entry| Ok(entry?.metadata()?.len()))
             .sum()
+    }
+
+    /// The file cut off after each of its first bytes, as far as they say what the others mean.
+    pub fn cuts(&self) -> impl Iterator<Item = Vec<u8>> {
+        let lengths = 0..self.parser.front.min(self.bytes.len());
+        lengths.map(|length| self.bytes[..length].to_vec())
     }
 
     /// The file with a few bytes changed, removed or repeated, or cut off.

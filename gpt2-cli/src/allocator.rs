@@ -72,6 +72,10 @@ mod tests {
             allocate();
         }
         let faults = page_faults() - before;
-        assert!(faults < 1_000, "{faults} of {} pages anew", 10 * (64 << 20) / 4096);
+        assert!(
+            faults < 1_000,
+            "{faults} page faults for {} pages",
+            10 * (64 << 20) / 4096
+        );
     }
 }

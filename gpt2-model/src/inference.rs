@@ -29,7 +29,7 @@ impl Sequences {
     ///
     /// # Shapes
     /// Both are `[B, T]`.
-    fn upload<B: Backend>(self, device: &B::Device) -> [Tensor<B, 2, Int>; 2] {
+    pub fn upload<B: Backend>(self, device: &B::Device) -> [Tensor<B, 2, Int>; 2] {
         [self.inputs, self.targets].map(|tokens| {
             let shape = [tokens.len() / self.seq, self.seq];
             Tensor::from_data(TensorData::new(tokens, shape), device)

@@ -1,8 +1,9 @@
 //! From token batches on the host to tensors on the device.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use gpt2_data::TokenBatch;
+use gpt2_model::Sequences;
 use std::time::Duration;
 
 /// What one forward and backward pass takes.
@@ -19,11 +20,17 @@ pub struct MicroBatch<B: Backend> {
 impl<B: Backend> MicroBatch<B> {
     /// Uploads `batch`.
     pub fn new(batch: TokenBatch, device: &B::Device) -> Self {
-        let shape = [batch.batch, batch.seq];
-        Self {
-            inputs: Tensor::from_data(TensorData::new(batch.inputs, shape), device),
-            targets: Tensor::from_data(TensorData::new(batch.targets, shape), device),
-            wait: batch.wait,
-        }
+        let wait = batch.wait;
+        let [inputs, targets] = sequences(batch).upload(device);
+        Self { inputs, targets, wait }
+    }
+}
+
+/// The batch as models take it.
+pub(crate) fn sequences(batch: TokenBatch) -> Sequences {
+    Sequences {
+        inputs: batch.inputs,
+        targets: batch.targets,
+        seq: batch.seq,
     }
 }

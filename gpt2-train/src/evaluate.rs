@@ -1,8 +1,9 @@
 //! The loss on held-out tokens.
 
+use crate::batches::sequences;
 use crate::error::TrainError;
 use gpt2_data::{TokenBatch, TokenStream, Tokenizer, ValidationWindows};
-use gpt2_model::{Inference, Sequences};
+use gpt2_model::Inference;
 use std::f64::consts::LN_2;
 use std::sync::Arc;
 
@@ -53,13 +54,8 @@ impl EvaluationSet {
         rank: usize,
         ranks: usize,
     ) -> impl Iterator<Item = f64> + 'a {
-        self.batches.iter().skip(rank).step_by(ranks).map(|batch| {
-            model.loss(Sequences {
-                inputs: batch.inputs.clone(),
-                targets: batch.targets.clone(),
-                seq: batch.seq,
-            })
-        })
+        let own = self.batches.iter().skip(rank).step_by(ranks);
+        own.map(|batch| model.loss(sequences(batch.clone())))
     }
 
     /// What the mean loss of each batch comes to.

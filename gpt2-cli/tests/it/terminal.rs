@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a program sends to take over the screen.
 const ALTERNATE_SCREEN: &str = "\u{1b}[?1049h";
@@ -90,9 +90,13 @@ impl Session {
             terminal.try_clone().unwrap().into()
         });
         command.stdout(terminal.try_clone().unwrap()).stderr(terminal);
-        // SAFETY: both are system calls that may be made between fork and exec, and standard input is open.
+        // SAFETY: all are system calls that may be made between fork and exec, and standard input is open.
         unsafe {
             command.pre_exec(move || {
+                // As a terminal starts it, also where the tests were started with `nohup` or in the background of a script.
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 let has_own = start != Start::NoControllingTerminal;
                 if libc::setsid() < 0 || (has_own && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0) {
                     return Err(io::Error::last_os_error());

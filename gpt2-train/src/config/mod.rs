@@ -216,7 +216,8 @@ impl RunConfig {
             batch seq grad_accum global_batch prefetch
             lr min_lr warmup schedule decay_steps decay_fraction
             weight_decay beta1 beta2 eps grad_clip
-            eval_every eval_batches hellaswag lambada tasks_every tasks_limit sample_every sample_prompt sample_tokens checkpoint_every keep log_every
+            eval_every eval_batches hellaswag lambada tasks_every tasks_limit
+            sample_every sample_prompt sample_tokens checkpoint_every keep log_every
         }
     }
 }

@@ -155,29 +155,31 @@ fn sources(args: &EvalArgs) -> Result<Vec<Source<'_>>, CliError> {
 
 fn task(source: &Source, args: &EvalArgs, config: &Gpt2Config) -> Result<Task, CliError> {
     let path = source.path;
-    let work = match source.kind {
-        TaskKind::Loss => {
-            let task = LossTask {
-                stream: Arc::new(TokenStream::open(path, Split::Val)?),
-                seq: args.seq.unwrap_or(config.block_size),
-                max_batches: args.max_batches,
-            };
-            if task.seq > config.block_size {
-                let expected = format!("at most {}, the model's block", config.block_size);
-                return Err(invalid("--seq", &task.seq, expected));
-            }
-            // Whether one window fits.
-            task.windows(args.batch)?;
-            TaskWork::Loss(task)
-        }
-        TaskKind::Hellaswag => return Ok(TaskFile::Hellaswag(path.to_owned()).read(args.limit, config)?),
-        TaskKind::Lambada => return Ok(TaskFile::Lambada(path.to_owned()).read(args.limit, config)?),
+    let file = match source.kind {
+        TaskKind::Loss => return loss_task(source, args, config),
+        TaskKind::Hellaswag => TaskFile::Hellaswag(path.to_owned()),
+        TaskKind::Lambada => TaskFile::Lambada(path.to_owned()),
     };
+    Ok(file.read(args.limit, config)?)
+}
+
+fn loss_task(source: &Source, args: &EvalArgs, config: &Gpt2Config) -> Result<Task, CliError> {
+    let loss = LossTask {
+        stream: Arc::new(TokenStream::open(source.path, Split::Val)?),
+        seq: args.seq.unwrap_or(config.block_size),
+        max_batches: args.max_batches,
+    };
+    if loss.seq > config.block_size {
+        let expected = format!("at most {}, the model's block", config.block_size);
+        return Err(invalid("--seq", &loss.seq, expected));
+    }
     let task = Task {
         name: source.kind.name().to_owned(),
-        work,
+        work: TaskWork::Loss(loss),
     };
     task.check(config)?;
+    // Whether one window fits.
+    task.examples(args.batch)?;
     Ok(task)
 }
 
