@@ -146,8 +146,8 @@ pub struct Capabilities {
     pub score_factor: Implementation,
     /// Bytes of logits that are in memory at once, at the most.
     pub logits_bytes: u64,
-    /// What is recomputed where nothing is chosen.
-    pub default_recompute: Recompute,
+    /// What is recomputed where nothing is chosen and memory is short or unknown.
+    pub saving_recompute: Recompute,
     /// Whether plain tensors multiply in TF32 what should be `f32`, as Burn's do on CUDA.
     reference_is_tf32: bool,
 }
@@ -211,7 +211,7 @@ impl Capabilities {
                 BackendKind::Cuda => CUDA_LOGITS_BYTES,
             } as u64,
             // Operation by operation, as with dropout, a block keeps all activations.
-            default_recompute: match backend {
+            saving_recompute: match backend {
                 BackendKind::Cuda if !has_dropout && !config.variant.is_without_block_kernels() => Recompute::Gelu,
                 _ => Recompute::None,
             },
@@ -228,7 +228,7 @@ impl Capabilities {
         [self.matmul, self.layer_norm, self.attention] = [(); 3].map(|()| reference());
         // Each logit is kept for the backward pass.
         self.logits_bytes = u64::MAX;
-        self.default_recompute = Recompute::None;
+        self.saving_recompute = Recompute::None;
         if precision == Precision::Tf32 {
             self.precision = Err(UnsupportedPrecision {
                 expected: "f32 or bf16 with `operations` reference".to_owned(),

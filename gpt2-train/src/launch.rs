@@ -569,6 +569,7 @@ impl Decided {
             auto_backend: chosen.backend,
             cores,
             device: chosen.device.index,
+            memory_bytes: chosen.device.memory_bytes,
             init_model: weights.map(weights::load_config).transpose()?,
         };
         let plan = RunPlan::resolve(config, &environment)?;

@@ -30,6 +30,8 @@ pub struct Environment {
     pub cores: usize,
     /// Number of the device that was chosen.
     pub device: usize,
+    /// The device's memory, where it is known.
+    pub memory_bytes: Option<u64>,
     /// The shape of the weights that the run begins with, at `init` or in the checkpoint that it goes on from.
     pub init_model: Option<Gpt2Config>,
 }
@@ -49,6 +51,7 @@ impl Environment {
             auto_backend: BackendKind::Ndarray,
             cores: 2,
             device: 0,
+            memory_bytes: None,
             init_model: None,
         }
     }

@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 ///     auto_backend: BackendKind::Ndarray,
 ///     cores: 2,
 ///     device: 0,
+///     memory_bytes: None,
 ///     init_model: None,
 /// };
 /// let config = RunConfig { global_batch: Some(32), ..RunConfig::default() };

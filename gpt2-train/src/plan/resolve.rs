@@ -6,7 +6,7 @@ use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
 use gpt2_base::nearest_multiples;
-use gpt2_model::Gpt2Config;
+use gpt2_model::{Gpt2Config, Recompute};
 
 impl RunPlan {
     /// Fills in every setting and judges the result.
@@ -103,7 +103,7 @@ impl RunPlan {
         };
         validate::sizes(&plan)?;
         if config.recompute.is_none() {
-            plan.machine.recompute = plan.capabilities().default_recompute;
+            plan.machine.recompute = plan.default_recompute(environment.memory_bytes);
         }
         if config.decay_steps.is_none() {
             plan.schedule.decay_steps = plan.last_step();
@@ -114,6 +114,19 @@ impl RunPlan {
         validate::rates(&plan)?;
         validate::surroundings(&plan, environment)?;
         Ok(plan)
+    }
+}
+
+impl RunPlan {
+    /// Nothing is recomputed while the step then takes at most half of the device's memory: it is what others, and larger
+    /// batches, have left.
+    fn default_recompute(&self, memory_bytes: Option<u64>) -> Recompute {
+        let mut keeping = self.clone();
+        keeping.machine.recompute = Recompute::None;
+        match memory_bytes {
+            Some(bytes) if keeping.memory().total() <= bytes / 2 => Recompute::None,
+            _ => self.capabilities().saving_recompute,
+        }
     }
 }
 
@@ -406,6 +419,34 @@ mod tests {
         })
         .unwrap();
         assert_eq!((plan.limits.steps, plan.schedule.decay_steps), (20, 20));
+    }
+
+    #[test]
+    fn memory_decides_what_is_recomputed() {
+        let recompute = |backend, memory_bytes| {
+            let environment = Environment {
+                auto_backend: backend,
+                memory_bytes,
+                ..Environment::sample()
+            };
+            let config = RunConfig {
+                model: Some("gpt2".to_owned()),
+                ..RunConfig::default()
+            };
+            RunPlan::resolve(&config, &environment).unwrap().machine.recompute
+        };
+        for (backend, memory_bytes, expected) in [
+            (BackendKind::Cuda, Some(80 << 30), Recompute::None),
+            (BackendKind::Cuda, Some(4 << 30), Recompute::Gelu),
+            (BackendKind::Cuda, None, Recompute::Gelu),
+            (BackendKind::Ndarray, Some(4 << 30), Recompute::None),
+        ] {
+            assert_eq!(
+                recompute(backend, memory_bytes),
+                expected,
+                "{backend} with {memory_bytes:?} bytes"
+            );
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn environment(train_tokens: u64) -> Environment {
         auto_backend: BackendKind::Cuda,
         cores: 2,
         device: 0,
+        memory_bytes: None,
         init_model: None,
     }
 }

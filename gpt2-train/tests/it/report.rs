@@ -106,6 +106,7 @@ fn environment() -> Environment {
         auto_backend: gpt2_model::capabilities::BackendKind::Flex,
         cores: 2,
         device: 0,
+        memory_bytes: None,
         init_model: None,
     }
 }

@@ -37,6 +37,7 @@ fn plan(backend: BackendKind, [n_embd, n_head]: [usize; 2], precision: Precision
         auto_backend: backend,
         cores: 1,
         device: 0,
+        memory_bytes: None,
         init_model: None,
     };
     let config = RunConfig {
