@@ -41,7 +41,7 @@ pub struct Rule {
     pub shrink: f64,
 }
 
-/// A parameter with what its update needs. All tensors have the same number of elements, in `f32`.
+/// A parameter with what its update needs. All tensors have the same number of elements, in `f32` but for the operand.
 #[derive(Debug, Clone)]
 pub struct Slot {
     /// Written.
@@ -52,6 +52,8 @@ pub struct Slot {
     pub mean: Tensor,
     /// Running mean of the squared gradient, written.
     pub square: Tensor,
+    /// The parameter in `bf16`, written.
+    pub operand: Option<Tensor>,
     /// Whether it shrinks.
     pub decays: bool,
 }
@@ -59,8 +61,12 @@ pub struct Slot {
 /// Updates each parameter and its moments in place, with the gradients multiplied by `scale`, `[1]` in `f32`; leaves all as it
 /// is where that is 0.
 pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
-    for slots in slots.chunks(UPDATE_SLOTS) {
-        let slot = |i: usize| &slots[i.min(slots.len() - 1)];
+    let (with_operands, others): (Vec<_>, Vec<_>) = slots.iter().partition(|slot| slot.operand.is_some());
+    for slots in [with_operands, others]
+        .iter()
+        .flat_map(|slots| slots.chunks(UPDATE_SLOTS))
+    {
+        let slot = |i: usize| slots[i.min(slots.len() - 1)];
         let count = |i: usize| slots.get(i).map_or(0, |slot| slot.parameter.shape().num_elements());
         let fields: [fn(&Slot) -> &Tensor; 4] = [
             |slot| &slot.parameter,
@@ -72,6 +78,7 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
         for field in fields {
             launch = launch.buffers((0..UPDATE_SLOTS).map(|i| field(slot(i))));
         }
+        launch = launch.buffers((0..UPDATE_SLOTS).filter_map(|i| slot(i).operand.as_ref()));
         launch = launch.buffer(scale);
         let blocks: Vec<_> = (0..slots.len()).map(|i| count(i).div_ceil(UPDATE_CHUNK)).collect();
         let (first, grid) = first_blocks(&blocks, UPDATE_SLOTS);
@@ -87,7 +94,7 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
         ] {
             launch = launch.real(number);
         }
-        launch.run(update_kernel(), [grid, 1, 1]);
+        launch.run(update_kernel(slots[0].operand.is_some()), [grid, 1, 1]);
     }
 }
 
@@ -156,8 +163,12 @@ pub fn gradient_scale(
     scale
 }
 
-fn update_kernel() -> Kernel {
-    Kernel::new(SOURCES, "adamw", THREADS)
+fn update_kernel(writes_operands: bool) -> Kernel {
+    let kernel = Kernel::new(SOURCES, "adamw", THREADS);
+    if writes_operands {
+        return kernel.define("OPERANDS", 1);
+    }
+    kernel
 }
 
 fn add_kernel() -> Kernel {
@@ -180,7 +191,8 @@ fn gradient_scale_kernel() -> Kernel {
 #[cfg(test)]
 pub(crate) fn kernels() -> Vec<Kernel> {
     vec![
-        update_kernel(),
+        update_kernel(false),
+        update_kernel(true),
         add_kernel(),
         square_sums_kernel(),
         sum_partials_kernel(),

@@ -18,9 +18,9 @@ const SUM_COLUMNS: usize = 32;
 /// Elements that a block casts.
 const CAST_CHUNK: usize = 8192;
 
-/// The sums of the rows of one or two `f32` matrices, `[columns]` each.
+/// The sums of the rows of one to three `f32` matrices, `[columns]` each.
 pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
-    const { assert!(N == 1 || N == 2) };
+    const { assert!(N >= 1 && N <= 3) };
     let dims = matrices.map(|matrix| matrix.shape().dims::<2>());
     let sums = std::array::from_fn(|i| empty(matrices[0], &[dims[i][1]], DType::F32));
     let blocks = dims.map(|[_, columns]| columns.div_ceil(SUM_COLUMNS));
@@ -116,6 +116,7 @@ pub(crate) fn kernels() -> Vec<Kernel> {
     vec![
         sum_rows_kernel(1),
         sum_rows_kernel(2),
+        sum_rows_kernel(3),
         partials_bf16_kernel(),
         partials_f32_kernel(false),
         partials_f32_kernel(true),

@@ -30,6 +30,8 @@ pub struct Normalised {
 pub struct Gradients {
     /// `[N, C]`.
     pub x: Tensor,
+    /// The same in `bf16`, and the sums of its columns, `[C]` in `f32`, where they were asked for.
+    pub operand: Option<[Tensor; 2]>,
     /// `[C]`.
     pub gain: Tensor,
     /// `[C]`.
@@ -55,16 +57,17 @@ pub fn forward(x: &Tensor, gain: &Tensor, offset: &Tensor, dtype: DType) -> Norm
 }
 
 /// The derivatives of [`forward`] times `upstream`, `[N, C]`; the one by `x` is added to `sum`, `[N, C]` in `f32`, where there
-/// is one, and takes its place in memory where nobody else looks at it.
+/// is one, and takes its place in memory where nobody else looks at it. `with_operand` asks for it as a product takes it.
 pub fn backward(
     upstream: &Tensor,
     x: &Tensor,
     gain: &Tensor,
     [mean, rstd]: [&Tensor; 2],
     sum: Option<Tensor>,
+    with_operand: bool,
 ) -> Gradients {
     let [rows, channels] = x.shape().dims();
-    let kernel = backward_kernel(channels, is_wide(upstream.dtype), sum.is_some());
+    let kernel = backward_kernel(channels, is_wide(upstream.dtype), sum.is_some(), with_operand);
     // As many blocks as the multiprocessors hold at once.
     let grid = multiprocessors(x) * if channels <= 512 { 3 } else { 2 };
     let fresh = || empty(x, &[rows, channels], DType::F32);
@@ -73,13 +76,31 @@ pub fn backward(
         Some(sum) => (sum, fresh()),
         None => (x.clone(), fresh()),
     };
-    let [by_gain, by_offset] = [(); 2].map(|()| empty(x, &[grid, channels], DType::F32));
-    Launch::on(x)
-        .buffers([upstream, x, gain, mean, rstd, &residual, &by_x, &by_gain, &by_offset])
+    let partials = || empty(x, &[grid, channels], DType::F32);
+    let [by_gain, by_offset] = [(); 2].map(|()| partials());
+    let launch = Launch::on(x).buffers([upstream, x, gain, mean, rstd, &residual, &by_x, &by_gain, &by_offset]);
+    if !with_operand {
+        launch.word(rows).run(kernel, [grid, 1, 1]);
+        let [gain, offset] = sum_rows([&by_gain, &by_offset]);
+        return Gradients {
+            x: by_x,
+            operand: None,
+            gain,
+            offset,
+        };
+    }
+    let (operand, of_operand) = (empty(x, &[rows, channels], DType::BF16), partials());
+    launch
+        .buffers([&operand, &of_operand])
         .word(rows)
         .run(kernel, [grid, 1, 1]);
-    let [gain, offset] = sum_rows([&by_gain, &by_offset]);
-    Gradients { x: by_x, gain, offset }
+    let [gain, offset, sums] = sum_rows([&by_gain, &by_offset, &of_operand]);
+    Gradients {
+        x: by_x,
+        operand: Some([operand, sums]),
+        gain,
+        offset,
+    }
 }
 
 fn forward_kernel(channels: usize, is_f32: bool) -> Kernel {
@@ -90,7 +111,7 @@ fn forward_kernel(channels: usize, is_f32: bool) -> Kernel {
     kernel
 }
 
-fn backward_kernel(channels: usize, is_f32: bool, add_residual: bool) -> Kernel {
+fn backward_kernel(channels: usize, is_f32: bool, add_residual: bool, with_operand: bool) -> Kernel {
     let threads = (channels / 4).next_multiple_of(32);
     let mut kernel = Kernel::new(SOURCES, "layer_norm_backward", threads).define("CHANNELS", channels);
     if is_f32 {
@@ -98,6 +119,9 @@ fn backward_kernel(channels: usize, is_f32: bool, add_residual: bool) -> Kernel 
     }
     if add_residual {
         kernel = kernel.define("ADD_RESIDUAL", 1);
+    }
+    if with_operand {
+        kernel = kernel.define("OPERAND", 1);
     }
     kernel
 }
@@ -107,8 +131,9 @@ fn backward_kernel(channels: usize, is_f32: bool, add_residual: bool) -> Kernel 
 pub(crate) fn kernels() -> Vec<Kernel> {
     let of = |channels| {
         let forward = [false, true].map(|is_f32| forward_kernel(channels, is_f32));
-        let backward = crate::nvrtc::BOTH_FLAGS.map(|(is_f32, add)| backward_kernel(channels, is_f32, add));
-        forward.into_iter().chain(backward)
+        let backward = crate::nvrtc::BOTH_FLAGS.map(|(is_f32, add)| backward_kernel(channels, is_f32, add, false));
+        let with_operand = backward_kernel(channels, false, true, true);
+        forward.into_iter().chain(backward).chain([with_operand])
     };
     crate::nvrtc::CHANNELS.into_iter().flat_map(of).collect()
 }

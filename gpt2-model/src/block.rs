@@ -3,7 +3,7 @@
 use crate::attention::CausalSelfAttention;
 use crate::computation::{Computation, Operations};
 use crate::kv_cache::LayerCache;
-use crate::layers::{LayerNorm, is_active};
+use crate::layers::{LayerNorm, Linear};
 use crate::mlp::Mlp;
 use crate::ops::convert::widen;
 use crate::ops::{BlockShape, BlockWeights, Gpt2Backend, block};
@@ -28,6 +28,18 @@ pub struct Block<B: Backend> {
     pub resid_dropout: Dropout,
 }
 
+impl<B: Backend> Block<B> {
+    /// The products' weights and biases, in the order in which they are computed.
+    pub(crate) fn products(&self) -> [&Linear<B>; 4] {
+        [&self.attn.c_attn, &self.attn.c_proj, &self.mlp.c_fc, &self.mlp.c_proj]
+    }
+
+    pub(crate) fn products_mut(&mut self) -> [&mut Linear<B>; 4] {
+        let (attn, mlp) = (&mut self.attn, &mut self.mlp);
+        [&mut attn.c_attn, &mut attn.c_proj, &mut mlp.c_fc, &mut mlp.c_proj]
+    }
+}
+
 impl<B: Gpt2Backend> Block<B> {
     /// With a `cache`, `x` continues the sequence that the cache holds. Dropout, the cache, the reference and another activation
     /// or attention than OpenAI's go operation by operation, and keep all activations.
@@ -41,9 +53,7 @@ impl<B: Gpt2Backend> Block<B> {
         by: Computation,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
-        let is_plain = by.operations == Operations::Reference || !self.has_kernels();
-        let has_dropout = is_active(&self.resid_dropout, &x) || is_active(&self.attn.attn_dropout, &x);
-        if cache.is_some() || has_dropout || is_plain {
+        if cache.is_some() || !self.is_one_operation(by.operations, B::ad_enabled(&x.device())) {
             let by = Computation {
                 precision: B::plain_precision(by.precision),
                 ..by
@@ -67,11 +77,15 @@ impl<B: Gpt2Backend> Block<B> {
             precision: by.precision,
             recompute: by.recompute,
         };
-        block(x, weights, shape)
+        let operands = self.products().map(|product| product.operand_in(by.precision));
+        block(x, weights, operands, shape)
     }
 
     /// Whether kernels compute the block as one.
-    fn has_kernels(&self) -> bool {
-        self.mlp.activation == Activation::GeluTanh && !self.attn.scales_queries()
+    pub(crate) fn is_one_operation(&self, operations: Operations, is_training: bool) -> bool {
+        let dropouts = [&self.resid_dropout, &self.attn.attn_dropout];
+        let drops = is_training && dropouts.iter().any(|dropout| dropout.prob > 0.0);
+        let has_kernels = self.mlp.activation == Activation::GeluTanh && !self.attn.scales_queries();
+        operations == Operations::Kernels && has_kernels && !drops
     }
 }

@@ -50,12 +50,8 @@ impl Gpt2Config {
         self.validate()?;
         let c = self.n_embd;
         let residual_std = INIT_STD / (2.0 * self.n_layer as f32).sqrt();
-        let wte = Embedding {
-            weight: values.normal([self.padded_vocab_size(), c], self.vocab_size, INIT_STD),
-        };
-        let wpe = Embedding {
-            weight: values.normal([self.block_size, c], self.block_size, INIT_STD),
-        };
+        let wte = Embedding::new(values.normal([self.padded_vocab_size(), c], self.vocab_size, INIT_STD));
+        let wpe = Embedding::new(values.normal([self.block_size, c], self.block_size, INIT_STD));
         let inner = self.inner_size();
         let h = (0..self.n_layer)
             .map(|i| Block {
@@ -81,9 +77,8 @@ impl Gpt2Config {
             wpe,
             h,
             ln_f: layer_norm(values, c),
-            lm_head: (!self.variant.tie_word_embeddings).then(|| Embedding {
-                weight: values.normal([self.padded_vocab_size(), c], self.vocab_size, INIT_STD),
-            }),
+            lm_head: (!self.variant.tie_word_embeddings)
+                .then(|| Embedding::new(values.normal([self.padded_vocab_size(), c], self.vocab_size, INIT_STD))),
             embd_dropout: DropoutConfig::new(self.dropout).init(),
             config: self.clone(),
             precision: Precision::F32,
@@ -94,10 +89,7 @@ impl Gpt2Config {
 }
 
 fn linear<B: Backend>(values: &mut impl InitialValues<B>, input: usize, output: usize, std: f32) -> Linear<B> {
-    Linear {
-        weight: values.normal([input, output], input, std),
-        bias: values.constant(output, 0.0),
-    }
+    Linear::new(values.normal([input, output], input, std), values.constant(output, 0.0))
 }
 
 fn layer_norm<B: Backend>(values: &mut impl InitialValues<B>, width: usize) -> LayerNorm<B> {

@@ -1,18 +1,27 @@
 //! The three parametrised layers that GPT-2 is made of, holding Hugging Face's names and layouts.
 
 use crate::computation::{Computation, Operations};
-use crate::ops::{Gpt2Backend, affine, layer_norm};
+use crate::ops::{Gpt2Backend, affine, layer_norm, upload};
 use burn::module::{Module, Param};
 use burn::nn::Dropout;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorData};
 
 /// A table of vectors: token or position embedding.
 #[derive(Module, Debug)]
 pub struct Embedding<B: Backend> {
     /// `[rows, C]`.
     pub weight: Param<Tensor<B, 2>>,
+    /// As [`Linear::operand`].
+    pub operand: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Embedding<B> {
+    /// Without an operand.
+    pub fn new(weight: Param<Tensor<B, 2>>) -> Self {
+        Self { weight, operand: None }
+    }
 }
 
 /// An affine map `y = x·W + b`, stored as GPT-2's `Conv1D` is: `W` is `[in, out]`.
@@ -22,6 +31,20 @@ pub struct Linear<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
     /// `[out]`.
     pub bias: Param<Tensor<B, 1>>,
+    /// The weights in the type of the products, where an optimizer keeps them so; else each product rounds `weight`. No
+    /// parameter: it is neither saved nor updated by itself.
+    pub operand: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Linear<B> {
+    /// Without an operand.
+    pub fn new(weight: Param<Tensor<B, 2>>, bias: Param<Tensor<B, 1>>) -> Self {
+        Self {
+            weight,
+            bias,
+            operand: None,
+        }
+    }
 }
 
 impl<B: Gpt2Backend> Linear<B> {
@@ -78,5 +101,5 @@ pub(crate) fn parameter<B: Backend, const D: usize>(
     shape: [usize; D],
     device: &B::Device,
 ) -> Param<Tensor<B, D>> {
-    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+    Param::from_tensor(upload(values, shape, device))
 }

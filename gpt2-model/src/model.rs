@@ -58,6 +58,10 @@ impl<B: Backend> Gpt2<B> {
         self
     }
 
+    pub(crate) fn classifier_embedding(&self) -> &Embedding<B> {
+        self.lm_head.as_ref().unwrap_or(&self.wte)
+    }
+
     /// The same model, computed by `operations`.
     #[must_use]
     pub fn with_operations(mut self, operations: Operations) -> Self {
@@ -152,6 +156,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
             self.operations,
             hidden,
             self.classifier(),
+            self.classifier_embedding().operand_in(self.precision),
             targets,
             self.classifier_shape(),
         )
@@ -165,7 +170,9 @@ impl<B: Gpt2Backend> Gpt2<B> {
         let shape = targets.dims();
         let targets = flat(targets);
         let hidden = rows(self.hidden(inputs, None));
-        token_losses(hidden, self.classifier(), targets, self.classifier_shape()).reshape(shape)
+        let operand = self.classifier_embedding().operand_in(self.precision);
+        let classifier = operand.unwrap_or_else(|| self.classifier());
+        token_losses(hidden, classifier, targets, self.classifier_shape()).reshape(shape)
     }
 
     /// The weights of the classifier: the token embedding, or its own. The rows past the vocabulary are padding.
@@ -173,7 +180,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// # Shapes
     /// The result is `[Vp, C]`.
     pub fn classifier(&self) -> Tensor<B, 2> {
-        self.lm_head.as_ref().unwrap_or(&self.wte).weight.val()
+        self.classifier_embedding().weight.val()
     }
 
     fn classifier_shape(&self) -> ClassifierShape {

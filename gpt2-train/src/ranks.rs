@@ -9,9 +9,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorPrimitive};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::training::{Collective, CollectiveError, TrainingBackend};
+use gpt2_model::ops::upload;
 use gpt2_model::weights::{NamedVisitor, visit_parameters};
 use gpt2_ranks::{ProcessGroup, RanksError};
 use gpt2_records::{Communication, RankPlace, RankStep};
@@ -378,7 +379,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for ScatterGradients<'_, B> {
         let shape = param.shape();
         let (values, rest) = self.values.split_at(shape.num_elements());
         self.values = rest;
-        let gradient = Tensor::<B::InnerBackend, D>::from_data(TensorData::new(values.to_vec(), shape), self.device);
+        let gradient = upload::<B::InnerBackend, D>(values.to_vec(), shape, self.device);
         self.gradients.register(param.id, gradient);
     }
 }

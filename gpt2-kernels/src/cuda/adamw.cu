@@ -10,12 +10,12 @@
 // gradient_scale(loss, squared_norm, before, scale, {has_before, max_norm, micro_steps, epsilon})
 //     min(1, max_norm / (norm / micro_steps + epsilon)) / micro_steps -> f32 [1], in f64; max_norm 0: no clip. 0 if the loss or
 //     the norm is not finite, or *before is 0. grid 1, block 32.
-// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15, scale,
+// adamw(parameter 0..15, gradient 0..15, m 0..15, v 0..15, with OPERANDS operand 0..15, scale,
 //       {counts[16], first_blocks[16], decays[16], beta1, beta2, epsilon, square_correction, step_size, shrink})
 //     in place, with g' = g * scale, unless that is 0:
 //         m = beta1 * m + (1 - beta1) * g',  v = beta2 * v + (1 - beta2) * g'^2,
 //         p = p * (decays ? shrink : 1) - step_size * m / (sqrt(v) / square_correction + epsilon).
-//     The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
+//     and operand = p in bf16. The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
 //     all of them, block 256.
 // first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has
 // the grid as its first block.
@@ -146,15 +146,25 @@ struct Rule {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw(PARAMETERS_16(float *, p), PARAMETERS_16(const float *, g), PARAMETERS_16(float *, m),
-          PARAMETERS_16(float *, v), const float *__restrict__ scale_at, const __grid_constant__ AdamwArgs args) {
+          PARAMETERS_16(float *, v),
+#ifdef OPERANDS
+          PARAMETERS_16(bf16 *, o),
+#endif
+          const float *__restrict__ scale_at, const __grid_constant__ AdamwArgs args) {
     const float scale = *scale_at;
     if (scale == 0.f) return;
     const u32 slot = slot_of_block(args.first_blocks);
     float *parameter = nullptr, *m_at = nullptr, *v_at = nullptr;
     const float *gradient = nullptr;
+#ifdef OPERANDS
+    bf16 *operand = nullptr;
+#define OPERAND(i) operand = o##i
+#else
+#define OPERAND(i)
+#endif
     switch (slot) {
 #define SLOT(i) \
-    case i: parameter = p##i, gradient = g##i, m_at = m##i, v_at = v##i; break;
+    case i: parameter = p##i, gradient = g##i, m_at = m##i, v_at = v##i; OPERAND(i); break;
         EACH_OF_16(SLOT)
 #undef SLOT
     }
@@ -179,6 +189,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     rule.apply(p.z, g.z, m.z, v.z);
     rule.apply(p.w, g.w, m.w, v.w);
     store4(parameter + at, p);
+#ifdef OPERANDS
+    store4(operand + at, p);
+#endif
     store4(m_at + at, m);
     store4(v_at + at, v);
 }

@@ -60,8 +60,13 @@ struct Args {
     u64 m, n, k_tiles, splits, group, flag;
 };
 
-__device__ __forceinline__ float2 load_bias(const float *bias, u32 col, u32 cols) {
-    return bias && col < cols ? __ldg(reinterpret_cast<const float2 *>(bias + col)) : make_float2(0.0f, 0.0f);
+// The bias of this lane's columns of a box, the same in all rows.
+__device__ __forceinline__ void load_bias(float2 (&v)[BOX_COLS / 8], const float *bias, u32 col, u32 cols) {
+#pragma unroll
+    for (u32 j = 0; j < BOX_COLS / 8; ++j) {
+        const u32 c = col + j * 8 + threadIdx.x % 4 * 2;
+        v[j] = bias && c < cols ? __ldg(reinterpret_cast<const float2 *>(bias + c)) : make_float2(0.0f, 0.0f);
+    }
 }
 
 // barrier_arrive, through the address that the barrier has in the cluster, which is this block alone: the machine code
@@ -174,6 +179,9 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         float2 sum;
         const u32 sums = base + SHARED_SUMS + warpgroup * 2048;
 #endif
+#if EPILOGUE < 3
+        float2 v[BOX_COLS / 8];
+#endif
         Cursor<STAGES> stage;
         Cursor<RING> ring;
         // K-major: 16 k are 32 bytes further on. MN-major: 16 rows; B comes in two halves of 32 k each.
@@ -219,6 +227,9 @@ extern "C" __global__ void __launch_bounds__(384, 1)
                 const u32 col = t.col + chunk * BOX_COLS, row = t.row + block * 64;
                 const u32 slot = warpgroup * BOXES + ring.slot * STEP_BOXES;
                 const u32 box = base + SHARED_BOXES + slot * BOX_BYTES;
+#if EPILOGUE < 3
+                if (block == 0) load_bias(v, args.flag ? bias : 0, col, u32(args.n));
+#endif
                 if (READS_EXTRA) barrier_wait(base + BOX_FULL + 8 * slot, ring.phase);
 
 #if EPILOGUE == 2 || EPILOGUE == 4
@@ -231,9 +242,8 @@ extern "C" __global__ void __launch_bounds__(384, 1)
                         const u32 at_low = box + swizzle_128(r, j * 2 + quad / 2) + quad % 2 * 8;
                         const u32 at_high = at_low + 8 * 128;
 #if EPILOGUE == 2
-                        const float2 v = load_bias(args.flag ? bias : 0, col + j * 8 + quad * 2, u32(args.n));
                         const float2 e = load_shared<float2>(at_low), f = load_shared<float2>(at_high);
-                        low.x += e.x + v.x, low.y += e.y + v.y, high.x += f.x + v.x, high.y += f.y + v.y;
+                        low.x += e.x + v[j].x, low.y += e.y + v[j].y, high.x += f.x + v[j].x, high.y += f.y + v[j].y;
 #endif
                         store_shared(at_low, low);
                         store_shared(at_high, high);
@@ -258,13 +268,10 @@ extern "C" __global__ void __launch_bounds__(384, 1)
                             out[q] = bf16_pack(d[q * 2] * gelu_derivative(bf16_low(h[q])),
                                                d[q * 2 + 1] * gelu_derivative(bf16_high(h[q])));
 #else
-                        const u32 c = col + j * 8 + lane % 4 * 2;
-                        const float2 v = load_bias(args.flag ? bias : 0, c, u32(args.n));
-                        const float2 w = load_bias(args.flag ? bias : 0, c + 8, u32(args.n));
-                        out[0] = bf16_pack(d[0] + v.x, d[1] + v.y);
-                        out[1] = bf16_pack(d[2] + v.x, d[3] + v.y);
-                        out[2] = bf16_pack(d[4] + w.x, d[5] + w.y);
-                        out[3] = bf16_pack(d[6] + w.x, d[7] + w.y);
+                        out[0] = bf16_pack(d[0] + v[j].x, d[1] + v[j].y);
+                        out[1] = bf16_pack(d[2] + v[j].x, d[3] + v[j].y);
+                        out[2] = bf16_pack(d[4] + v[j + 1].x, d[5] + v[j + 1].y);
+                        out[3] = bf16_pack(d[6] + v[j + 1].x, d[7] + v[j + 1].y);
 #endif
                         store_matrices(at, out);
 #ifdef COLUMN_SUMS

@@ -4,13 +4,15 @@
 //          OUTPUT_F32      forward: y is f32, else bf16
 //          UPSTREAM_F32    backward: dy is f32, else bf16
 //          ADD_RESIDUAL    backward: `residual` is added to the result, else it is not read
+//          OPERAND         backward: the result is also written in bf16, and the sums of its columns
 //
 // layer_norm_forward(x, gain, offset, y, mean, rstd, {rows})
 //     a warp a row: grid ceil(rows / 4), block 128.
-// layer_norm_backward(dy, x, gain, mean, rstd, residual, dx, gain_partials, offset_partials, {rows})
+// layer_norm_backward(dy, x, gain, mean, rstd, residual, dx, gain_partials, offset_partials,
+//                     with OPERAND operand, sum_partials, {rows})
 //     block BACKWARD_THREADS = CHANNELS / 4 rounded up to 32; any grid G >= 1, best BACKWARD_BLOCKS a multiprocessor.
 //     The partials are f32 [G, CHANNELS], every element written; the sums over their rows (sum_rows in columns.cu) are
-//     the gradients of gain and offset. dx may be `residual`. `residual` without ADD_RESIDUAL may be any valid pointer.
+//     the gradients of gain and offset, and the sums of dx's columns. dx may be `residual`. `residual` without ADD_RESIDUAL may be any valid pointer.
 
 constexpr float EPSILON = 1e-5f;
 
@@ -82,6 +84,9 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
     layer_norm_backward(const Upstream *__restrict__ dy, const float *__restrict__ x, const float *__restrict__ gain,
                         const float *__restrict__ mean, const float *__restrict__ rstd, const float *residual,
                         float *dx, float *__restrict__ gain_partials, float *__restrict__ offset_partials,
+#ifdef OPERAND
+                        bf16 *__restrict__ operand, float *__restrict__ sum_partials,
+#endif
                         const __grid_constant__ Args args) {
     // The sums of two successive groups of rows, so that one barrier a group is enough.
     __shared__ float2 scratch[2][BACKWARD_WARPS][BACKWARD_ROWS];
@@ -91,6 +96,9 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
     const float4 weight = active ? load4(gain + channel) : zero4();
 
     float4 d_gain = zero4(), d_offset = zero4();
+#ifdef OPERAND
+    float4 sum_out = zero4();
+#endif
     int phase = 0;
     for (u64 first = u64(blockIdx.x) * BACKWARD_ROWS; first < args.rows; first += u64(gridDim.x) * BACKWARD_ROWS) {
         float4 upstream[BACKWARD_ROWS], normal[BACKWARD_ROWS];
@@ -141,6 +149,10 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
 #endif
             const u64 at = (first + r) * CHANNELS + channel;
             store4(dx + at, out);
+#ifdef OPERAND
+            store4(operand + at, out);
+            sum_out = sum_out + out;
+#endif
         }
         phase ^= 1;
     }
@@ -148,4 +160,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
     const u64 at = u64(blockIdx.x) * CHANNELS + channel;
     store4(gain_partials + at, d_gain);
     store4(offset_partials + at, d_offset);
+#ifdef OPERAND
+    store4(sum_partials + at, sum_out);
+#endif
 }

@@ -199,6 +199,26 @@ fn rounded<B: Gpt2Backend>(w: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     }
 }
 
+/// Two products' weights and biases with the weights in the products' type: an operand that was kept, or the weights rounded.
+fn rounded_pair<B: Gpt2Backend>(
+    operation: Operation,
+    products: [[FloatTensor<B>; 2]; 2],
+    operands: [Option<FloatTensor<B>>; 2],
+    precision: Precision,
+) -> [[FloatTensor<B>; 2]; 2] {
+    let dtype = precision.operands().into();
+    let is_there = products[0][0].dtype() == dtype || operands.iter().all(Option::is_some);
+    let [first, second] = products;
+    let [kept_first, kept_second] = operands;
+    let round = |[w, bias]: [_; 2], kept: Option<_>| [kept.unwrap_or_else(|| rounded::<B>(w, dtype)), bias];
+    let both = || [round(first, kept_first), round(second, kept_second)];
+    if is_there {
+        both()
+    } else {
+        span(operation, Pass::Forward, both)
+    }
+}
+
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
     fn plain_precision(precision: Precision) -> Precision {
         B::plain_precision(precision)
@@ -252,21 +272,22 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         }
     }
 
-    fn block(x: FloatTensor<Self>, weights: BlockWeights<FloatTensor<Self>>, shape: BlockShape) -> FloatTensor<Self> {
+    fn block(
+        x: FloatTensor<Self>,
+        weights: BlockWeights<FloatTensor<Self>>,
+        operands: [Option<FloatTensor<Self>>; 4],
+        shape: BlockShape,
+    ) -> FloatTensor<Self> {
         let parameters = weights.clone().into_iter().map(|parameter| parameter.node);
         let nodes: Vec<_> = std::iter::once(x.node.clone()).chain(parameters).collect();
         let nodes: [_; 13] = nodes.try_into().expect("an input and twelve parameters");
-        let dtype = shape.precision.operands().into();
-        let operand = |[w, bias]: [FloatTensor<B>; 2]| [rounded::<B>(w, dtype), bias];
-        let operands = |operation, both: [[FloatTensor<B>; 2]; 2]| {
-            if both[0][0].dtype() == dtype {
-                return both;
-            }
-            span(operation, Pass::Forward, || both.map(operand))
-        };
+        let [qkv, attention_out, feed_in, feed_out] = operands.map(|operand| operand.map(|operand| operand.primitive));
         let weights = weights.map(|parameter| parameter.primitive);
-        let [qkv, attention_out] = operands(Operation::AttentionWeights, [weights.qkv, weights.attention_out]);
-        let [feed_in, feed_out] = operands(Operation::FeedForwardWeights, [weights.feed_in, weights.feed_out]);
+        let pair = |operation, products, operands| rounded_pair::<B>(operation, products, operands, shape.precision);
+        let attention = [weights.qkv, weights.attention_out];
+        let [qkv, attention_out] = pair(Operation::AttentionWeights, attention, [qkv, attention_out]);
+        let feed_forward = [weights.feed_in, weights.feed_out];
+        let [feed_in, feed_out] = pair(Operation::FeedForwardWeights, feed_forward, [feed_in, feed_out]);
         let weights = BlockWeights {
             qkv,
             attention_out,
@@ -329,20 +350,21 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,
+        operand: Option<FloatTensor<Self>>,
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
         let nodes = [hidden.node.clone(), wte.node.clone()];
+        let (hidden, wte) = (hidden.primitive, wte.primitive);
+        let operand = operand.map(|operand| operand.primitive);
         match ClassifierBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let result = span(Operation::Classifier, Pass::Forward, || {
-                    B::classifier_gradients(hidden.primitive, wte.primitive, targets, shape)
+                    B::classifier_gradients(hidden, operand.unwrap_or(wte), targets, shape)
                 });
                 prepared.finish([result.hidden, result.wte], result.loss)
             }
-            OpsKind::UnTracked(prepared) => {
-                prepared.finish(B::classifier_loss(hidden.primitive, wte.primitive, targets, shape))
-            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::classifier_loss(hidden, wte, operand, targets, shape)),
         }
     }
 

@@ -4,7 +4,7 @@ use super::block;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
     AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, FeedForwardGradients,
-    LayerNormGradients, Normalised,
+    LayerNormGradients, Normalised, Upstream,
 };
 use crate::precision::Precision;
 use burn::tensor::FloatDType;
@@ -52,14 +52,16 @@ pub trait Gpt2Backend: Backend {
     /// never all in memory.
     ///
     /// # Shapes
-    /// `hidden` is `[N, C]` and `wte` `[Vp, C]`; `targets` is `[N]`; the result `[1]`, in `f32`.
+    /// `hidden` is `[N, C]` and `wte` `[Vp, C]`; `operand` is `wte` in the type of the products, where that is there already;
+    /// `targets` is `[N]`; the result `[1]`, in `f32`.
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,
+        operand: Option<FloatTensor<Self>>,
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
-        classifier::loss::<Self>(hidden, wte, targets, shape)
+        classifier::loss::<Self>(hidden, operand.unwrap_or(wte), targets, shape)
     }
 
     /// The cross-entropy of each of `targets`, in chunks of rows as [`Gpt2Backend::classifier_loss`] and with its memory. Its
@@ -186,8 +188,15 @@ pub trait Gpt2Backend: Backend {
     /// A transformer block: attention and the feed-forward half, each behind a LayerNorm and added to the residual stream.
     ///
     /// # Shapes
-    /// `x` and the result are `[N, C]`, in `f32`.
-    fn block(x: FloatTensor<Self>, weights: BlockWeights<FloatTensor<Self>>, shape: BlockShape) -> FloatTensor<Self> {
+    /// `x` and the result are `[N, C]`, in `f32`. `operands` are the weights of the four products in the type of the products,
+    /// where they are there already.
+    fn block(
+        x: FloatTensor<Self>,
+        weights: BlockWeights<FloatTensor<Self>>,
+        operands: [Option<FloatTensor<Self>>; 4],
+        shape: BlockShape,
+    ) -> FloatTensor<Self> {
+        let weights = weights.with_operands(operands);
         block::value::<Self>(x, &weights, shape).0
     }
 
@@ -239,6 +248,31 @@ pub trait Gpt2Backend: Backend {
         n_head: usize,
     ) -> FloatTensor<Self> {
         attention::derivative::<Self>(qkv, upstream, n_head)
+    }
+
+    /// [`Gpt2Backend::normalise_rows_backward`], and the derivative by `x` for a product that goes on from it.
+    fn normalise_rows_backward_for_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        statistics: Option<[FloatTensor<Self>; 2]>,
+        upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
+    ) -> (LayerNormGradients<FloatTensor<Self>>, Upstream<FloatTensor<Self>>) {
+        let found = Self::normalise_rows_backward(x, weight, statistics, upstream, sum);
+        let by_x = Upstream {
+            value: found.x.clone(),
+            column_sums: None,
+        };
+        (found, by_x)
+    }
+
+    /// [`Gpt2Backend::affine_backward`] from what [`Gpt2Backend::normalise_rows_backward_for_product`] gave.
+    fn affine_backward_from(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        upstream: Upstream<FloatTensor<Self>>,
+    ) -> AffineGradients<FloatTensor<Self>> {
+        Self::affine_backward(x, w, upstream.value)
     }
 
     /// GELU in GPT-2's tanh form, element by element.

@@ -115,15 +115,15 @@ pub(super) fn derivatives<B: Gpt2Backend>(
         B::feed_forward_backward(normal, [w_in, w_out], inner, activated, upstream.clone())
     });
     let [gain, _] = weights.ln_2;
-    let by_middle = span(Operation::LayerNorm, backward, || {
-        B::normalise_rows_backward(middle, gain, statistics_2, by_normal, Some(upstream))
+    let (by_middle, by_out) = span(Operation::LayerNorm, backward, || {
+        B::normalise_rows_backward_for_product(middle, gain, statistics_2, by_normal, Some(upstream))
     });
 
     // The first half.
     let [w, _] = weights.attention_out;
     let mixed = rows::<B>(attended.out.clone());
     let out = span(Operation::AttentionOut, backward, || {
-        B::affine_backward(mixed, w, by_middle.x.clone())
+        B::affine_backward_from(mixed, w, by_out)
     });
     let by_mixed = B::float_reshape(out.x, attended.out.shape());
     let by_qkv = rows::<B>(span(Operation::Attention, backward, || {

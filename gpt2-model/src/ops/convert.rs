@@ -3,7 +3,7 @@
 use crate::precision::Precision;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, FloatDType, Shape, Tensor, TensorData, TensorPrimitive};
 
 pub(super) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
@@ -62,4 +62,15 @@ pub(crate) fn split_heads<B: Backend>(qkv: Tensor<B, 3>, n_head: usize) -> [Tens
 pub(crate) fn join_heads<B: Backend>(heads: Tensor<B, 4>) -> Tensor<B, 3> {
     let [batch, n_head, seq, head_dim] = heads.dims();
     heads.swap_dims(1, 2).reshape([batch, seq, n_head * head_dim])
+}
+
+/// A tensor of the given values, one after the other in the device's memory too: a matrix may get longer rows there, and
+/// is then copied before kernels write to it, which leaves its first memory unused.
+pub fn upload<B: Backend, const D: usize>(
+    values: Vec<f32>,
+    shape: impl Into<Shape>,
+    device: &B::Device,
+) -> Tensor<B, D> {
+    let count = values.len();
+    Tensor::<B, 1>::from_data(TensorData::new(values, [count]), device).reshape(shape.into())
 }

@@ -6,7 +6,7 @@ use super::backend::Gpt2Backend;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
     AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, LayerNormGradients,
-    Normalised,
+    Normalised, Upstream,
 };
 use crate::capabilities::{BackendKind, CUDA_HEAD_SIZE, CUDA_LOGITS_BYTES};
 use crate::precision::Precision;
@@ -40,13 +40,15 @@ impl Gpt2Backend for Cuda {
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,
+        operand: Option<FloatTensor<Self>>,
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
+        let wte = operand.unwrap_or(wte);
         if !Self::supports_matmul(&hidden, &wte) {
             return classifier::loss::<Self>(hidden, wte, targets, shape);
         }
-        let wte = operand(wte, &hidden);
+        let wte = in_type_of(wte, &hidden);
         kernels::classifier::loss(
             &contiguous(hidden),
             &wte,
@@ -65,7 +67,7 @@ impl Gpt2Backend for Cuda {
         if !Self::supports_matmul(&hidden, &wte) {
             return classifier::token_losses::<Self>(hidden, wte, targets, shape);
         }
-        let wte = operand(wte, &hidden);
+        let wte = in_type_of(wte, &hidden);
         kernels::classifier::token_losses(
             &contiguous(hidden),
             &wte,
@@ -84,7 +86,7 @@ impl Gpt2Backend for Cuda {
         if !Self::supports_matmul(&hidden, &wte) {
             return classifier::gradients::<Self>(hidden, wte, targets, shape);
         }
-        let wte = operand(wte, &hidden);
+        let wte = in_type_of(wte, &hidden);
         let found = kernels::classifier::gradients(
             &contiguous(hidden),
             &wte,
@@ -156,7 +158,7 @@ impl Gpt2Backend for Cuda {
         if !Self::supports_matmul(&x, &w) {
             return affine::value::<Self>(x, w, bias);
         }
-        let w = operand(w, &x);
+        let w = in_type_of(w, &x);
         kernels::product::affine(&contiguous(x), &w, &contiguous(bias))
     }
 
@@ -169,7 +171,7 @@ impl Gpt2Backend for Cuda {
         if !Self::supports_matmul(&x, &w) {
             return affine::onto::<Self>(residual, x, w, bias);
         }
-        let w = operand(w, &x);
+        let w = in_type_of(w, &x);
         kernels::product::affine_onto(&contiguous(residual), &contiguous(x), &w, &contiguous(bias))
     }
 
@@ -181,13 +183,18 @@ impl Gpt2Backend for Cuda {
         if !Self::supports_matmul(&x, &w) {
             return affine::derivatives::<Self>(x, w, upstream);
         }
-        let w = operand(w, &x);
-        let x = contiguous(x);
         let (upstream, bias) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
-        AffineGradients {
-            x: kernels::product::transposed(&upstream, &w),
-            w: kernels::product::by_rows(&x, &upstream),
-            bias,
+        affine_derivatives(x, w, &upstream, bias)
+    }
+
+    fn affine_backward_from(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        upstream: Upstream<FloatTensor<Self>>,
+    ) -> AffineGradients<FloatTensor<Self>> {
+        match upstream.column_sums {
+            Some(bias) if Self::supports_matmul(&x, &w) => affine_derivatives(x, w, &contiguous(upstream.value), bias),
+            _ => Self::affine_backward(x, w, upstream.value),
         }
     }
 
@@ -195,7 +202,7 @@ impl Gpt2Backend for Cuda {
         if !Self::supports_matmul(&x, &w) {
             return affine::with_gelu::<Self>(x, w, bias);
         }
-        let w = operand(w, &x);
+        let w = in_type_of(w, &x);
         kernels::product::affine_gelu(&contiguous(x), &w, &contiguous(bias)).into()
     }
 
@@ -210,7 +217,7 @@ impl Gpt2Backend for Cuda {
             return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
         }
         let activated = activated.unwrap_or_else(|| kernels::gelu::forward(&inner));
-        let [w_in, w_out] = weights.map(|w| operand(w, &x));
+        let [w_in, w_out] = weights.map(|w| in_type_of(w, &x));
         let x = contiguous(x);
         let (upstream, bias_out) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
         let by_w_out = kernels::product::by_rows(&activated, &upstream);
@@ -253,18 +260,32 @@ impl Gpt2Backend for Cuda {
         let Some(statistics) = statistics else {
             return layer_norm::derivatives::<Self>(x, weight, upstream, sum);
         };
-        let found = kernels::layer_norm::backward(
-            &contiguous(upstream),
-            &contiguous(x),
-            &contiguous(weight),
-            statistics.each_ref(),
-            sum.map(contiguous),
-        );
-        LayerNormGradients {
-            x: found.x,
-            weight: found.gain,
-            bias: found.offset,
-        }
+        layer_norm_backward(x, weight, &statistics, upstream, sum, false).0
+    }
+
+    fn normalise_rows_backward_for_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        statistics: Option<[FloatTensor<Self>; 2]>,
+        upstream: FloatTensor<Self>,
+        sum: Option<FloatTensor<Self>>,
+    ) -> (LayerNormGradients<FloatTensor<Self>>, Upstream<FloatTensor<Self>>) {
+        let with_operand = upstream.dtype == DType::BF16 && sum.is_some();
+        let (found, operand) = match statistics {
+            Some(statistics) => layer_norm_backward(x, weight, &statistics, upstream, sum, with_operand),
+            None => (layer_norm::derivatives::<Self>(x, weight, upstream, sum), None),
+        };
+        let by_x = match operand {
+            Some([value, sums]) => Upstream {
+                value,
+                column_sums: Some(sums),
+            },
+            None => Upstream {
+                value: found.x.clone(),
+                column_sums: None,
+            },
+        };
+        (found, by_x)
     }
 
     fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
@@ -309,8 +330,43 @@ impl Gpt2Backend for Cuda {
     }
 }
 
+/// An affine map's derivatives, from the gradient of its result as an operand, and that of its bias.
+fn affine_derivatives(x: Tensor, w: Tensor, upstream: &Tensor, bias: Tensor) -> AffineGradients<Tensor> {
+    let (w, x) = (in_type_of(w, &x), contiguous(x));
+    AffineGradients {
+        x: kernels::product::transposed(upstream, &w),
+        w: kernels::product::by_rows(&x, upstream),
+        bias,
+    }
+}
+
+/// LayerNorm's derivatives, and with the operand of a product the sums of its columns, if they are asked for.
+fn layer_norm_backward(
+    x: Tensor,
+    weight: Tensor,
+    statistics: &[Tensor; 2],
+    upstream: Tensor,
+    sum: Option<Tensor>,
+    with_operand: bool,
+) -> (LayerNormGradients<Tensor>, Option<[Tensor; 2]>) {
+    let found = kernels::layer_norm::backward(
+        &contiguous(upstream),
+        &contiguous(x),
+        &contiguous(weight),
+        statistics.each_ref(),
+        sum.map(contiguous),
+        with_operand,
+    );
+    let gradients = LayerNormGradients {
+        x: found.x,
+        weight: found.gain,
+        bias: found.offset,
+    };
+    (gradients, found.operand)
+}
+
 /// `w` in the type of `x`.
-fn operand(w: Tensor, x: &Tensor) -> Tensor {
+fn in_type_of(w: Tensor, x: &Tensor) -> Tensor {
     if w.dtype == x.dtype {
         contiguous(w)
     } else {

@@ -20,6 +20,7 @@ mod types;
 mod wgpu;
 
 pub use backend::Gpt2Backend;
+pub use convert::upload;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 #[cfg(feature = "cuda")]
@@ -29,7 +30,7 @@ pub use host::{HostTensor, multiplies_bf16 as cpu_multiplies_bf16};
 pub use tensor::{affine, attention, block, classifier_loss, embed, gelu, layer_norm, logits, token_losses};
 pub use types::{
     AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, FeedForwardGradients,
-    LayerNormGradients, Normalised,
+    LayerNormGradients, Normalised, Upstream,
 };
 #[cfg(feature = "wgpu")]
 pub use wgpu::Wgpu;

@@ -25,14 +25,15 @@ pub fn classifier_loss<B: Gpt2Backend>(
     operations: Operations,
     hidden: Tensor<B, 2>,
     wte: Tensor<B, 2>,
+    operand: Option<Tensor<B, 2>>,
     targets: Tensor<B, 1, Int>,
     shape: ClassifierShape,
 ) -> Tensor<B, 1> {
-    let loss = match operations {
-        Operations::Kernels => B::classifier_loss,
-        Operations::Reference => reference::classifier::loss::<B>,
-    };
-    tensor(loss(primitive(hidden), primitive(wte), targets.into_primitive(), shape))
+    let (hidden, wte, targets) = (primitive(hidden), primitive(wte), targets.into_primitive());
+    tensor(match operations {
+        Operations::Kernels => B::classifier_loss(hidden, wte, operand.map(primitive), targets, shape),
+        Operations::Reference => reference::classifier::loss::<B>(hidden, wte, targets, shape),
+    })
 }
 
 /// [`Gpt2Backend::token_losses`] on tensors.
@@ -85,9 +86,11 @@ pub fn affine<B: Gpt2Backend>(
 pub fn block<B: Gpt2Backend>(
     x: Tensor<B, 2>,
     weights: BlockWeights<FloatTensor<B>>,
+    operands: [Option<Tensor<B, 2>>; 4],
     shape: BlockShape,
 ) -> Tensor<B, 2> {
-    tensor(B::block(primitive(x), weights, shape))
+    let operands = operands.map(|operand| operand.map(primitive));
+    tensor(B::block(primitive(x), weights, operands, shape))
 }
 
 /// [`Gpt2Backend::embed`] on tensors.

@@ -36,6 +36,15 @@ pub struct AffineGradients<T> {
     pub bias: T,
 }
 
+/// A gradient as the backward pass of a product takes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Upstream<T> {
+    /// `[N, out]`.
+    pub value: T,
+    /// The sums of its columns, which are the gradient of the bias, `[out]` in `f32`, where what made it has them.
+    pub column_sums: Option<T>,
+}
+
 /// What LayerNorm gives.
 #[derive(Debug, Clone, Copy)]
 pub struct Normalised<T> {
@@ -106,6 +115,19 @@ impl<T> BlockWeights<T> {
             ln_2: self.ln_2.map(&change),
             feed_in: self.feed_in.map(&change),
             feed_out: self.feed_out.map(&change),
+        }
+    }
+
+    /// With the operands that are there in place of the weights of the products.
+    pub(super) fn with_operands(self, operands: [Option<T>; 4]) -> Self {
+        let [qkv, attention_out, feed_in, feed_out] = operands;
+        let with = |[w, bias]: [T; 2], operand: Option<T>| [operand.unwrap_or(w), bias];
+        Self {
+            qkv: with(self.qkv, qkv),
+            attention_out: with(self.attention_out, attention_out),
+            feed_in: with(self.feed_in, feed_in),
+            feed_out: with(self.feed_out, feed_out),
+            ..self
         }
     }
 

@@ -41,9 +41,11 @@ impl Gpt2Backend for Wgpu {
     fn classifier_loss(
         hidden: FloatTensor<Self>,
         wte: FloatTensor<Self>,
+        operand: Option<FloatTensor<Self>>,
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
+        let wte = operand.unwrap_or(wte);
         if shape.precision != Precision::F32 || !Self::supports_matmul(&hidden, &wte) {
             return classifier::loss::<Self>(hidden, wte, targets, shape);
         }

@@ -4,9 +4,10 @@ use super::safetensors::{LazyTensor, NamedTensor};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
+use crate::ops::upload;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -274,7 +275,7 @@ impl<B: Backend> ModuleMapper<B> for Importer<'_> {
             Ok(mut values) => {
                 values.resize(shape.iter().product(), 0.0); // the padded rows
                 // The old value, which may not have been made yet, is not asked for.
-                let value = Tensor::from_data(TensorData::new(values, shape), &param.lazy_device());
+                let value = upload(values, shape, &param.lazy_device());
                 Param::initialized(param.id, value.require_grad())
             }
             Err(error) => {

@@ -8,6 +8,7 @@ use super::{Components, LearnerStepper};
 use crate::batches::MicroBatch;
 use crate::error::TrainError;
 use crate::observer::{Lines, Observer, StepReport};
+use crate::optimizer::AdamW;
 use crate::plan::RunPlan;
 
 use crate::step_loop::Outcome;
@@ -61,6 +62,7 @@ where
     B: AutodiffBackend + Gpt2Backend,
     B::InnerBackend: TrainingBackend,
 {
+    let LearnerStepper { learner, optimizer } = stepper;
     let windows = Windows::of(setup.plan);
     let outcome = Arc::new(Mutex::new(None));
     let is_lost = Arc::new(AtomicBool::new(false));
@@ -70,6 +72,7 @@ where
         lines: Mutex::new(Some(lines)),
         stop: stop.clone(),
         job: Mutex::new(Some(job)),
+        optimizer,
         outcome: Arc::clone(&outcome),
     };
     let behind = (setup.first_step > 0).then(|| windows.of_step(setup.first_step) - 1);
@@ -88,7 +91,7 @@ where
     .renderer(DeferredRenderer::new(move || {
         renderer::Dashboard::start(interrupter, behind, is_lost)
     }));
-    let result = with_metrics(supervised, setup).launch(stepper.0);
+    let result = with_metrics(supervised, setup).launch(learner);
     drop(result); // gives the terminal back
     take(&outcome).expect("the strategy leaves an outcome unless it panics")
 }
@@ -105,6 +108,8 @@ where
     /// These two are taken by the only call.
     lines: Mutex<Option<FallbackLines>>,
     job: Mutex<Option<Job<B>>>,
+    /// The learner's.
+    optimizer: AdamW<B>,
     /// How the loop ended; a strategy has no way to return it.
     outcome: Arc<Mutex<Option<Result<Outcome, TrainError>>>>,
 }
@@ -124,7 +129,8 @@ where
     ) -> (TrainingTask<B>, Processor<B>) {
         let once = "a strategy is run once";
         let (job, lines) = (take(&self.job).expect(once), take(&self.lines).expect(once));
-        let mut stepper = LearnerStepper(learner);
+        let optimizer = self.optimizer.clone();
+        let mut stepper = LearnerStepper { learner, optimizer };
         let mut dashboard = Dashboard::<B> {
             windows: self.windows,
             stop: self.stop.clone(),
@@ -135,7 +141,7 @@ where
         };
         let outcome = job(&mut stepper, &mut dashboard);
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        (stepper.0.model(), dashboard.processor)
+        (stepper.learner.model(), dashboard.processor)
     }
 }
 

@@ -18,9 +18,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Learner, LearningComponentsMarker};
-use gpt2_model::Gpt2;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
+use gpt2_model::{Gpt2, Operands};
 use schedule::SteppedSchedule;
 use task::{StepOutput, TrainingTask};
 
@@ -28,10 +28,15 @@ use task::{StepOutput, TrainingTask};
 type Components<B> = LearningComponentsMarker<B, SteppedSchedule, TrainingTask<B>, AdamW<B>>;
 
 /// Burn's learner, as the step loop drives it.
-pub(crate) struct LearnerStepper<B>(Learner<Components<B>>)
+pub(crate) struct LearnerStepper<B>
 where
     B: AutodiffBackend + Gpt2Backend,
-    B::InnerBackend: TrainingBackend;
+    B::InnerBackend: TrainingBackend,
+{
+    learner: Learner<Components<B>>,
+    /// The one that the learner steps.
+    optimizer: AdamW<B>,
+}
 
 impl<B> LearnerStepper<B>
 where
@@ -40,11 +45,22 @@ where
 {
     /// A learner that goes on with `model` after `step` steps.
     pub(crate) fn new(model: Gpt2<B>, optimizer: AdamW<B>, schedule: LrSchedule, step: u64) -> Self {
-        Self(Learner::new(
-            TrainingTask::new(model),
+        if B::InnerBackend::KEEPS_OPERANDS {
+            optimizer.keep_operands(model.round_operands());
+        }
+        let model = model.with_operands(&optimizer.operands());
+        let schedule = SteppedSchedule::new(schedule, step);
+        Self {
+            learner: Learner::new(TrainingTask::new(model), optimizer.clone(), schedule),
             optimizer,
-            SteppedSchedule::new(schedule, step),
-        ))
+        }
+    }
+
+    /// Gives the model `operands`, and takes those that it had.
+    fn set_operands(&self, operands: &Operands<B::InnerBackend>) {
+        if B::InnerBackend::KEEPS_OPERANDS {
+            self.learner.model().change(|model| model.with_operands(operands));
+        }
     }
 }
 
@@ -54,7 +70,7 @@ where
     B::InnerBackend: TrainingBackend,
 {
     fn train_step(&mut self, batch: MicroBatch<B>) -> (Tensor<B::InnerBackend, 1>, GradientsParams) {
-        let output = self.0.train_step(batch);
+        let output = self.learner.train_step(batch);
         let StepOutput::Loss(loss) = output.item else {
             unreachable!("a training step gives its loss")
         };
@@ -62,15 +78,18 @@ where
     }
 
     fn optimizer_step(&mut self, gradients: GradientsParams) {
-        self.0.lr_step();
-        self.0.optimizer_step(gradients);
+        // The optimizer writes them in place, where nobody else has them.
+        self.set_operands(&Operands::new());
+        self.learner.lr_step();
+        self.learner.optimizer_step(gradients);
+        self.set_operands(&self.optimizer.operands());
     }
 
     fn lr(&self) -> f64 {
-        self.0.lr_current()
+        self.learner.lr_current()
     }
 
     fn model(&self) -> Gpt2<B> {
-        self.0.model().model()
+        self.learner.model().model()
     }
 }

@@ -37,7 +37,7 @@ impl<B: Backend> TrainingTask<B> {
     }
 
     /// Puts what `change` makes of the model in its place, for all clones.
-    fn change(self, change: impl FnOnce(Gpt2<B>) -> Gpt2<B>) -> Self {
+    pub(super) fn change(self, change: impl FnOnce(Gpt2<B>) -> Gpt2<B>) -> Self {
         {
             let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
             *model = Some(change(model.take().expect("no other clone is changing the model")));

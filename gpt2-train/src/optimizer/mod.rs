@@ -11,9 +11,9 @@ use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
-use gpt2_model::Gpt2;
 use gpt2_model::ops::training::{AdamWInput, AdamWOutput, AdamWStep, Clip, TrainingBackend};
 use gpt2_model::weights::{NamedTensor, visit_parameters};
+use gpt2_model::{Gpt2, Operands};
 use moments::{MomentExporter, MomentImporter};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -75,6 +75,7 @@ struct State<B: Backend> {
     /// Multiplies the gradients of the next update, `[1]`; 0 from a step on that went wrong.
     scale: Option<Tensor<B, 1>>,
     moments: HashMap<ParamId, Moments<B>>,
+    operands: Operands<B>,
 }
 
 /// Running means of the gradient and of its square, in the parameter's shape.
@@ -93,8 +94,19 @@ impl<B: AutodiffBackend> AdamW<B> {
                 step: 0,
                 scale: None,
                 moments: HashMap::new(),
+                operands: Operands::new(),
             })),
         }
+    }
+
+    /// Keeps `operands` up to date with the parameters that they were rounded from, beginning with the next update.
+    pub fn keep_operands(&self, operands: Operands<B::InnerBackend>) {
+        self.state().operands = operands;
+    }
+
+    /// The operands as the last update left them. Dropped before the next one, they cost nothing; else it copies them.
+    pub fn operands(&self) -> Operands<B::InnerBackend> {
+        self.state().operands.clone()
     }
 
     /// Copies the moments to the host, named `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
@@ -165,8 +177,10 @@ where
             None => Tensor::ones([1], &model.devices()[0]),
         };
         let step = self.config.step(lr, state.step);
+        let State { moments, operands, .. } = &mut *state;
         let mut taken = TakeParameters {
-            moments: &mut state.moments,
+            moments,
+            operands,
             grads,
             ids: Vec::new(),
             inputs: Vec::new(),
@@ -177,7 +191,8 @@ where
         let outputs = B::InnerBackend::adamw(inputs, &step, scale.into_primitive().tensor());
         model.map(&mut ReturnParameters {
             outputs: ids.into_iter().zip(outputs).collect(),
-            moments: &mut state.moments,
+            moments,
+            operands,
         })
     }
 
@@ -216,6 +231,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for SumDevices<'_> {
 /// Takes every parameter that has a gradient out of the model, so that it is uniquely owned while it is updated.
 struct TakeParameters<'a, B: Backend> {
     moments: &'a mut HashMap<ParamId, Moments<B>>,
+    operands: &'a mut Operands<B>,
     grads: GradientsParams,
     ids: Vec<ParamId>,
     inputs: Vec<AdamWInput<FloatTensor<B>>>,
@@ -230,9 +246,14 @@ impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend>
             return Param::from_mapped_value(id, tensor, mapper);
         };
         let tensor = tensor.inner();
+        let zeros = || {
+            // One after the other in memory, as `upload` has them.
+            let zeros = Tensor::<B::InnerBackend, 1>::zeros([tensor.shape().num_elements()], &tensor.device());
+            zeros.reshape::<D, _>(tensor.shape()).into_primitive()
+        };
         let Moments { exp_avg, exp_avg_sq } = self.moments.remove(&id).unwrap_or_else(|| Moments {
-            exp_avg: tensor.zeros_like().into_primitive(),
-            exp_avg_sq: tensor.zeros_like().into_primitive(),
+            exp_avg: zeros(),
+            exp_avg_sq: zeros(),
         });
         let placeholder = self.placeholders.entry(D).or_insert_with(|| {
             let placeholder = Tensor::<B::InnerBackend, D>::empty([1; D], &tensor.device());
@@ -245,6 +266,10 @@ impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend>
             grad: gradient.into_primitive().tensor(),
             exp_avg: exp_avg.tensor(),
             exp_avg_sq: exp_avg_sq.tensor(),
+            operand: self
+                .operands
+                .remove(&id)
+                .map(|operand| operand.into_primitive().tensor()),
             has_weight_decay: D >= 2,
         });
         Param::from_mapped_value(id, Tensor::from_inner(placeholder), mapper)
@@ -255,6 +280,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend>
 struct ReturnParameters<'a, B: Backend> {
     outputs: HashMap<ParamId, AdamWOutput<FloatTensor<B>>>,
     moments: &'a mut HashMap<ParamId, Moments<B>>,
+    operands: &'a mut Operands<B>,
 }
 
 impl<B: AutodiffBackend> ModuleMapper<B> for ReturnParameters<'_, B::InnerBackend> {
@@ -265,6 +291,10 @@ impl<B: AutodiffBackend> ModuleMapper<B> for ReturnParameters<'_, B::InnerBacken
         };
         let [exp_avg, exp_avg_sq] = [output.exp_avg, output.exp_avg_sq].map(TensorPrimitive::Float);
         self.moments.insert(id, Moments { exp_avg, exp_avg_sq });
+        if let Some(operand) = output.operand {
+            let operand = Tensor::from_primitive(TensorPrimitive::Float(operand));
+            self.operands.insert(id, operand);
+        }
         let value = Tensor::from_primitive(TensorPrimitive::Float(output.parameter));
         Param::from_mapped_value(id, Tensor::from_inner(value).require_grad(), mapper)
     }

@@ -3,8 +3,9 @@
 use super::Moments;
 use burn::module::{Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorPrimitive};
 use gpt2_model::ModelError;
+use gpt2_model::ops::upload;
 use gpt2_model::weights::{NamedTensor, NamedVisitor};
 use std::collections::HashMap;
 use std::path::Path;
@@ -88,8 +89,7 @@ impl<'a, B: Backend> MomentImporter<'a, B> {
         let found = self.tensors.remove(&name);
         match found {
             Some(tensor) if tensor.shape == expected => {
-                let data = TensorData::new(tensor.values, tensor.shape);
-                Some(Tensor::<B, D>::from_data(data, device).into_primitive())
+                Some(upload::<B, D>(tensor.values, tensor.shape, device).into_primitive())
             }
             found => {
                 self.error.get_or_insert_with(|| ModelError::TensorMismatch {

@@ -69,7 +69,7 @@ fn check_in<B>(
     };
     let operand = in_precision(hidden_1.clone());
     // The factor shows whether the upstream gradient is used.
-    let loss_1 = classifier_loss(Operations::Kernels, operand, wte_1.clone(), targets_1, shape) * 3.0;
+    let loss_1 = classifier_loss(Operations::Kernels, operand, wte_1.clone(), None, targets_1, shape) * 3.0;
 
     let (hidden_2, wte_2, targets_2) = tensors();
     let logits = hidden_2.clone().matmul(wte_2.clone().narrow(0, 0, vocab).transpose());

@@ -124,7 +124,14 @@ fn block_inputs(rows: usize, width: usize) -> Vec<Matrix> {
     shapes.map(|shape| scaled(Matrix::random(&mut rng, shape))).collect()
 }
 
-fn block_of<B: Gpt2Backend>(inputs: Vec<Tensor<B, 2>>, shape: BlockShape) -> Tensor<B, 2> {
+/// Where the weights of the products are among [`block_inputs`].
+const PRODUCTS: [usize; 4] = [3, 5, 9, 11];
+
+fn block_of<B: Gpt2Backend>(
+    inputs: Vec<Tensor<B, 2>>,
+    operands: [Option<Tensor<B, 2>>; 4],
+    shape: BlockShape,
+) -> Tensor<B, 2> {
     let mut inputs = inputs.into_iter();
     let mut next = || inputs.next().unwrap();
     let x = next();
@@ -146,7 +153,7 @@ fn block_of<B: Gpt2Backend>(inputs: Vec<Tensor<B, 2>>, shape: BlockShape) -> Ten
         feed_in: weights(false),
         feed_out: weights(false),
     };
-    ops::block(x, weights, shape)
+    ops::block(x, weights, operands, shape)
 }
 
 /// Of `[batch * seq, width]` and heads of `head_dim`.
@@ -278,7 +285,8 @@ mod block {
                     precision: Precision::F32,
                     recompute,
                 };
-                let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| block_of(inputs, shape));
+                let block = |inputs| block_of(inputs, [const { None }; 4], shape);
+                let found = evaluate::<B>(&inputs, FloatDType::F32, device, block);
                 compare(&found, &expected, tolerance);
             }
         }
@@ -309,23 +317,37 @@ mod adamw {
             tensor.into_primitive().tensor()
         };
         let step = config.step(lr, 7);
-        let update = |scale: f64| {
+        let rounded = |primitive| B::InnerBackend::round_weights(primitive, FloatDType::BF16);
+        let values_of = |primitive| {
+            let tensor = Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(primitive));
+            floats(tensor.cast(FloatDType::F32))
+        };
+        let update = |scale: f64, keeps_operands: bool| {
             let input = AdamWInput {
                 parameter: primitive(&parameter),
                 grad: primitive(&grad),
                 exp_avg: primitive(&exp_avg),
                 exp_avg_sq: primitive(&exp_avg_sq),
+                operand: keeps_operands.then(|| rounded(primitive(&parameter))),
                 has_weight_decay: true,
             };
             let scale = one::<B::InnerBackend>(scale, device);
             let output = B::InnerBackend::adamw(vec![input], &step, scale).pop().unwrap();
+            if let Some(operand) = output.operand {
+                let expected = rounded(output.parameter.clone());
+                assert_eq!(
+                    values_of(operand),
+                    values_of(expected),
+                    "the operand is the rounded parameter"
+                );
+            }
             [output.parameter, output.exp_avg, output.exp_avg_sq].map(|primitive| {
                 floats(Tensor::<B::InnerBackend, 2>::from_primitive(TensorPrimitive::Float(
                     primitive,
                 )))
             })
         };
-        let found = update(scale);
+        let found = update(scale, false);
 
         let mut expected: [Vec<f32>; 3] = Default::default();
         for i in 0..COUNT {
@@ -340,10 +362,13 @@ mod adamw {
             expected[2].push(exp_avg_sq as f32);
         }
         compare(&found, &expected, tolerance);
+        if B::InnerBackend::KEEPS_OPERANDS {
+            assert!(update(scale, true) == found, "an operand changes no update");
+        }
 
         let values = |matrix: &Matrix| matrix.values.iter().map(|&value| value as f32).collect::<Vec<_>>();
         assert!(
-            update(0.0) == [&parameter, &exp_avg, &exp_avg_sq].map(values),
+            update(0.0, false) == [&parameter, &exp_avg, &exp_avg_sq].map(values),
             "an update by nothing changes nothing"
         );
     }
@@ -584,19 +609,22 @@ mod kernels {
 
     fn check_block<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
         for [batch, seq, width] in [[2, 150, 128], [1, 40, 128]] {
-            for recompute in Recompute::ALL {
+            let options = Recompute::ALL.map(|recompute| [(recompute, false), (recompute, true)]);
+            for (recompute, keeps_operands) in options.into_iter().flatten() {
                 check::<B>(
                     device,
                     kernels,
                     block_inputs(batch * seq, width),
                     |inputs, precision| {
+                        let rounded = |i: usize| keeps_operands.then(|| operand(inputs[i].clone(), precision));
+                        let operands = PRODUCTS.map(rounded);
                         let shape = BlockShape {
                             seq,
                             n_head: HEADS,
                             precision,
                             recompute,
                         };
-                        block_of(inputs, shape)
+                        block_of(inputs, operands, shape)
                     },
                     |inputs| exact_block(inputs, [batch, seq, width / HEADS]),
                 );

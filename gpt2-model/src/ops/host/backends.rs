@@ -39,9 +39,11 @@ macro_rules! host_operations {
         fn classifier_loss(
             hidden: FloatTensor<Self>,
             wte: FloatTensor<Self>,
+            operand: Option<FloatTensor<Self>>,
             targets: IntTensor<Self>,
             shape: ClassifierShape,
         ) -> FloatTensor<Self> {
+            let wte = operand.unwrap_or(wte);
             host::classifier_loss(&hidden, &wte, &targets, shape.vocab_size)
                 .unwrap_or_else(|| classifier::loss::<Self>(hidden, wte, targets, shape))
         }

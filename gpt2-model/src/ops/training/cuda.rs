@@ -20,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 
 impl TrainingBackend for Cuda {
     const PIPELINES_STEPS: bool = true;
+    const KEEPS_OPERANDS: bool = true;
 
     fn adamw(
         inputs: Vec<AdamWInput<FloatTensor<Self>>>,
@@ -32,6 +33,7 @@ impl TrainingBackend for Cuda {
             gradient: contiguous(input.grad),
             mean: owned(input.exp_avg),
             square: owned(input.exp_avg_sq),
+            operand: input.operand.map(owned),
             decays: input.has_weight_decay,
         };
         let slots: Vec<Slot> = inputs.into_iter().map(slot).collect();
@@ -48,6 +50,7 @@ impl TrainingBackend for Cuda {
             parameter: slot.parameter,
             exp_avg: slot.mean,
             exp_avg_sq: slot.square,
+            operand: slot.operand,
         };
         slots.into_iter().map(output).collect()
     }

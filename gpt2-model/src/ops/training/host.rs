@@ -64,11 +64,14 @@ fn square_sum<T: HostTensor>(tensor: &T) -> Option<f64> {
     Some(sums.iter().sum())
 }
 
-/// Updates tensors of `f32` in place; none for other types, which are left as they were. A tensor that is shared is copied
-/// first.
+/// Updates tensors of `f32` in place; none for other types, and where an operand is kept too: those are left as they were. A
+/// tensor that is shared is copied first.
 fn update_in_place<T: HostTensor>(input: &mut AdamWInput<T>, step: &AdamWStep, scale: f64) -> Option<()> {
     if scale == 0.0 {
         return Some(());
+    }
+    if input.operand.is_some() {
+        return None;
     }
     let decay = step.decay_of(input.has_weight_decay);
     let grad = input.grad.view()?;

@@ -17,7 +17,7 @@ pub use timer::{DeviceTimer, Passed, TimerError};
 
 use super::Gpt2Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Device, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Device, Tensor, TensorMetadata, TensorPrimitive};
 use std::fmt::{self, Debug, Formatter};
 use timer::WaitingTimer;
 
@@ -85,6 +85,8 @@ pub struct AdamWInput<T> {
     pub exp_avg: T,
     /// The squared gradient's running mean.
     pub exp_avg_sq: T,
+    /// The parameter in the type of the products, where it is kept so.
+    pub operand: Option<T>,
     /// Whether weight decay shrinks it.
     pub has_weight_decay: bool,
 }
@@ -98,6 +100,8 @@ pub struct AdamWOutput<T> {
     pub exp_avg: T,
     /// The squared gradient's running mean.
     pub exp_avg_sq: T,
+    /// The parameter in the type of the products, where it is kept so.
+    pub operand: Option<T>,
 }
 
 impl<T> From<AdamWInput<T>> for AdamWOutput<T> {
@@ -107,6 +111,7 @@ impl<T> From<AdamWInput<T>> for AdamWOutput<T> {
             parameter: input.parameter,
             exp_avg: input.exp_avg,
             exp_avg_sq: input.exp_avg_sq,
+            operand: input.operand,
         }
     }
 }
@@ -139,6 +144,9 @@ pub type Collectives<B> = Box<dyn CollectiveLibrary<FloatTensor<B>, Device<B>>>;
 pub trait TrainingBackend: Gpt2Backend {
     /// Whether a step is queued before the numbers of the one before have arrived, so that the device is never without work.
     const PIPELINES_STEPS: bool = false;
+
+    /// Whether an update writes parameters in the type of the products too, so that no forward pass rounds them.
+    const KEEPS_OPERANDS: bool = false;
 
     /// One AdamW update of each parameter, with all gradients multiplied by `scale`, `[1]`. If that is 0, everything stays as
     /// it is.
@@ -226,6 +234,11 @@ pub fn scalar<B: Gpt2Backend>(tensor: FloatTensor<B>) -> f64 {
     numbers[0]
 }
 
+/// The parameter in the type of its operand, where it has one.
+fn round_again<B: Gpt2Backend>(operand: Option<FloatTensor<B>>, parameter: &FloatTensor<B>) -> Option<FloatTensor<B>> {
+    operand.map(|operand| B::round_weights(parameter.clone(), operand.dtype().into()))
+}
+
 fn reference_squared_norm<B: Gpt2Backend>(tensors: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     let square_sum = |tensor: FloatTensor<B>| B::float_sum(B::float_mul(tensor.clone(), tensor));
     let sums = tensors.into_iter().map(square_sum).collect();
@@ -245,6 +258,7 @@ fn reference_adamw<B: Gpt2Backend>(
         grad,
         exp_avg,
         exp_avg_sq,
+        operand,
         has_weight_decay,
     } = input;
     let scaled = |tensor, factor: f64| B::float_mul_scalar(tensor, factor.into());
@@ -255,8 +269,10 @@ fn reference_adamw<B: Gpt2Backend>(
     let root = scaled(B::float_sqrt(exp_avg_sq.clone()), 1.0 / step.bias_correction2_sqrt);
     let change = B::float_div(exp_avg.clone(), B::float_add_scalar(root, step.eps.into()));
     let decayed = scaled(parameter, step.decay_of(has_weight_decay));
+    let parameter = B::float_sub(decayed, scaled(change, step.step_size));
     AdamWOutput {
-        parameter: B::float_sub(decayed, scaled(change, step.step_size)),
+        operand: round_again::<B>(operand, &parameter),
+        parameter,
         exp_avg,
         exp_avg_sq,
     }

@@ -1,6 +1,6 @@
 //! AdamW on a GPU through wgpu: one pass over each parameter.
 
-use super::{AdamWInput, AdamWOutput, AdamWStep, CLIP_EPS, Clip, TrainingBackend};
+use super::{AdamWInput, AdamWOutput, AdamWStep, CLIP_EPS, Clip, TrainingBackend, round_again};
 use crate::ops::Wgpu;
 use burn::tensor::ops::FloatTensor;
 use gpt2_cubecl::adamw::{Rule, gradient_scale, squared_norm, update};
@@ -27,6 +27,7 @@ impl TrainingBackend for Wgpu {
             let [parameter, exp_avg, exp_avg_sq] = [input.parameter, input.exp_avg, input.exp_avg_sq].map(owned);
             update(&parameter, &contiguous(input.grad), &exp_avg, &exp_avg_sq, &scale, rule);
             AdamWOutput {
+                operand: round_again::<Self>(input.operand, &parameter),
                 parameter,
                 exp_avg,
                 exp_avg_sq,

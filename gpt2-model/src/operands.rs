@@ -1,0 +1,74 @@
+//! Weights in the type of the matrix products, kept next to those in `f32`: an optimizer that writes both saves a rounding in
+//! each forward pass.
+
+use crate::block::Block;
+use crate::layers::{Embedding, Linear};
+use crate::model::Gpt2;
+use crate::ops::Gpt2Backend;
+use crate::precision::Precision;
+use burn::module::{AutodiffModule, ParamId};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{DType, Tensor, TensorPrimitive};
+use std::collections::HashMap;
+
+/// Operands of products by the parameters that they are rounded from, each in its parameter's shape.
+pub type Operands<B> = HashMap<ParamId, Tensor<B, 2>>;
+
+impl<B: Backend> Linear<B> {
+    /// The operand, if there is one of this precision.
+    pub(crate) fn operand_in(&self, precision: Precision) -> Option<Tensor<B, 2>> {
+        of_precision(self.operand.as_ref(), precision)
+    }
+}
+
+impl<B: Backend> Embedding<B> {
+    /// The operand, if there is one of this precision.
+    pub(crate) fn operand_in(&self, precision: Precision) -> Option<Tensor<B, 2>> {
+        of_precision(self.operand.as_ref(), precision)
+    }
+}
+
+fn of_precision<B: Backend>(operand: Option<&Tensor<B, 2>>, precision: Precision) -> Option<Tensor<B, 2>> {
+    operand
+        .filter(|operand| operand.dtype() == DType::from(precision.operands()))
+        .cloned()
+}
+
+impl<B: AutodiffBackend + Gpt2Backend> Gpt2<B>
+where
+    B::InnerBackend: Gpt2Backend,
+{
+    /// The weights that training would round in each forward pass, rounded to the model's precision; none where that is `f32`,
+    /// or where the blocks are not computed as one operation each.
+    pub fn round_operands(&self) -> Operands<B::InnerBackend> {
+        let blocks_round = |block: &Block<B>| block.is_one_operation(self.operations, true);
+        if self.precision != Precision::Bf16 || !self.h.iter().all(blocks_round) {
+            return HashMap::new();
+        }
+        let model = self.valid();
+        let products = model.h.iter().flat_map(Block::products);
+        let weights = products.map(|product| &product.weight);
+        let round = |weight: Tensor<B::InnerBackend, 2>| {
+            let primitive = weight.into_primitive().tensor();
+            let rounded = B::InnerBackend::round_weights(primitive, self.precision.operands());
+            Tensor::from_primitive(TensorPrimitive::Float(rounded))
+        };
+        weights
+            .chain([&model.classifier_embedding().weight])
+            .map(|weight| (weight.id, round(weight.val())))
+            .collect()
+    }
+
+    /// The same model with `operands` for those of its weights that they were rounded from, and none for the others. They must
+    /// be up to date: nothing compares them with the weights.
+    #[must_use]
+    pub fn with_operands(mut self, operands: &Operands<B::InnerBackend>) -> Self {
+        let operand = |id: ParamId| operands.get(&id).cloned().map(Tensor::from_inner);
+        for product in self.h.iter_mut().flat_map(Block::products_mut) {
+            product.operand = operand(product.weight.id);
+        }
+        let classifier = self.lm_head.as_mut().unwrap_or(&mut self.wte);
+        classifier.operand = operand(classifier.weight.id);
+        self
+    }
+}
