@@ -656,8 +656,8 @@ pub(crate) struct BenchWork {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
-    /// What the backward pass computes anew instead of keeping it [default: none, or gelu on CUDA where a step would take
-    /// more than half of the device's memory].
+    /// Activations that the backward pass recomputes instead of keeping them [default: none, or gelu on CUDA where a
+    /// step would take more than half of the device's memory].
     #[arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser())]
     pub(crate) recompute: Option<Recompute>,
     /// CPU threads; all cores without.

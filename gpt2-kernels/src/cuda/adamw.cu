@@ -14,8 +14,9 @@
 //       {counts[16], first_blocks[16], decays[16], beta1, beta2, epsilon, square_correction, step_size, shrink})
 //     in place, with g' = g * scale, unless that is 0:
 //         m = beta1 * m + (1 - beta1) * g',  v = beta2 * v + (1 - beta2) * g'^2,
-//         p = p * (decays ? shrink : 1) - step_size * m / (sqrt(v) / square_correction + epsilon).
-//     and operand = p in bf16. The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
+//         p = p * (decays ? shrink : 1) - step_size * m / (sqrt(v) / square_correction + epsilon),
+//         operand = p in bf16.
+//     The last six words are f64; the arithmetic is f32. A tensor takes ceil(count / ADAMW_CHUNK = 1024) blocks; grid:
 //     all of them, block 256.
 // first_blocks are the running sums of the blocks, from 0. An unused slot repeats any valid pointer, comes last and has
 // the grid as its first block.
@@ -167,6 +168,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     case i: parameter = p##i, gradient = g##i, m_at = m##i, v_at = v##i; OPERAND(i); break;
         EACH_OF_16(SLOT)
 #undef SLOT
+#undef OPERAND
     }
     const u64 count = args.counts[slot];
     const u32 chunk = blockIdx.x - (u32)args.first_blocks[slot];

@@ -12,7 +12,8 @@
 //                     with OPERAND operand, sum_partials, {rows})
 //     block BACKWARD_THREADS = CHANNELS / 4 rounded up to 32; any grid G >= 1, best BACKWARD_BLOCKS a multiprocessor.
 //     The partials are f32 [G, CHANNELS], every element written; the sums over their rows (sum_rows in columns.cu) are
-//     the gradients of gain and offset, and the sums of dx's columns. dx may be `residual`. `residual` without ADD_RESIDUAL may be any valid pointer.
+//     the gradients of gain and offset, and the sums of dx's columns. dx may be `residual`. `residual` without
+//     ADD_RESIDUAL may be any valid pointer.
 
 constexpr float EPSILON = 1e-5f;
 

@@ -4,7 +4,7 @@ use super::block;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
     AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, FeedForwardGradients,
-    LayerNormGradients, Normalised, Upstream,
+    GradOutput, LayerNormGradients, Normalised,
 };
 use crate::precision::Precision;
 use burn::tensor::FloatDType;
@@ -250,27 +250,27 @@ pub trait Gpt2Backend: Backend {
         attention::derivative::<Self>(qkv, upstream, n_head)
     }
 
-    /// [`Gpt2Backend::normalise_rows_backward`], and the derivative by `x` for a product that goes on from it.
+    /// [`Gpt2Backend::normalise_rows_backward`], and the gradient of `x` as the product in front of it takes it.
     fn normalise_rows_backward_for_product(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         statistics: Option<[FloatTensor<Self>; 2]>,
         upstream: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
-    ) -> (LayerNormGradients<FloatTensor<Self>>, Upstream<FloatTensor<Self>>) {
+    ) -> (LayerNormGradients<FloatTensor<Self>>, GradOutput<FloatTensor<Self>>) {
         let found = Self::normalise_rows_backward(x, weight, statistics, upstream, sum);
-        let by_x = Upstream {
+        let grad_x = GradOutput {
             value: found.x.clone(),
             column_sums: None,
         };
-        (found, by_x)
+        (found, grad_x)
     }
 
     /// [`Gpt2Backend::affine_backward`] from what [`Gpt2Backend::normalise_rows_backward_for_product`] gave.
     fn affine_backward_from(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        upstream: Upstream<FloatTensor<Self>>,
+        upstream: GradOutput<FloatTensor<Self>>,
     ) -> AffineGradients<FloatTensor<Self>> {
         Self::affine_backward(x, w, upstream.value)
     }

@@ -115,7 +115,7 @@ pub(super) fn derivatives<B: Gpt2Backend>(
         B::feed_forward_backward(normal, [w_in, w_out], inner, activated, upstream.clone())
     });
     let [gain, _] = weights.ln_2;
-    let (by_middle, by_out) = span(Operation::LayerNorm, backward, || {
+    let (by_middle, grad_output) = span(Operation::LayerNorm, backward, || {
         B::normalise_rows_backward_for_product(middle, gain, statistics_2, by_normal, Some(upstream))
     });
 
@@ -123,7 +123,7 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     let [w, _] = weights.attention_out;
     let mixed = rows::<B>(attended.out.clone());
     let out = span(Operation::AttentionOut, backward, || {
-        B::affine_backward_from(mixed, w, by_out)
+        B::affine_backward_from(mixed, w, grad_output)
     });
     let by_mixed = B::float_reshape(out.x, attended.out.shape());
     let by_qkv = rows::<B>(span(Operation::Attention, backward, || {

@@ -5,8 +5,8 @@
 use super::backend::Gpt2Backend;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, LayerNormGradients,
-    Normalised, Upstream,
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, GradOutput,
+    LayerNormGradients, Normalised,
 };
 use crate::capabilities::{BackendKind, CUDA_HEAD_SIZE, CUDA_LOGITS_BYTES};
 use crate::precision::Precision;
@@ -190,7 +190,7 @@ impl Gpt2Backend for Cuda {
     fn affine_backward_from(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        upstream: Upstream<FloatTensor<Self>>,
+        upstream: GradOutput<FloatTensor<Self>>,
     ) -> AffineGradients<FloatTensor<Self>> {
         match upstream.column_sums {
             Some(bias) if Self::supports_matmul(&x, &w) => affine_derivatives(x, w, &contiguous(upstream.value), bias),
@@ -257,10 +257,7 @@ impl Gpt2Backend for Cuda {
         upstream: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> LayerNormGradients<FloatTensor<Self>> {
-        let Some(statistics) = statistics else {
-            return layer_norm::derivatives::<Self>(x, weight, upstream, sum);
-        };
-        layer_norm_backward(x, weight, &statistics, upstream, sum, false).0
+        layer_norm_backward(x, weight, statistics, upstream, sum, false).0
     }
 
     fn normalise_rows_backward_for_product(
@@ -269,23 +266,14 @@ impl Gpt2Backend for Cuda {
         statistics: Option<[FloatTensor<Self>; 2]>,
         upstream: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
-    ) -> (LayerNormGradients<FloatTensor<Self>>, Upstream<FloatTensor<Self>>) {
+    ) -> (LayerNormGradients<FloatTensor<Self>>, GradOutput<FloatTensor<Self>>) {
         let with_operand = upstream.dtype == DType::BF16 && sum.is_some();
-        let (found, operand) = match statistics {
-            Some(statistics) => layer_norm_backward(x, weight, &statistics, upstream, sum, with_operand),
-            None => (layer_norm::derivatives::<Self>(x, weight, upstream, sum), None),
-        };
-        let by_x = match operand {
-            Some([value, sums]) => Upstream {
-                value,
-                column_sums: Some(sums),
-            },
-            None => Upstream {
-                value: found.x.clone(),
-                column_sums: None,
-            },
-        };
-        (found, by_x)
+        let (found, operand) = layer_norm_backward(x, weight, statistics, upstream, sum, with_operand);
+        let grad_x = operand.unwrap_or_else(|| GradOutput {
+            value: found.x.clone(),
+            column_sums: None,
+        });
+        (found, grad_x)
     }
 
     fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
@@ -340,17 +328,20 @@ fn affine_derivatives(x: Tensor, w: Tensor, upstream: &Tensor, bias: Tensor) -> 
     }
 }
 
-/// LayerNorm's derivatives, and with the operand of a product the sums of its columns, if they are asked for.
+/// LayerNorm's gradients, and the one of `x` as a product's operand where the kernels compute it and it is asked for.
 fn layer_norm_backward(
     x: Tensor,
     weight: Tensor,
-    statistics: &[Tensor; 2],
-    upstream: Tensor,
+    statistics: Option<[Tensor; 2]>,
+    grad_output: Tensor,
     sum: Option<Tensor>,
     with_operand: bool,
-) -> (LayerNormGradients<Tensor>, Option<[Tensor; 2]>) {
+) -> (LayerNormGradients<Tensor>, Option<GradOutput<Tensor>>) {
+    let Some(statistics) = statistics else {
+        return (layer_norm::derivatives::<Cuda>(x, weight, grad_output, sum), None);
+    };
     let found = kernels::layer_norm::backward(
-        &contiguous(upstream),
+        &contiguous(grad_output),
         &contiguous(x),
         &contiguous(weight),
         statistics.each_ref(),
@@ -362,7 +353,11 @@ fn layer_norm_backward(
         weight: found.gain,
         bias: found.offset,
     };
-    (gradients, found.operand)
+    let operand = found.operand.map(|[value, sums]| GradOutput {
+        value,
+        column_sums: Some(sums),
+    });
+    (gradients, operand)
 }
 
 /// `w` in the type of `x`.

@@ -30,7 +30,7 @@ pub use host::{HostTensor, multiplies_bf16 as cpu_multiplies_bf16};
 pub use tensor::{affine, attention, block, classifier_loss, embed, gelu, layer_norm, logits, token_losses};
 pub use types::{
     AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, FeedForwardGradients,
-    LayerNormGradients, Normalised, Upstream,
+    GradOutput, LayerNormGradients, Normalised,
 };
 #[cfg(feature = "wgpu")]
 pub use wgpu::Wgpu;

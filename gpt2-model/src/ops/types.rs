@@ -38,7 +38,7 @@ pub struct AffineGradients<T> {
 
 /// A gradient as the backward pass of a product takes it.
 #[derive(Debug, Clone, Copy)]
-pub struct Upstream<T> {
+pub struct GradOutput<T> {
     /// `[N, out]`.
     pub value: T,
     /// The sums of its columns, which are the gradient of the bias, `[out]` in `f32`, where what made it has them.

@@ -70,8 +70,8 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long, value_name = "TYPE", help_heading = "Machine", value_parser = precision_parser()))]
     #[schemars(schema_with = "schema::precision")]
     pub precision: Option<Precision>,
-    /// What the backward pass computes anew instead of keeping it [default: none, or gelu on CUDA where a step would take
-    /// more than half of the device's memory].
+    /// Activations that the backward pass recomputes instead of keeping them [default: none, or gelu on CUDA where a
+    /// step would take more than half of the device's memory].
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", help_heading = "Machine", value_parser = recompute_parser()))]
     #[schemars(schema_with = "schema::recompute")]
     pub recompute: Option<Recompute>,

@@ -56,7 +56,7 @@ where
         }
     }
 
-    /// Gives the model `operands`, and takes those that it had.
+    /// Replaces the model's operands.
     fn set_operands(&self, operands: &Operands<B::InnerBackend>) {
         if B::InnerBackend::KEEPS_OPERANDS {
             self.learner.model().change(|model| model.with_operands(operands));
@@ -78,7 +78,7 @@ where
     }
 
     fn optimizer_step(&mut self, gradients: GradientsParams) {
-        // The optimizer writes them in place, where nobody else has them.
+        // The optimizer writes them in place if it is their only owner.
         self.set_operands(&Operands::new());
         self.learner.lr_step();
         self.learner.optimizer_step(gradients);

@@ -6,6 +6,7 @@ use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
 use gpt2_base::nearest_multiples;
+use gpt2_model::cost::{self, Kept};
 use gpt2_model::{Gpt2Config, Recompute};
 
 impl RunPlan {
@@ -115,16 +116,17 @@ impl RunPlan {
         validate::surroundings(&plan, environment)?;
         Ok(plan)
     }
-}
 
-impl RunPlan {
     /// Nothing is recomputed while the step then takes at most half of the device's memory: it is what others, and larger
     /// batches, have left.
     fn default_recompute(&self, memory_bytes: Option<u64>) -> Recompute {
-        let mut keeping = self.clone();
-        keeping.machine.recompute = Recompute::None;
+        let kept = Kept {
+            recompute: Recompute::None,
+            ..self.kept()
+        };
+        let memory = cost::training_memory(&self.model, self.batch.micro_batch, self.batch.seq, kept);
         match memory_bytes {
-            Some(bytes) if keeping.memory().total() <= bytes / 2 => Recompute::None,
+            Some(bytes) if memory.total() <= bytes / 2 => Recompute::None,
             _ => self.capabilities().saving_recompute,
         }
     }
