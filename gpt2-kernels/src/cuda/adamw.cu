@@ -165,7 +165,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #endif
     switch (slot) {
 #define SLOT(i) \
-    case i: parameter = p##i, gradient = g##i, m_at = m##i, v_at = v##i; OPERAND(i); break;
+    case i: \
+        parameter = p##i, gradient = g##i, m_at = m##i, v_at = v##i; \
+        OPERAND(i); \
+        break;
         EACH_OF_16(SLOT)
 #undef SLOT
 #undef OPERAND
