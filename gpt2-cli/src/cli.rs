@@ -25,8 +25,7 @@ use std::path::PathBuf;
     after_help = "Examples:
   gpt2 train                                  Train a small model on stories, in minutes on a CPU
   gpt2 sample --run runs/demo                 Continue one of its stories
-  gpt2 data prepare --input book.txt --out data/book --val-fraction 0.1
-  gpt2 train --data data/book --model d6      Train on a text of your own"
+  gpt2 train --data book.txt --model d6       Train on a text of your own"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -182,6 +181,7 @@ pub(crate) struct ManArgs {
 #[command(after_help = "Examples:
   gpt2 train
   gpt2 train --run runs/demo --resume
+  gpt2 train --data book.txt --model d6 --steps 2000
   gpt2 train --config configs/tinyshakespeare-cpu.toml --steps 200
   gpt2 train --data data/fineweb --model gpt2 --backend cuda --precision bf16 --dry-run
   gpt2 train --data data/fineweb --model gpt2 --backend cuda --devices 4 --global-batch 512
@@ -483,6 +483,9 @@ pub(crate) struct ScalingArgs {
     /// CPU threads of each rank [default: all cores, shared].
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,
+    /// Each rank keeps AdamW's moments of its share of the parameters alone.
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) shard_optimizer: bool,
     #[command(flatten)]
     pub(crate) study: StudyArgs,
 }

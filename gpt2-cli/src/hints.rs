@@ -3,8 +3,9 @@
 use crate::command_line::{Typed, begin_again, new_run, resume, unused_next_to};
 use crate::error::CliError;
 use crate::printer::quoted;
+use crate::text_directory::directory_of_text;
 use gpt2_backend::{BackendError, BackendKind, Unavailable};
-use gpt2_data::{DataError, Encoding, Split};
+use gpt2_data::{DataError, Encoding, Split, is_text};
 use gpt2_model::ModelError;
 use gpt2_train::TrainError;
 use gpt2_train::checkpoint::Checkpoints;
@@ -17,9 +18,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-/// What text may be named by, as `gpt2 data prepare` reads it.
-const TEXT: [&str; 4] = ["txt", "md", "jsonl", "parquet"];
 
 /// What fixes an error, where the message does not say it in full.
 pub(crate) fn hint(error: &CliError, typed: &Typed) -> Option<String> {
@@ -282,7 +280,7 @@ fn rate(rate: f64) -> String {
 fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
     match error {
         DataError::MissingDataDirectory { path } if path.is_file() => Some(if is_text(path) {
-            prepare_then(path, &PathBuf::from("data").join(path.file_stem()?), typed)
+            prepare_then(path, &directory_of_text(path), typed)
         } else {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
             typed.clone().with("--data", dir.unwrap_or(Path::new("."))).line()
@@ -319,6 +317,15 @@ fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
             Some(format!("`gpt2 data inspect {}` lists all that is wrong", quoted(dir)))
         }
         DataError::Unfinished { path, sources, options } => Some(resume_command(path, sources, options)),
+        DataError::OutputNotEmpty { .. }
+        | DataError::OptionsDiffer { .. }
+        | DataError::SourcesDiffer { .. }
+        | DataError::FinishedShardChanged { .. }
+            if typed.command() == "train" =>
+        {
+            let text = PathBuf::from(typed.value_of("--data")?);
+            Some(prepare_then(&text, &directory_of_text(&text), typed))
+        }
         DataError::OutputNotEmpty { .. } => {
             Some("`--out` names another directory, `--resume` goes on with an interrupted preparation".to_owned())
         }
@@ -406,16 +413,6 @@ fn conversion_command(path: &Path, encoding: Encoding) -> String {
     }
 }
 
-/// Whether a file is text by its name.
-fn is_text(path: &Path) -> bool {
-    let plain = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("gz" | "zst") => path.with_extension(""),
-        _ => path.to_path_buf(),
-    };
-    let extension = plain.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| TEXT.contains(&extension))
-}
-
 fn holds_text(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| is_text(&entry.path())))
 }
@@ -457,16 +454,6 @@ mod tests {
     fn a_rate_is_short() {
         assert_eq!(rate(6e-4 / 10.0), "6e-5");
         assert_eq!(rate(1.0 / 3.0), "3.33e-1");
-    }
-
-    #[test]
-    fn text_is_known_by_its_name() {
-        for name in ["a.txt", "a.jsonl.gz", "a b.parquet"] {
-            assert!(is_text(Path::new(name)), "{name}");
-        }
-        for name in ["a.bin", "a.gz", "txt", "a"] {
-            assert!(!is_text(Path::new(name)), "{name}");
-        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod hints;
 mod hub;
 mod printer;
 mod signals;
+mod text_directory;
 mod version;
 
 use cli::{Cli, Command};

@@ -334,7 +334,7 @@ pub enum DataError {
     },
     /// Resuming with other options than the preparation began with.
     #[error(
-        "cannot resume in {}: it was begun with other options ({difference}); use the same, or another directory",
+        "{} was begun with other options ({difference}): use the same, or another directory",
         path.display()
     )]
     OptionsDiffer {
@@ -344,14 +344,16 @@ pub enum DataError {
         difference: String,
     },
     /// Resuming after an input changed.
-    #[error("cannot resume: the inputs changed since ({difference}); begin again in another directory")]
+    #[error("{} was begun with other inputs ({difference}): begin again in another directory", path.display())]
     SourcesDiffer {
+        /// The directory.
+        path: PathBuf,
         /// Which file, and how.
         difference: String,
     },
     /// A shard that an earlier run finished is not as it was left.
     #[error(
-        "cannot resume: {} is missing or changed since it was finished; begin again in another directory",
+        "{} is missing or changed since it was finished: begin again in another directory",
         path.display()
     )]
     FinishedShardChanged {

@@ -34,7 +34,7 @@ pub use inspect::{Damage, Inspection, ShardInspection, SplitInspection, inspect}
 pub use loader::{Loader, LoaderConfig};
 pub use manifest::{Manifest, ShardManifest, SourceManifest, SplitManifest};
 pub use order::{BatchPlan, WindowOrder, Windows};
-pub use prepare::{PrepareEvent, PrepareOptions, SkipReason, SplitDocuments, ValSplit, prepare};
+pub use prepare::{PrepareEvent, PrepareOptions, SkipReason, SplitDocuments, ValSplit, is_text, names_text, prepare};
 pub use rng::SplitMix64;
 pub use shard::Shard;
 pub use shard_writer::ShardWriter;

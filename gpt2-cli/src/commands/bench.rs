@@ -57,7 +57,7 @@ pub(super) fn settings(args: &BenchWork) -> RunConfig {
         recompute: args.recompute,
         threads: args.threads,
         seed: Some(args.seed),
-        batch: Some(args.batch),
+        batch: Some(args.batch.into()),
         seq: Some(args.seq),
         grad_accum: Some(args.grad_accum),
         ..RunConfig::default()

@@ -2,6 +2,7 @@
 
 use crate::cli::TrainArgs;
 use crate::command_line::new_run;
+use crate::commands::data::shards_of_text;
 use crate::commands::{ranks, summary};
 use crate::diagnostics::{advise, note, warn};
 use crate::error::CliError;
@@ -33,6 +34,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     }
     let rank = ranks::detect()?;
     let is_first = rank.as_ref().is_none_or(|info| info.rank == 0);
+    if let Some(data) = &mut config.data
+        && let Some(shards) = shards_of_text(data, is_first)?
+    {
+        *data = shards;
+    }
     if args.auto_resume
         && is_first
         && !args.dry_run

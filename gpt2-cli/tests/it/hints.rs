@@ -1,7 +1,7 @@
 //! Starts that fail, runs that end badly and names that are nearly right: what is said, and that following the hint
 //! works.
 
-use crate::support::{follow, gpt2, prepared, train, write_tiny};
+use crate::support::{follow, gpt2, play, prepared, train, write_tiny};
 use gpt2_train::run_dir::RunDir;
 use std::fs;
 use std::path::Path;
@@ -194,15 +194,21 @@ fn what_is_hardly_meant_is_warned_of() {
 }
 
 #[test]
-fn a_text_in_place_of_data_is_prepared() {
-    let dir = with_data();
+fn a_text_that_changed_is_prepared_again() {
+    let dir = tempdir().unwrap();
     write_tiny(dir.path());
-    let outcome = gpt2(dir.path(), &["train", "--config", "tiny.toml", "--data", "play.txt"]);
-    outcome.refused("play.txt is not a directory");
+    fs::write(dir.path().join("play.txt"), play()).unwrap();
+    let train = ["train", "--config", "tiny.toml", "--data", "play.txt"];
+    gpt2(dir.path(), &train).succeeded();
+    fs::write(dir.path().join("play.txt"), play() + "Exeunt.\n").unwrap();
+    let outcome = gpt2(dir.path(), &train);
+    assert_eq!(outcome.code, Some(1));
+    let error = "error: data/play was begun with other inputs (play.txt has other content): ";
+    assert!(outcome.stderr.contains(error), "{outcome:#?}");
     assert_eq!(
         outcome.hint(),
-        "gpt2 data prepare --input play.txt --out data/play --val-fraction 0.1 && \
-         gpt2 train --config tiny.toml --data data/play"
+        "gpt2 data prepare --input play.txt --out data/play-2 --val-fraction 0.1 && \
+         gpt2 train --config tiny.toml --data data/play-2"
     );
     follow(dir.path(), outcome.hint()).succeeded();
 }

@@ -1,6 +1,6 @@
-//! `gpt2 data prepare`, then `gpt2 data inspect` of what it made.
+//! `gpt2 data prepare`, `gpt2 data inspect` of what it made, and training on text.
 
-use crate::support::{gpt2, play, prepared};
+use crate::support::{follow, gpt2, play, prepared, train, write_tiny};
 use std::fs;
 use tempfile::tempdir;
 
@@ -121,4 +121,56 @@ fn a_text_that_is_all_validation_is_refused() {
         last.starts_with("error: ") && last.contains("leaves none to train on"),
         "{outcome:#?}"
     );
+}
+
+#[test]
+fn text_is_trained_on_as_if_it_had_been_prepared() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("play.txt"), play()).unwrap();
+    let outcome = train(dir.path(), &["--data", "play.txt", "--run", "a"]);
+    assert!(
+        outcome.stderr.contains("data/play has the tokens of play.txt: "),
+        "{outcome:#?}"
+    );
+    outcome.succeeded();
+    follow(
+        dir.path(),
+        "gpt2 data prepare --input play.txt --out own --val-fraction 0.1",
+    )
+    .succeeded();
+    for shard in ["tokens_train_000000.bin", "tokens_val_000000.bin"] {
+        let [of_train, own] = ["data/play", "own"].map(|data| fs::read(dir.path().join(data).join(shard)).unwrap());
+        assert_eq!(of_train, own, "{shard}");
+    }
+    let shard = dir.path().join("data/play/tokens_train_000000.bin");
+    let written = || fs::metadata(&shard).unwrap().modified().unwrap();
+    let before = written();
+    // Under another name of the file, of several processes at once, and going on.
+    train(dir.path(), &["--data", "./play.txt", "--run", "b", "--devices", "2"]).succeeded();
+    train(
+        dir.path(),
+        &["--run", "a", "--resume", "--data", "play.txt", "--steps", "3"],
+    )
+    .succeeded();
+    train(dir.path(), &["--run", "b", "--resume", "--steps", "3"]).succeeded();
+    assert_eq!(written(), before, "made once");
+}
+
+#[test]
+fn texts_in_a_directory_are_trained_on() {
+    let dir = tempdir().unwrap();
+    write_tiny(dir.path());
+    fs::create_dir(dir.path().join("data")).unwrap();
+    for name in ["a.txt", "b.txt"] {
+        fs::write(dir.path().join("data").join(name), play()).unwrap();
+    }
+    for (input, tokens) in [("data", "data-tokens"), ("data/*.txt", "data/data")] {
+        let outcome = gpt2(dir.path(), &["train", "--config", "tiny.toml", "--data", input]);
+        assert!(
+            outcome.stderr.contains(&format!("{tokens} has the tokens of ")),
+            "{outcome:#?}"
+        );
+        outcome.succeeded();
+    }
+    train(dir.path(), &["--data", "no.txt"]).refused("input no.txt does not exist");
 }

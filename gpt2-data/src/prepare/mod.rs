@@ -26,7 +26,7 @@ mod val_limit;
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,6 +45,7 @@ use val_limit::ValLimit;
 
 pub use event::{PrepareEvent, SkipReason};
 pub use options::{PrepareOptions, SplitDocuments, ValSplit};
+pub use sources::{is_text, names_text};
 
 /// Encodes text into shards and a manifest.
 ///
@@ -57,7 +58,7 @@ pub fn prepare(options: &PrepareOptions, on_event: &dyn Fn(PrepareEvent)) -> Res
     options.check()?;
     let found = sources::find(&options.inputs, on_event)?;
     fs::create_dir_all(&options.out).map_err(DataError::io("create", &options.out))?;
-    let _lock = lock(&options.out)?;
+    let _lock = lock(options)?;
     let begun = progress::find_begun(&options.out, options.resume)?;
 
     let threads = options
@@ -123,11 +124,16 @@ pub fn prepare(options: &PrepareOptions, on_event: &dyn Fn(PrepareEvent)) -> Res
 }
 
 /// Keeps other preparations out of the directory.
-fn lock(out: &Path) -> Result<Lock, DataError> {
-    let path = out.join(LOCK_FILE);
-    Lock::acquire(&path).map_err(|error| match error {
+fn lock(options: &PrepareOptions) -> Result<Lock, DataError> {
+    let path = options.out.join(LOCK_FILE);
+    let lock = if options.wait {
+        Lock::wait(&path).map_err(LockError::Io)
+    } else {
+        Lock::acquire(&path)
+    };
+    lock.map_err(|error| match error {
         LockError::Held { pid } => DataError::OutputInUse {
-            path: out.to_path_buf(),
+            path: options.out.clone(),
             pid,
         },
         LockError::Io(error) => DataError::io("lock", &path)(error),

@@ -30,6 +30,8 @@ pub struct PrepareOptions {
     pub threads: Option<NonZeroUsize>,
     /// Continue what an interrupted run with the same options left in `out`.
     pub resume: bool,
+    /// Wait for another process that prepares into `out`, instead of refusing.
+    pub wait: bool,
 }
 
 impl PrepareOptions {
@@ -46,6 +48,7 @@ impl PrepareOptions {
             prefix: "tokens".to_owned(),
             threads: None,
             resume: false,
+            wait: false,
         }
     }
 

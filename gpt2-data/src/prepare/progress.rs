@@ -94,22 +94,27 @@ impl Progress {
                 });
             }
         }
+        let sources_differ = |difference| DataError::SourcesDiffer {
+            path: dir.to_path_buf(),
+            difference,
+        };
         if begun.sources.len() != now.sources.len() {
             let difference = format!("{} files then, {} now", begun.sources.len(), now.sources.len());
-            return Err(DataError::SourcesDiffer { difference });
+            return Err(sources_differ(difference));
         }
+        // Wherever they lie now.
         if let Some((before, after)) = begun
             .sources
             .iter()
             .zip(&now.sources)
-            .find(|(before, after)| before != after)
+            .find(|(before, after)| before.sha256 != after.sha256)
         {
             let difference = if before.path == after.path {
                 format!("{} has other content", after.path.display())
             } else {
                 format!("{} is where {} was", after.path.display(), before.path.display())
             };
-            return Err(DataError::SourcesDiffer { difference });
+            return Err(sources_differ(difference));
         }
         let shards: Vec<_> = self.shards().collect();
         shards.par_iter().try_for_each(|shard| {

@@ -10,6 +10,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::event::{PrepareEvent, SkipReason};
 use crate::error::DataError;
+use crate::format::{MANIFEST_FILE, PROGRESS_FILE};
 
 /// The endings that tell a format, for messages.
 const KNOWN_EXTENSIONS: &str = ".txt, .text, .md, .jsonl, .ndjson or .parquet, each also with .gz or .zst";
@@ -117,9 +118,8 @@ impl Found<'_> {
     /// Matches a pattern against the names under its fixed part. Names that are not UTF-8 are matched too, with `�` for
     /// what is not.
     fn expand_pattern(&mut self, input: &Path) -> Result<(), DataError> {
-        let has_wildcard = |part: &Component| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
         let parts: Vec<Component> = input.components().collect();
-        let Some(fixed) = parts.iter().position(has_wildcard) else {
+        let Some(fixed) = parts.iter().position(|part| has_wildcard(part)) else {
             return Err(DataError::MissingInput {
                 path: input.to_path_buf(),
             });
@@ -275,6 +275,29 @@ fn size_of(path: &Path) -> Result<Option<u64>, DataError> {
     }
 }
 
+/// Whether a file is of a format that text is read from, by its name.
+pub fn is_text(path: &Path) -> bool {
+    format_of(path).is_some()
+}
+
+/// Whether an input names text rather than token shards: a file by its name, a pattern, or a directory with text and without
+/// tokens right in it.
+pub fn names_text(input: &Path) -> bool {
+    let is_shard = |path: &Path| path.extension().is_some_and(|extension| extension == "bin");
+    if let Ok(entries) = fs::read_dir(input) {
+        let paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        let is_of_tokens =
+            |path: &PathBuf| is_shard(path) || path.ends_with(MANIFEST_FILE) || path.ends_with(PROGRESS_FILE);
+        return paths.iter().any(|path| is_text(path)) && !paths.iter().any(is_of_tokens);
+    }
+    let is_pattern = || input.symlink_metadata().is_err() && input.components().any(|part| has_wildcard(&part));
+    is_text(input) || (is_pattern() && !is_shard(input))
+}
+
+fn has_wildcard(part: &Component) -> bool {
+    part.as_os_str().to_string_lossy().contains(['*', '?', '['])
+}
+
 fn format_of(path: &Path) -> Option<(Format, Compression)> {
     // A name need not be UTF-8; what tells the format is.
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
@@ -325,6 +348,28 @@ mod tests {
         assert_eq!(format("a.gz"), None);
         assert_eq!(format("a.bin"), None);
         assert_eq!(format("txt"), None);
+        assert!(is_text(Path::new("a b.parquet")) && !is_text(Path::new("a")));
+    }
+
+    #[test]
+    fn text_is_told_from_tokens() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let root = dir.path();
+        assert!(!names_text(root), "nothing is there");
+        assert!(!names_text(&root.join("nothing")));
+        fs::write(root.join("a.txt"), "x")?;
+        assert!(names_text(root));
+        assert!(names_text(&root.join("a.txt")));
+        assert!(
+            names_text(&root.join("b.jsonl.gz")),
+            "an error will say that it is not there"
+        );
+        assert!(names_text(&root.join("*.parquet")));
+        assert!(!names_text(&root.join("*.bin")));
+        fs::write(root.join("train.bin"), "x")?;
+        assert!(!names_text(&root.join("train.bin")));
+        assert!(!names_text(root), "the tokens of the text, as nanoGPT keeps them");
+        Ok(())
     }
 
     #[test]

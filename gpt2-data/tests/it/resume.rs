@@ -215,7 +215,7 @@ fn only_the_same_work_is_resumed() -> Outcome {
     fs::write(&only, "other")?;
     let error = run(&begun).unwrap_err();
     assert!(
-        matches!(&error, DataError::SourcesDiffer { difference } if difference.contains("a.txt")),
+        matches!(&error, DataError::SourcesDiffer { difference, .. } if difference.contains("a.txt")),
         "{error}"
     );
     fs::write(&only, text)?;

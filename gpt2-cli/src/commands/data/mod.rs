@@ -2,10 +2,12 @@
 
 mod hellaswag;
 mod inspect;
+mod of_text;
 mod prepare;
 mod progress;
 mod text;
 
+pub(crate) use of_text::shards_of_text;
 pub(super) use text::parse_tokens;
 
 use crate::cli::DataCommand;
