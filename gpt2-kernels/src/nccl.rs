@@ -1,4 +1,4 @@
-//! Sums over the processes that train one model together, each on a device of its own, by NVIDIA's NCCL.
+//! What the processes that train one model together exchange, each on a device of its own, by NVIDIA's NCCL.
 //!
 //! NCCL works on a stream of its own. Events of the whole context order it behind all that CubeCL has queued before, and all
 //! that CubeCL queues later behind it: CubeCL's streams cannot be reached.
@@ -47,7 +47,8 @@ const FLOAT32: c_int = 7;
 const BFLOAT16: c_int = 9;
 const SUM: c_int = 0;
 
-type AllReduce = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, CUstream) -> c_int;
+/// `ncclAllReduce`, whose fifth argument is the operation, or `ncclBroadcast`, whose fifth is the rank that gives.
+type Collective = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, CUstream) -> c_int;
 
 /// NCCL, found at run time. Its result codes are numbers here: a later release has more of them.
 ///
@@ -63,7 +64,8 @@ struct Functions {
     comm_init_rank: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int) -> c_int,
     group_start: unsafe extern "C" fn() -> c_int,
     group_end: unsafe extern "C" fn() -> c_int,
-    all_reduce: AllReduce,
+    all_reduce: Collective,
+    broadcast: Collective,
     get_error_string: unsafe extern "C" fn(c_int) -> *const c_char,
     record_in_context: RecordInContext,
     wait_in_context: WaitInContext,
@@ -176,6 +178,7 @@ impl Nccl {
                 group_start: *library.get(b"ncclGroupStart").map_err(unusable)?,
                 group_end: *library.get(b"ncclGroupEnd").map_err(unusable)?,
                 all_reduce: *library.get(b"ncclAllReduce").map_err(unusable)?,
+                broadcast: *library.get(b"ncclBroadcast").map_err(unusable)?,
                 get_error_string: *library.get(b"ncclGetErrorString").map_err(unusable)?,
                 record_in_context: *driver.get(b"cuCtxRecordEvent").map_err(|_| NcclError::DriverTooOld)?,
                 wait_in_context: *driver.get(b"cuCtxWaitEvent").map_err(|_| NcclError::DriverTooOld)?,
@@ -260,14 +263,14 @@ pub struct Communicator {
     nccl: Nccl,
     device: DeviceHandle<Server>,
     work: Work,
-    /// What the device's thread met first; nothing is summed after it.
+    /// What the device's thread met first; nothing is exchanged after it.
     error: Arc<Mutex<Option<NcclError>>>,
-    /// How many groups of sums were queued, and of how many the time was asked for.
+    /// How many groups were queued, and of how many the time was asked for.
     groups: [usize; 2],
 }
 
-/// Groups of sums whose time is kept until it is asked for. A step is queued while the one before is computed.
-const TIMED_GROUPS: usize = 4;
+/// Groups whose time is kept until it is asked for. A step has two at most, and is queued while the one before is computed.
+const TIMED_GROUPS: usize = 8;
 
 /// What is made once and used by the device's thread alone.
 #[derive(Clone, Copy)]
@@ -275,9 +278,9 @@ struct Work {
     context: CUcontext,
     comm: Comm,
     stream: CUstream,
-    /// Behind all that was queued before a group of sums.
+    /// Behind all that was queued before a group.
     ready: CUevent,
-    /// Before and behind a group of sums, one pair after the other.
+    /// Before and behind a group, one pair after the other.
     spans: [[CUevent; 2]; TIMED_GROUPS],
 }
 
@@ -336,8 +339,20 @@ impl Communicator {
 
     /// Queues the sum of each of `tensors` over all ranks: each rank gives as many, of the same shapes. They are `f32` or `bf16`.
     pub fn sum(&mut self, tensors: Vec<Tensor>) -> Vec<Tensor> {
+        self.in_place(tensors, |_| Change::Sum)
+    }
+
+    /// Queues that each of `tensors` becomes that of the rank which `owners` names: each rank gives as many, of the same shapes.
+    /// They are `f32` or `bf16`.
+    pub fn broadcast(&mut self, tensors: Vec<Tensor>, owners: &[usize]) -> Vec<Tensor> {
+        self.in_place(tensors, |tensor| Change::ToThatOf(owners[tensor] as c_int))
+    }
+
+    /// Queues a change of each tensor as one group.
+    fn in_place(&mut self, tensors: Vec<Tensor>, change: impl Fn(usize) -> Change) -> Vec<Tensor> {
         let tensors: Vec<Tensor> = tensors.into_iter().map(|tensor| owned(contiguous(tensor))).collect();
-        let operands: Vec<Operand> = tensors.iter().map(Operand::of).collect();
+        let operands = tensors.iter().enumerate();
+        let operands: Vec<Operand> = operands.map(|(at, tensor)| Operand::of(tensor, change(at))).collect();
         let (functions, work, error) = (self.nccl.0, self.work, Arc::clone(&self.error));
         let stream_id = StreamId::current();
         let span = self.groups[0] % TIMED_GROUPS;
@@ -351,8 +366,8 @@ impl Communicator {
         tensors
     }
 
-    /// How many milliseconds the oldest group of sums took that was not asked for yet, from when this device was ready for it:
-    /// the time that other ranks came later is in it. What was computed with the sums must have been read back.
+    /// How many milliseconds the oldest group took that was not asked for yet, from when this device was ready for it: the time
+    /// that other ranks came later is in it. Something that was queued behind it must have been read back.
     ///
     /// # Errors
     /// [`NcclError::Failed`].
@@ -370,7 +385,7 @@ impl Communicator {
         Ok(f64::from(milliseconds))
     }
 
-    /// What has gone wrong, if anything has: what was summed since is not to be used.
+    /// What has gone wrong, if anything has: what was exchanged since is not to be used.
     ///
     /// # Errors
     /// That.
@@ -382,16 +397,27 @@ impl Communicator {
     }
 }
 
-/// A tensor that is summed in place.
+/// What becomes of a tensor.
+#[derive(Clone, Copy)]
+enum Change {
+    /// The sum over the ranks.
+    Sum,
+    /// The tensor of one of them.
+    ToThatOf(c_int),
+}
+
+/// A tensor that is changed in place.
 struct Operand {
     memory: Binding,
     elements: usize,
     data_type: c_int,
+    change: Change,
 }
 
 impl Operand {
-    fn of(tensor: &Tensor) -> Self {
+    fn of(tensor: &Tensor, change: Change) -> Self {
         Self {
+            change,
             memory: tensor.handle.clone().binding(),
             elements: tensor.meta.num_elements(),
             data_type: if tensor.dtype == DType::BF16 { BFLOAT16 } else { FLOAT32 },
@@ -399,7 +425,7 @@ impl Operand {
     }
 }
 
-/// Queues one group of sums, on the device's thread.
+/// Queues one group, on the device's thread.
 fn queue(
     server: &mut Server,
     nccl: &Functions,
@@ -408,7 +434,7 @@ fn queue(
     operands: Vec<Operand>,
     stream_id: StreamId,
 ) -> Result<(), NcclError> {
-    const ACTION: &str = "sum over the ranks";
+    const ACTION: &str = "exchange with the other ranks";
     // Kept to the end: they keep the memory from being given to others.
     let mut found = Vec::with_capacity(operands.len());
     for operand in operands {
@@ -418,7 +444,7 @@ fn queue(
                 action: ACTION,
                 answer: error.to_string(),
             })?;
-        found.push((resource, operand.elements, operand.data_type));
+        found.push((resource, operand.elements, operand.data_type, operand.change));
     }
     let [began, ended] = work.spans[span];
     // SAFETY: the context is current, and stream, events and communicator were made in it. Each pointer is of at least
@@ -428,9 +454,21 @@ fn queue(
         stream::wait_event(work.stream, work.ready, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)?;
         event::record(began, work.stream)?;
         nccl.check(ACTION, (nccl.group_start)())?;
-        for (resource, elements, data_type) in &found {
+        for (resource, elements, data_type, change) in &found {
             let pointer = resource.resource().ptr as *mut c_void;
-            let code = (nccl.all_reduce)(pointer, pointer, *elements, *data_type, SUM, work.comm, work.stream);
+            let (call, argument) = match *change {
+                Change::Sum => (nccl.all_reduce, SUM),
+                Change::ToThatOf(rank) => (nccl.broadcast, rank),
+            };
+            let code = call(
+                pointer,
+                pointer,
+                *elements,
+                *data_type,
+                argument,
+                work.comm,
+                work.stream,
+            );
             nccl.check(ACTION, code)?;
         }
         nccl.check(ACTION, (nccl.group_end)())?;

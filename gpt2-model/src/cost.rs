@@ -33,6 +33,28 @@ pub fn padded_parameters(config: &Gpt2Config) -> u64 {
     parameters(config) + tables(config) * (config.padded_vocab_size() - config.vocab_size) as u64 * config.n_embd as u64
 }
 
+/// Elements of each parameter as it stands in memory, in no order that matters.
+pub fn parameter_sizes(config: &Gpt2Config) -> Vec<u64> {
+    let (c, inner) = (config.n_embd as u64, config.inner_size() as u64);
+    let product = |inputs: u64, outputs: u64| [inputs * outputs, outputs];
+    let block = [
+        product(c, 3 * c),
+        product(c, c),
+        product(c, inner),
+        product(inner, c),
+        [c; 2],
+        [c; 2],
+    ];
+    let blocks = (0..config.n_layer).flat_map(|_| block.into_iter().flatten());
+    let table = config.padded_vocab_size() as u64 * c;
+    let tables = (0..tables(config)).map(|_| table);
+    tables
+        .chain([config.block_size as u64 * c])
+        .chain(blocks)
+        .chain([c; 2])
+        .collect()
+}
+
 /// Floating-point operations to train one token in a sequence of `seq`: `6·N + 12·n_layer·n_embd·T`
 /// (Chowdhery et al. 2022, appendix B; attention is not halved for causality).
 pub fn flops_per_token(config: &Gpt2Config, seq: usize) -> u64 {
@@ -159,7 +181,10 @@ mod tests {
             let config = Gpt2Config::preset(name).unwrap();
             assert_eq!((parameters(&config) + 500_000) / 1_000_000, millions, "{name}");
         }
-        assert_eq!(parameters(&Gpt2Config::preset("gpt2").unwrap()), 124_439_808);
+        let config = Gpt2Config::preset("gpt2").unwrap();
+        assert_eq!(parameters(&config), 124_439_808);
+        assert_eq!(parameter_sizes(&config).len(), 148);
+        assert_eq!(parameter_sizes(&config).iter().sum::<u64>(), padded_parameters(&config));
     }
 
     #[test]

@@ -16,7 +16,9 @@ use crate::optimizer::AdamW;
 use burn::tensor::backend::AutodiffBackend;
 use gpt2_base::fs::{NewDirectory, remove_leftovers, sha256_file};
 use gpt2_data::{DataIdentity, Tokenizer};
-use gpt2_model::{Gpt2, weights};
+use gpt2_model::ops::Gpt2Backend;
+use gpt2_model::weights::NamedTensor;
+use gpt2_model::{Gpt2, Gpt2Config, weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -84,6 +86,27 @@ struct FileEntry {
     sha256: String,
 }
 
+/// A run at a step, on the host.
+#[derive(Debug)]
+pub struct Snapshot {
+    config: Gpt2Config,
+    parameters: Vec<NamedTensor>,
+    moments: Vec<NamedTensor>,
+    state: RunState,
+}
+
+impl Snapshot {
+    /// Copies `model` from its device; `moments` are as [`AdamW::export`] gives them.
+    pub fn new<B: AutodiffBackend + Gpt2Backend>(model: &Gpt2<B>, moments: Vec<NamedTensor>, state: RunState) -> Self {
+        Self {
+            config: model.config.clone(),
+            parameters: weights::parameters(model),
+            moments,
+            state,
+        }
+    }
+}
+
 /// The checkpoints of a run.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
@@ -101,18 +124,12 @@ impl Checkpoints {
         Ok(Self { dir })
     }
 
-    /// Saves a checkpoint and returns its directory. What is there already for this step is replaced only if it is not
-    /// whole.
+    /// Saves a checkpoint and returns its directory. What is there already for this step is replaced only if it is not whole.
     ///
     /// # Errors
     /// [`TrainError::Io`] or [`TrainError::DiskFull`]; what was half-written is removed again.
-    pub fn save<B: AutodiffBackend>(
-        &self,
-        model: &Gpt2<B>,
-        optimizer: &AdamW<B>,
-        state: &RunState,
-    ) -> Result<PathBuf, TrainError> {
-        let target = self.path(state.step);
+    pub fn save(&self, snapshot: &Snapshot) -> Result<PathBuf, TrainError> {
+        let target = self.path(snapshot.state.step);
         if target.exists() {
             if verify(&target).is_ok() {
                 return Ok(target);
@@ -122,7 +139,7 @@ impl Checkpoints {
         remove_leftovers(&self.dir).map_err(|source| TrainError::io("clear", &self.dir, source))?;
         let write = |source| TrainError::io("write", &target, source);
         let new = NewDirectory::create(&target).map_err(write)?;
-        write_files(new.path(), model, optimizer, state)?;
+        write_files(new.path(), snapshot)?;
         new.commit().map_err(write)?;
         Ok(target)
     }
@@ -237,18 +254,19 @@ impl Checkpoint {
     }
 }
 
-fn write_files<B: AutodiffBackend>(
-    dir: &Path,
-    model: &Gpt2<B>,
-    optimizer: &AdamW<B>,
-    state: &RunState,
-) -> Result<(), TrainError> {
-    weights::save_hf(model, dir)?;
+fn write_files(dir: &Path, snapshot: &Snapshot) -> Result<(), TrainError> {
+    let Snapshot {
+        config,
+        parameters,
+        moments,
+        state,
+    } = snapshot;
+    weights::save_hf_parameters(config, parameters, dir)?;
     // With another vocabulary the tokens are not GPT-2's text.
-    if model.config.has_gpt2_vocabulary() {
-        Tokenizer::gpt2().write_hf_files(dir, model.config.block_size)?;
+    if config.has_gpt2_vocabulary() {
+        Tokenizer::gpt2().write_hf_files(dir, config.block_size)?;
     }
-    weights::write_tensors(&dir.join(OPTIMIZER_FILE), &optimizer.export(model))?;
+    weights::write_tensors(&dir.join(OPTIMIZER_FILE), moments)?;
     write_json(&dir.join(STATE_FILE), state)?;
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(|source| TrainError::io("read", dir, source))? {

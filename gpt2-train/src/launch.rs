@@ -3,6 +3,7 @@
 
 use crate::announcement::KernelAnnouncement;
 use crate::checkpoint::{Checkpoint, Checkpoints, RunState};
+use crate::checkpoint_writer::CheckpointWriter;
 use crate::config::{Devices, RunConfig};
 use crate::data_source::{Data, DataSource, Streams};
 use crate::error::TrainError;
@@ -10,7 +11,7 @@ use crate::evaluate::EvaluationSet;
 use crate::group::{Group, Shared};
 use crate::learner::{DashboardSetup, LearnerStepper, with_dashboard};
 use crate::observer::{Lines, Observer, Silent};
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, Shards};
 use crate::plan::{DataSummary, Environment, ResumeRemark, RunPlan};
 use crate::rank_log::RankLog;
 use crate::ranks::Ranks;
@@ -63,6 +64,8 @@ pub struct Launch {
 struct Decided {
     plan: RunPlan,
     chosen: Chosen,
+    /// What the device has for this process, where that is known.
+    memory_bytes: Option<u64>,
     data: Data,
     tasks: Vec<Task>,
     /// The CPU threads of this run alone.
@@ -376,6 +379,7 @@ impl Launch {
                     data,
                     tasks,
                     pool,
+                    ..
                 },
             directory,
             resume,
@@ -569,7 +573,7 @@ impl Decided {
             auto_backend: chosen.backend,
             cores,
             device: chosen.device.index,
-            memory_bytes: chosen.device.memory_bytes,
+            memory_bytes: chosen.device.memory_of_process(of_host),
             init_model: weights.map(weights::load_config).transpose()?,
         };
         let plan = RunPlan::resolve(config, &environment)?;
@@ -579,6 +583,7 @@ impl Decided {
         Ok(Self {
             plan,
             chosen,
+            memory_bytes: environment.memory_bytes,
             data,
             tasks,
             pool,
@@ -600,7 +605,7 @@ impl Decided {
     }
 
     fn check_memory(&self) -> Result<(), TrainError> {
-        match self.chosen.device.memory_bytes {
+        match self.memory_bytes {
             Some(available) => self.plan.check_memory(available),
             None => Ok(()),
         }
@@ -635,11 +640,10 @@ impl TrainingJob for Session<'_> {
         B::InnerBackend: InferenceBackend,
     {
         let plan = self.plan;
-        let optimizer = AdamW::new(plan.optimizer);
         let ranks = Ranks::<B>::connect(self.processes, &device, &self.place)?;
         let is_first = ranks.rank() == 0;
         B::InnerBackend::set_persistent_allocation(&device, true);
-        let (model, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &optimizer, &device)?;
+        let (model, optimizer, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &ranks, &device)?;
         state.data = Some(self.data.identity);
         let loader = LoaderConfig {
             batch: plan.batch.micro_batch,
@@ -702,7 +706,8 @@ impl TrainingJob for Session<'_> {
             rank_log,
             keeps: self.keeps,
             checkpoints: if self.keeps && is_first {
-                Some(Checkpoints::open(self.paths.checkpoints())?)
+                let checkpoints = Checkpoints::open(self.paths.checkpoints())?;
+                Some(CheckpointWriter::new(checkpoints, plan.intervals.keep))
             } else {
                 None
             },
@@ -743,15 +748,16 @@ fn log_file(paths: &RunPaths, rank: usize) -> Result<std::fs::File, TrainError> 
         .map_err(|source| TrainError::io("open", path, source))
 }
 
-/// The model and where the run stands: from a checkpoint, from given weights, or from nothing.
+/// The model, its optimizer and where the run stands: from a checkpoint, from given weights, or from nothing.
 fn starting_point<B>(
     plan: &RunPlan,
     resume: Option<&Checkpoint>,
-    optimizer: &AdamW<B>,
+    ranks: &Ranks<B>,
     device: &B::Device,
-) -> Result<(Gpt2<B>, RunState), TrainError>
+) -> Result<(Gpt2<B>, AdamW<B>, RunState), TrainError>
 where
     B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
 {
     let weights = resume.map(Checkpoint::path).or(plan.init.as_deref());
     let model = match weights {
@@ -762,10 +768,14 @@ where
         .with_precision(plan.machine.precision)
         .with_recompute(plan.machine.recompute)
         .with_operations(plan.machine.operations);
+    let mut optimizer = AdamW::new(plan.optimizer);
+    if plan.machine.shards_optimizer() {
+        optimizer = optimizer.sharded(Shards::of(&model, ranks.rank(), ranks.size()));
+    }
     let state = match resume {
         Some(checkpoint) => {
             if checkpoint.state.step > 0 {
-                checkpoint.restore_optimizer(&model, optimizer)?;
+                checkpoint.restore_optimizer(&model, &optimizer)?;
             }
             checkpoint.state.clone()
         }
@@ -774,5 +784,5 @@ where
             ..RunState::default()
         },
     };
-    Ok((model, state))
+    Ok((model, optimizer, state))
 }

@@ -25,6 +25,7 @@ pub mod step_log;
 pub mod stop;
 pub mod terminal;
 
+mod checkpoint_writer;
 mod gradients;
 mod learner;
 mod ranks;

@@ -8,11 +8,11 @@ use crate::stop::StopReason;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::ops::{FloatTensor, FloatTensorOps as _};
+use burn::tensor::{Tensor, TensorData, TensorMetadata as _, TensorPrimitive};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::training::{Collective, CollectiveError, TrainingBackend};
-use gpt2_model::ops::upload;
+use gpt2_model::ops::{Gpt2Backend, to_host, upload};
 use gpt2_model::weights::{NamedVisitor, visit_parameters};
 use gpt2_ranks::{ProcessGroup, RanksError};
 use gpt2_records::{Communication, RankPlace, RankStep};
@@ -44,15 +44,17 @@ pub(crate) struct StepSum<B: AutodiffBackend> {
     pub(crate) wishes: Option<FloatTensor<B::InnerBackend>>,
 }
 
-/// What the ranks have told each other while they summed a step.
+/// What the ranks have told each other in a step.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
     /// Why this rank would stop after the step, if it would.
     own: Option<StopReason>,
     /// What each rank wants, where it is known already.
     wishes: Vec<f32>,
-    /// How long the slowest rank was waited for, and how long the exchange took after that, where sums go through the host.
+    /// How long the slowest rank was waited for, and how long the exchange took after that, where it goes through the host.
     on_host: [Duration; 2],
+    /// How often something was exchanged from device to device.
+    on_device: usize,
 }
 
 /// What a rank wants, as the number that is exchanged.
@@ -138,10 +140,62 @@ where
             ..Exchange::default()
         };
         if let Some(collective) = &mut several.collective {
-            Ok((sum_on_device(collective.as_mut(), model, step, &wishes), exchange))
+            let sum = sum_on_device(collective.as_mut(), model, step, &wishes);
+            let on_device = exchange.on_device + 1;
+            Ok((sum, Exchange { on_device, ..exchange }))
         } else {
             sum_on_host(&mut several.processes, model, step, wishes, exchange)
         }
+    }
+
+    /// Replaces each of `tensors` by that of its owner among the ranks. If an error comes of it, some are replaced and the others
+    /// are as they were.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`].
+    pub(crate) fn broadcast(
+        &mut self,
+        tensors: &mut Vec<FloatTensor<B::InnerBackend>>,
+        owners: &[usize],
+        exchange: &mut Exchange,
+    ) -> Result<(), TrainError> {
+        let Some(several) = &mut self.0 else { return Ok(()) };
+        if let Some(collective) = &mut several.collective {
+            *tensors = collective.broadcast(std::mem::take(tensors), owners);
+            exchange.on_device += 1;
+            return Ok(());
+        }
+        let began = Instant::now();
+        let rank = several.processes.rank();
+        let own = tensors.iter().zip(owners).filter(|(_, owner)| **owner == rank);
+        let own: Vec<f32> = own
+            .flat_map(|(tensor, _)| B::InnerBackend::to_host(tensor.clone()))
+            .collect();
+        let shares = several.processes.all_gather(bytemuck::cast_slice(&own))?;
+        let mut shares: Vec<&[u8]> = shares.iter().map(Vec::as_slice).collect();
+        for (tensor, &owner) in tensors.iter_mut().zip(owners) {
+            let (bytes, rest) = shares[owner].split_at(size_of::<f32>() * tensor.shape().num_elements());
+            shares[owner] = rest;
+            if owner != rank {
+                let device = B::InnerBackend::float_device(tensor);
+                let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
+                *tensor = B::InnerBackend::float_from_data(TensorData::new(values, tensor.shape()), &device);
+            }
+        }
+        exchange.on_host[1] += began.elapsed();
+        Ok(())
+    }
+
+    /// What each rank has of something, in their order, on rank 0; nothing on the others.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`].
+    pub(crate) fn gather_on_first(&mut self, own: Vec<f32>) -> Result<Vec<Vec<f32>>, TrainError> {
+        let Some(several) = &mut self.0 else {
+            return Ok(vec![own]);
+        };
+        let all = several.processes.gather_on_first(bytemuck::cast_slice(&own).to_vec())?;
+        Ok(all.iter().map(|values| bytemuck::pod_collect_to_vec(values)).collect())
     }
 
     /// Why all ranks stop after a step, if they do. `read` are the numbers that came back from the device behind the step's own.
@@ -176,10 +230,14 @@ where
             let [wait, communication] = exchange.on_host;
             return Ok((Some(wait), Some(communication)));
         };
-        let milliseconds = collective
-            .take_milliseconds()
-            .map_err(|CollectiveError(message)| several.processes.monitor().cause(message))?;
-        Ok((None, Some(Duration::from_secs_f64(milliseconds / 1e3))))
+        let mut communication = Duration::ZERO;
+        for _ in 0..exchange.on_device {
+            let milliseconds = collective
+                .take_milliseconds()
+                .map_err(|CollectiveError(message)| several.processes.monitor().cause(message))?;
+            communication += Duration::from_secs_f64(milliseconds / 1e3);
+        }
+        Ok((None, Some(communication)))
     }
 
     /// Sends rank 0 where the time of a step went on this rank, without waiting for it.
@@ -303,7 +361,10 @@ fn sum_on_host<B: AutodiffBackend>(
     step: StepSum<B>,
     wishes: Vec<f32>,
     exchange: Exchange,
-) -> Result<(StepSum<B>, Exchange), TrainError> {
+) -> Result<(StepSum<B>, Exchange), TrainError>
+where
+    B::InnerBackend: Gpt2Backend,
+{
     let device = step.loss.device();
     let ranks = wishes.len();
     let mut gathered = GatherGradients::<B> {
@@ -352,15 +413,19 @@ struct GatherGradients<B: AutodiffBackend> {
     backend: PhantomData<B>,
 }
 
-impl<B: AutodiffBackend> GatherGradients<B> {
+impl<B: AutodiffBackend> GatherGradients<B>
+where
+    B::InnerBackend: Gpt2Backend,
+{
     fn take<const D: usize>(&mut self, tensor: Tensor<B::InnerBackend, D>) {
-        let data = tensor.into_data().convert_dtype(DType::F32);
-        self.values
-            .extend_from_slice(data.as_slice::<f32>().expect("converted to f32"));
+        self.values.extend_from_slice(&to_host(tensor));
     }
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for GatherGradients<B> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for GatherGradients<B>
+where
+    B::InnerBackend: Gpt2Backend,
+{
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id);
         self.take(gradient.expect("every parameter has a gradient"));
@@ -387,9 +452,12 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for ScatterGradients<'_, B> {
 /// CRC-32C over the bytes of every parameter.
 struct HashParameters(u32);
 
-impl<B: burn::tensor::backend::Backend> NamedVisitor<B> for HashParameters {
+impl<B: AutodiffBackend> NamedVisitor<B> for HashParameters
+where
+    B::InnerBackend: Gpt2Backend,
+{
     fn visit<const D: usize>(&mut self, _: &str, param: &Param<Tensor<B, D>>) {
-        self.0 = crc32c::crc32c_append(self.0, param.val().into_data().as_bytes());
+        self.0 = crc32c::crc32c_append(self.0, bytemuck::cast_slice(&to_host(param.val().inner())));
     }
 }
 

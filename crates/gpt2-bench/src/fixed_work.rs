@@ -9,7 +9,7 @@ use gpt2_base::stats::Summary;
 use gpt2_base::{Invalid, nearest_multiples};
 use gpt2_records::{Conclusion, Row, STUDY_VERSION, Study, StudyKind};
 use gpt2_train::TrainError;
-use gpt2_train::config::{Devices, RunConfig};
+use gpt2_train::config::{BatchSize, Devices, RunConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -55,12 +55,16 @@ impl FixedWork {
         Ok(((self.steps as f64 * self.scale).round() as u64).max(1))
     }
 
+    fn micro_batch(&self) -> usize {
+        self.config.batch.and_then(BatchSize::sequences).unwrap_or(MICRO_BATCH)
+    }
+
     /// Micro-steps of an optimizer step on `devices` devices.
     ///
     /// # Errors
     /// If the global batch does not divide, with the nearest that do.
     pub fn grad_accum(&self, devices: usize) -> Result<usize, BenchError> {
-        let at_once = self.config.batch.unwrap_or(MICRO_BATCH).max(1) * devices.max(1);
+        let at_once = self.micro_batch().max(1) * devices.max(1);
         let wanted = self.global_batch;
         if wanted > 0 && wanted.is_multiple_of(at_once) {
             return Ok(wanted / at_once);
@@ -87,7 +91,7 @@ impl FixedWork {
         let grad_accum = self.grad_accum(ranks)?;
         let config = RunConfig {
             steps: Some(steps),
-            batch: Some(self.config.batch.unwrap_or(MICRO_BATCH)),
+            batch: Some(self.micro_batch().into()),
             seq: Some(self.config.seq.unwrap_or(SEQ)),
             grad_accum: Some(grad_accum),
             eval_every: Some(0),

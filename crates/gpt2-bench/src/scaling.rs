@@ -160,7 +160,7 @@ impl ScalingStudy {
         }
         Ok(RunConfig {
             devices: Some(Devices::Count(ranks)),
-            batch: Some(micro_batch),
+            batch: Some(micro_batch.into()),
             grad_accum: Some(of_rank / micro_batch),
             eval_every: Some(0),
             sample_every: Some(0),
@@ -247,6 +247,7 @@ pub fn conclude(study: &mut Study) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gpt2_train::config::BatchSize;
 
     fn study(mode: Mode) -> ScalingStudy {
         ScalingStudy {
@@ -267,7 +268,11 @@ mod tests {
     fn work(entry: &Entry) -> (usize, Option<usize>, Option<usize>) {
         let Task::Ours(work) = &entry.task else { panic!("ours") };
         let ranks = work.config.devices.as_ref().unwrap().ranks();
-        (ranks, work.config.batch, work.config.grad_accum)
+        (
+            ranks,
+            work.config.batch.and_then(BatchSize::sequences),
+            work.config.grad_accum,
+        )
     }
 
     #[test]

@@ -568,7 +568,7 @@ mod tests {
         };
         assert_eq!(
             (work.config.batch, work.config.seq, work.config.steps),
-            (Some(8), Some(64), Some(40))
+            (Some(8.into()), Some(64), Some(40))
         );
     }
 

@@ -9,7 +9,7 @@ use crate::profiler::{self, Profiled, Profiling};
 use gpt2_base::stats::Summary;
 use gpt2_counters::{PerfEvents, Total};
 use gpt2_records::{Figures, Profile, StepRecord, breakdown, settled, steady_steps, step_times, warmup_steps};
-use gpt2_train::config::{Devices, RunConfig};
+use gpt2_train::config::{BatchSize, Devices, RunConfig};
 use gpt2_train::data_source::DataSource;
 use gpt2_train::group::Group;
 use gpt2_train::launch::{Finished, Keep, Surroundings, View};
@@ -180,8 +180,14 @@ fn launch(work: &Work, dir: &Path, group: Option<Group>) -> Result<Launch, Bench
 /// As many random tokens as the steps of `config` take.
 pub(crate) fn random_tokens(config: &RunConfig) -> DataSource {
     let ranks = config.devices.as_ref().map(Devices::ranks);
-    let per_step = [config.batch, config.grad_accum, config.seq, ranks]
+    let batch = config.batch.and_then(BatchSize::sequences);
+    let sequences = match config.global_batch {
+        Some(sequences) => [Some(sequences), None, None],
+        None => [batch, config.grad_accum, ranks],
+    };
+    let per_step = sequences
         .into_iter()
+        .chain([config.seq])
         .map(|factor| factor.unwrap_or(1) as u64)
         .fold(1, u64::saturating_mul);
     DataSource::Random {

@@ -22,7 +22,7 @@ pub struct Phases {
     pub evaluation_sec: f64,
     /// Sampling text.
     pub sampling_sec: f64,
-    /// Writing checkpoints.
+    /// Held up by checkpoints, which are written behind the steps.
     pub checkpoint_sec: f64,
 }
 

@@ -236,6 +236,10 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         B::supports_attention(&qkv.primitive, n_head)
     }
 
+    fn to_host(tensor: FloatTensor<Self>) -> Vec<f32> {
+        B::to_host(tensor.primitive)
+    }
+
     fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
         let mut rounded = Self::float_cast(w, dtype);
         if dtype == FloatDType::Flex32 {

@@ -1,6 +1,7 @@
 //! The operations that a backend may compute in its own way.
 
 use super::block;
+use super::convert;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
     AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, FeedForwardGradients,
@@ -121,6 +122,11 @@ pub trait Gpt2Backend: Backend {
     /// Weights in the type of the product that they are for, or as they are where the product itself rounds them.
     fn round_weights(w: FloatTensor<Self>, dtype: FloatDType) -> FloatTensor<Self> {
         Self::float_cast(w, dtype)
+    }
+
+    /// The elements of `tensor` in order, copied to the host (a host–device sync).
+    fn to_host(tensor: FloatTensor<Self>) -> Vec<f32> {
+        convert::to_host::<Self>(tensor)
     }
 
     /// `tensor` times `factor`, which has one element, in the type of `tensor`.

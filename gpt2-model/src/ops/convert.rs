@@ -3,7 +3,7 @@
 use crate::precision::Precision;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, FloatDType, Shape, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, FloatDType, Shape, Tensor, TensorData, TensorMetadata as _, TensorPrimitive};
 
 pub(super) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
@@ -11,6 +11,14 @@ pub(super) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Flo
 
 pub(super) fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+/// The elements of `tensor` in order, as Burn copies them.
+pub(super) fn to_host<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
+    let row = [tensor.shape().num_elements()];
+    let tensor = Tensor::<B, 1>::from_primitive(TensorPrimitive::Float(B::float_reshape(tensor, row.into())));
+    let data = tensor.into_data().convert_dtype(DType::F32);
+    data.into_vec().expect("converted to f32")
 }
 
 /// `x` in the type of the products, as Burn's own take it.

@@ -27,7 +27,7 @@ pub use cuda::Cuda;
 pub use gpt2_kernels::compiled as compiled_kernels;
 #[cfg(feature = "host")]
 pub use host::{HostTensor, multiplies_bf16 as cpu_multiplies_bf16};
-pub use tensor::{affine, attention, block, classifier_loss, embed, gelu, layer_norm, logits, token_losses};
+pub use tensor::{affine, attention, block, classifier_loss, embed, gelu, layer_norm, logits, to_host, token_losses};
 pub use types::{
     AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, FeedForwardGradients,
     GradOutput, LayerNormGradients, Normalised,

@@ -9,6 +9,11 @@ use crate::precision::Precision;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor};
 
+/// [`Gpt2Backend::to_host`] on tensors.
+pub fn to_host<B: Gpt2Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    B::to_host(primitive(tensor))
+}
+
 /// [`Gpt2Backend::logits`] on tensors.
 ///
 /// # Shapes

@@ -45,15 +45,10 @@ impl Dtype {
     pub(super) fn write(self, values: &[f32], file: &mut impl Write) -> io::Result<()> {
         let mut bytes = Vec::new();
         for chunk in values.chunks(CHUNK) {
-            bytes.clear();
             match self {
-                Self::F32 => bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes())),
-                Self::F16 => bytes.extend(chunk.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes())),
-                Self::Bf16 => bytes.extend(
-                    chunk
-                        .iter()
-                        .flat_map(|&value| half::bf16::from_f32(value).to_le_bytes()),
-                ),
+                Self::F32 => put(chunk, &mut bytes, f32::to_le_bytes),
+                Self::F16 => put(chunk, &mut bytes, |value| half::f16::from_f32(value).to_le_bytes()),
+                Self::Bf16 => put(chunk, &mut bytes, |value| half::bf16::from_f32(value).to_le_bytes()),
             }
             file.write_all(&bytes)?;
         }
@@ -92,6 +87,15 @@ impl Dtype {
             }),
             None => Ok(()),
         }
+    }
+}
+
+/// Puts the numbers that `to_bytes` makes of `values` into `bytes`, in the place of what is there.
+fn put<const N: usize>(values: &[f32], bytes: &mut Vec<u8>, to_bytes: impl Fn(f32) -> [u8; N]) {
+    bytes.resize(N * values.len(), 0);
+    let (places, _) = bytes.as_chunks_mut();
+    for (place, &value) in places.iter_mut().zip(values) {
+        *place = to_bytes(value);
     }
 }
 

@@ -9,8 +9,8 @@ use super::transpose::transpose;
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
+use crate::ops::Gpt2Backend;
 use crate::variant::{Activation, Variant};
-use burn::tensor::backend::Backend;
 use memmap2::Mmap;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -431,7 +431,7 @@ fn config(keys: &HashMap<String, Value>, places: &BTreeMap<String, Place>) -> Re
 ///
 /// # Errors
 /// Those of [`Weights::write_gguf`](super::Weights::write_gguf).
-pub fn save_gguf<B: Backend>(
+pub fn save_gguf<B: Gpt2Backend>(
     model: &Gpt2<B>,
     path: &Path,
     dtype: Dtype,

@@ -8,11 +8,11 @@
 use super::dtype::Dtype;
 use super::hf_config::files;
 use super::names::{HEAD, TOKEN_EMBEDDING, TensorSource, lazy_parameters};
-use super::safetensors::{LazyTensor, TensorFile, io, quoted, write_lazy_tensors};
+use super::safetensors::{LazyTensor, NamedTensor, TensorFile, io, quoted, write_lazy_tensors};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
-use burn::tensor::backend::Backend;
+use crate::ops::Gpt2Backend;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,8 +28,21 @@ const PREFIX: &str = "transformer.";
 ///
 /// # Errors
 /// [`ModelError::Io`].
-pub fn save_hf<B: Backend>(model: &Gpt2<B>, dir: &Path) -> Result<(), ModelError> {
+pub fn save_hf<B: Gpt2Backend>(model: &Gpt2<B>, dir: &Path) -> Result<(), ModelError> {
     write(&model.config, lazy_parameters(model), dir, Dtype::F32)
+}
+
+/// [`save_hf`] of a model with these parameters, as [`parameters`](super::parameters) copied them.
+///
+/// # Errors
+/// [`ModelError::Io`].
+pub fn save_hf_parameters(config: &Gpt2Config, parameters: &[NamedTensor], dir: &Path) -> Result<(), ModelError> {
+    write(
+        config,
+        parameters.iter().map(NamedTensor::lazy).collect(),
+        dir,
+        Dtype::F32,
+    )
 }
 
 /// [`save_hf`] of tensors by the names of parameters, in `dtype`.

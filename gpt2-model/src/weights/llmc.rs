@@ -9,8 +9,8 @@ use super::transpose::transpose;
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
+use crate::ops::Gpt2Backend;
 use crate::variant::Variant;
-use burn::tensor::backend::Backend;
 use memmap2::Mmap;
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -218,7 +218,7 @@ fn layout(config: &Gpt2Config, padded: usize) -> Vec<(String, Place)> {
 ///
 /// # Errors
 /// Those of [`Weights::write_llmc`](super::Weights::write_llmc).
-pub fn save_llmc<B: Backend>(model: &Gpt2<B>, path: &Path, dtype: Dtype) -> Result<(), ModelError> {
+pub fn save_llmc<B: Gpt2Backend>(model: &Gpt2<B>, path: &Path, dtype: Dtype) -> Result<(), ModelError> {
     write(&model.config, lazy_parameters(model), path, dtype)
 }
 

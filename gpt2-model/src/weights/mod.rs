@@ -17,7 +17,7 @@ mod transpose;
 pub use any::{Format, Weights, load_config};
 pub use dtype::Dtype;
 pub use gguf::{GgufVocabulary, save_gguf};
-pub use hf::save_hf;
+pub use hf::{save_hf, save_hf_parameters};
 pub use llmc::save_llmc;
 pub use names::{NamedVisitor, parameter_names, parameters, visit_parameters};
 pub use safetensors::{LazyTensor, NamedTensor, read_tensors, write_tensors};

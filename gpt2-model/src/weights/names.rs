@@ -4,10 +4,10 @@ use super::safetensors::{LazyTensor, NamedTensor};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
-use crate::ops::upload;
+use crate::ops::{Gpt2Backend, to_host, upload};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -64,7 +64,7 @@ pub fn parameter_names<B: Backend>(model: &Gpt2<B>) -> Vec<String> {
 }
 
 /// Every parameter, copied to the host; tables of tokens without their padded rows.
-pub fn parameters<B: Backend>(model: &Gpt2<B>) -> Vec<NamedTensor> {
+pub fn parameters<B: Gpt2Backend>(model: &Gpt2<B>) -> Vec<NamedTensor> {
     lazy_parameters(model)
         .into_iter()
         .map(|tensor| NamedTensor {
@@ -78,7 +78,7 @@ pub fn parameters<B: Backend>(model: &Gpt2<B>) -> Vec<NamedTensor> {
 }
 
 /// Every parameter, copied to the host when its values are asked for; tables of tokens without their padded rows.
-pub(super) fn lazy_parameters<B: Backend>(model: &Gpt2<B>) -> Vec<LazyTensor<'static>> {
+pub(super) fn lazy_parameters<B: Gpt2Backend>(model: &Gpt2<B>) -> Vec<LazyTensor<'static>> {
     let mut exporter = Exporter {
         vocab_size: model.config.vocab_size,
         tensors: Vec::new(),
@@ -231,7 +231,7 @@ struct Exporter {
     tensors: Vec<LazyTensor<'static>>,
 }
 
-impl<B: Backend> NamedVisitor<B> for Exporter {
+impl<B: Gpt2Backend> NamedVisitor<B> for Exporter {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         let tensor = param.val();
         let mut shape = tensor.dims().to_vec();
@@ -243,8 +243,7 @@ impl<B: Backend> NamedVisitor<B> for Exporter {
             name: name.to_owned(),
             shape,
             values: Box::new(move || {
-                let data = tensor.into_data().convert_dtype(DType::F32); // host–device sync
-                let mut values: Vec<f32> = data.into_vec().expect("converted to f32 above");
+                let mut values = to_host(tensor);
                 values.truncate(count);
                 Ok(Cow::Owned(values))
             }),

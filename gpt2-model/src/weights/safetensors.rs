@@ -24,6 +24,16 @@ pub struct NamedTensor {
     pub values: Vec<f32>,
 }
 
+impl NamedTensor {
+    pub(super) fn lazy(&self) -> LazyTensor<'_> {
+        LazyTensor {
+            name: self.name.clone(),
+            shape: self.shape.clone(),
+            values: Box::new(|| Ok(Cow::Borrowed(self.values.as_slice()))),
+        }
+    }
+}
+
 /// A tensor that is still to be written. Its values are asked for when they are written, so that a model is copied from
 /// its device one tensor at a time.
 pub struct LazyTensor<'a> {
@@ -50,12 +60,7 @@ impl fmt::Debug for LazyTensor<'_> {
 /// # Errors
 /// [`ModelError::Io`] where the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), ModelError> {
-    let tensors = tensors.iter().map(|tensor| LazyTensor {
-        name: tensor.name.clone(),
-        shape: tensor.shape.clone(),
-        values: Box::new(|| Ok(Cow::Borrowed(tensor.values.as_slice()))),
-    });
-    write_lazy_tensors(path, tensors.collect(), Dtype::F32)
+    write_lazy_tensors(path, tensors.iter().map(NamedTensor::lazy).collect(), Dtype::F32)
 }
 
 /// As [`write_tensors`], in `dtype`, with the values of one tensor in memory at a time.

@@ -3,11 +3,13 @@
 //! One flat namespace in kebab case is shared by files, flags and reports. What is absent here gets its value in
 //! [`crate::plan`], which also judges the values; this module knows only their names and types.
 
+mod batch_size;
 mod choices;
 mod devices;
 mod file;
 mod schema;
 
+pub use batch_size::BatchSize;
 pub use choices::ScheduleKind;
 pub use devices::Devices;
 pub use gpt2_backend::BackendChoice;
@@ -27,8 +29,9 @@ pub struct RunConfig {
     /// Directory of the run: plan, metrics, samples and checkpoints.
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
     pub run: Option<PathBuf>,
-    /// Directory of token shards made by `gpt2 data prepare` [default: a story corpus that the program makes itself].
-    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
+    /// Directory of token shards, or text: a file, a directory or a pattern, whose tokens `gpt2 train` makes in data/, a tenth
+    /// of them for validation [default: a story corpus that the program makes itself].
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PATH", help_heading = "Run"))]
     pub data: Option<PathBuf>,
     /// Seed of the initial weights, the order of the data and dropout.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Run"))]
@@ -79,6 +82,10 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHICH", help_heading = "Machine", value_parser = operations_parser()))]
     #[schemars(schema_with = "schema::operations")]
     pub operations: Option<Operations>,
+    /// Of several devices, each keeps AdamW's moments of its share of the parameters alone, updates these and gives them to the
+    /// others (ZeRO-1): less memory, the same bits.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Machine"))]
+    pub shard_optimizer: Option<bool>,
     /// CPU threads of each process [default: its share of the cores].
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Machine"))]
     pub threads: Option<usize>,
@@ -94,9 +101,11 @@ pub struct RunConfig {
     /// Stop after so many minutes of wall time.
     #[cfg_attr(feature = "clap", arg(long, value_name = "MINUTES", help_heading = "Limits"))]
     pub max_minutes: Option<f64>,
-    /// Sequences in a micro-step: what must fit into a device's memory at once.
+    /// Sequences in a micro-step: what must fit into a device's memory at once. With auto, the most that fit and divide
+    /// global-batch.
     #[cfg_attr(feature = "clap", arg(long, value_name = "SEQUENCES", help_heading = "Batch"))]
-    pub batch: Option<usize>,
+    #[schemars(schema_with = "schema::batch_size")]
+    pub batch: Option<BatchSize>,
     /// Tokens in a sequence, at most the block size.
     #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Batch"))]
     pub seq: Option<usize>,
@@ -212,7 +221,7 @@ impl RunConfig {
         flags_or_self! {
             run data seed
             model n_layer n_head n_embd block_size dropout init
-            backend device devices precision recompute operations threads
+            backend device devices precision recompute operations shard_optimizer threads
             steps epochs max_tokens max_minutes
             batch seq grad_accum global_batch prefetch
             lr min_lr warmup schedule decay_steps decay_fraction
@@ -291,13 +300,13 @@ mod tests {
         };
         let flags = RunConfig {
             lr: Some(2e-3),
-            batch: Some(4),
+            batch: Some(4.into()),
             ..RunConfig::default()
         };
         let expected = RunConfig {
             lr: Some(2e-3),
             seq: Some(64),
-            batch: Some(4),
+            batch: Some(4.into()),
             ..RunConfig::default()
         };
         assert_eq!(file.overlay(flags), expected);

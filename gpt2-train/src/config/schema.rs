@@ -42,6 +42,13 @@ pub(super) fn operations(_: &mut SchemaGenerator) -> Schema {
     one_of(Operations::ALL)
 }
 
+/// A number, or `auto`.
+pub(super) fn batch_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "auto" }]
+    })
+}
+
 /// A count, or numbers with commas.
 pub(super) fn devices(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -11,9 +11,10 @@ pub use renderer::{dashboard_is_shown, restore_terminal};
 pub(crate) use dashboard::{DashboardSetup, with_dashboard};
 
 use crate::batches::MicroBatch;
-use crate::optimizer::AdamW;
+use crate::error::TrainError;
+use crate::optimizer::{AdamW, change_parameters};
 use crate::schedule::LrSchedule;
-use crate::step_loop::TrainStepper;
+use crate::step_loop::{Share, TrainStepper};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
@@ -77,12 +78,23 @@ where
         (loss, output.grads)
     }
 
-    fn optimizer_step(&mut self, gradients: GradientsParams) {
+    fn optimizer_step(&mut self, gradients: GradientsParams, exchange: Share<'_, B>) -> Result<(), TrainError> {
         // The optimizer writes them in place if it is their only owner.
         self.set_operands(&Operands::new());
         self.learner.lr_step();
         self.learner.optimizer_step(gradients);
+        if let Some(shards) = self.optimizer.shards() {
+            let mut shared = Ok(());
+            self.learner.model().change(|model| {
+                let (model, result) = change_parameters(model, shards, exchange);
+                shared = result;
+                model
+            });
+            shared?;
+            self.optimizer.round_operands_of_others(&self.learner.model().model());
+        }
         self.set_operands(&self.optimizer.operands());
+        Ok(())
     }
 
     fn lr(&self) -> f64 {

@@ -4,6 +4,7 @@
 //! decay of matrices alone are here.
 
 mod moments;
+mod sharding;
 
 use crate::error::TrainError;
 use burn::module::{AutodiffModule, EmptyRecord, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -11,11 +12,13 @@ use burn::optim::{GradientsParams, LearningRate, MultiGradientsParams, Optimizer
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
+use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{AdamWInput, AdamWOutput, AdamWStep, Clip, TrainingBackend};
 use gpt2_model::weights::{NamedTensor, visit_parameters};
 use gpt2_model::{Gpt2, Operands};
-use moments::{MomentExporter, MomentImporter};
+use moments::{MomentExporter, MomentImporter, MomentMerger};
 use serde::{Deserialize, Serialize};
+pub(crate) use sharding::{Shards, change_parameters, largest_share};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +68,8 @@ impl AdamWConfig {
 #[derive(Debug, Clone)]
 pub struct AdamW<B: AutodiffBackend> {
     config: AdamWConfig,
+    /// Where several ranks share the work: which of the parameters this one updates.
+    shards: Option<Arc<Shards>>,
     state: Arc<Mutex<State<B::InnerBackend>>>,
 }
 
@@ -90,6 +95,7 @@ impl<B: AutodiffBackend> AdamW<B> {
     pub fn new(config: AdamWConfig) -> Self {
         Self {
             config,
+            shards: None,
             state: Arc::new(Mutex::new(State {
                 step: 0,
                 scale: None,
@@ -97,6 +103,25 @@ impl<B: AutodiffBackend> AdamW<B> {
                 operands: Operands::new(),
             })),
         }
+    }
+
+    /// The same optimizer, but that it keeps moments only of this rank's parameters, and updates no others.
+    #[must_use]
+    pub(crate) fn sharded(self, shards: Shards) -> Self {
+        Self {
+            shards: Some(Arc::new(shards)),
+            ..self
+        }
+    }
+
+    /// Which rank updates which parameter, where they share the work.
+    pub(crate) fn shards(&self) -> Option<&Shards> {
+        self.shards.as_deref()
+    }
+
+    /// Whether the moments of a parameter are kept here.
+    fn is_own(&self, id: ParamId) -> bool {
+        self.shards.as_ref().is_none_or(|shards| shards.is_own(id))
     }
 
     /// Keeps `operands` up to date with the parameters that they were rounded from, beginning with the next update.
@@ -109,12 +134,11 @@ impl<B: AutodiffBackend> AdamW<B> {
         self.state().operands.clone()
     }
 
-    /// Copies the moments to the host, named `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
-    pub fn export(&self, model: &Gpt2<B>) -> Vec<NamedTensor> {
-        let state = self.state();
-        let mut exporter = MomentExporter::new(&state.moments);
-        visit_parameters(model, &mut exporter);
-        exporter.tensors
+    /// All moments, as [`AdamW::export`] of one rank gives them, of the elements that each rank has exported.
+    pub(crate) fn merge(shards: &Shards, model: &Gpt2<B>, exported: Vec<Vec<f32>>) -> Vec<NamedTensor> {
+        let mut merger = MomentMerger::new(shards, exported);
+        visit_parameters(model, &mut merger);
+        merger.tensors
     }
 
     /// Takes back what [`AdamW::export`] gave after `step` updates; `path` is the file it came from.
@@ -122,7 +146,8 @@ impl<B: AutodiffBackend> AdamW<B> {
     /// # Errors
     /// [`TrainError::Model`] if a moment is missing or has another shape than its parameter.
     pub fn import(&self, model: &Gpt2<B>, step: u64, tensors: Vec<NamedTensor>, path: &Path) -> Result<(), TrainError> {
-        let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path);
+        let is_own = |id| self.is_own(id);
+        let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path, &is_own);
         visit_parameters(model, &mut importer);
         let moments = importer.finish()?;
         let mut state = self.state();
@@ -142,6 +167,14 @@ where
     B: AutodiffBackend,
     B::InnerBackend: TrainingBackend,
 {
+    /// Copies the moments that are kept here to the host, named `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
+    pub fn export(&self, model: &Gpt2<B>) -> Vec<NamedTensor> {
+        let state = self.state();
+        let mut exporter = MomentExporter::new(&state.moments);
+        visit_parameters(model, &mut exporter);
+        exporter.tensors
+    }
+
     /// Settles what gradients are multiplied by from the next update on, without waiting for the device: from the sum of the
     /// micro-steps' losses and the squared norm of the sum of their gradients, both `[1]`. Until the first call it is 1.
     ///
@@ -157,6 +190,39 @@ where
         let before = state.scale.take().map(|scale| scale.into_primitive().tensor());
         let scale = B::InnerBackend::gradient_scale(loss, squared_norm, before, clip);
         state.scale = Some(Tensor::from_primitive(TensorPrimitive::Float(scale)));
+    }
+
+    /// Rounds the operands again whose parameters other ranks have updated.
+    pub(crate) fn round_operands_of_others(&self, model: &Gpt2<B>) {
+        let mut state = self.state();
+        model.visit(&mut RoundOperands {
+            operands: &mut state.operands,
+            is_own: |id| self.is_own(id),
+        });
+    }
+}
+
+/// Rounds operands whose parameters are not updated here.
+struct RoundOperands<'a, B: Backend, F> {
+    operands: &'a mut Operands<B>,
+    is_own: F,
+}
+
+impl<B, F> ModuleVisitor<B> for RoundOperands<'_, B::InnerBackend, F>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
+    F: Fn(ParamId) -> bool,
+{
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if (self.is_own)(param.id) {
+            return;
+        }
+        if let Some(operand) = self.operands.get_mut(&param.id) {
+            let weight = param.val().inner().into_primitive().tensor();
+            let rounded = B::InnerBackend::round_weights(weight, operand.dtype().into());
+            *operand = Tensor::from_primitive(TensorPrimitive::Float(rounded));
+        }
     }
 }
 
@@ -179,12 +245,13 @@ where
         let step = self.config.step(lr, state.step);
         let State { moments, operands, .. } = &mut *state;
         let mut taken = TakeParameters {
+            is_own: |id| self.is_own(id),
             moments,
             operands,
             grads,
             ids: Vec::new(),
             inputs: Vec::new(),
-            placeholders: HashMap::new(),
+            placeholders: Placeholders(HashMap::new()),
         };
         let model = model.map(&mut taken);
         let TakeParameters { ids, inputs, .. } = taken;
@@ -228,21 +295,36 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for SumDevices<'_> {
     }
 }
 
-/// Takes every parameter that has a gradient out of the model, so that it is uniquely owned while it is updated.
-struct TakeParameters<'a, B: Backend> {
+/// Takes every parameter that is updated here out of the model, so that it is uniquely owned meanwhile.
+struct TakeParameters<'a, B: Backend, F> {
+    is_own: F,
     moments: &'a mut HashMap<ParamId, Moments<B>>,
     operands: &'a mut Operands<B>,
     grads: GradientsParams,
     ids: Vec<ParamId>,
     inputs: Vec<AdamWInput<FloatTensor<B>>>,
-    /// What stands in the model meanwhile, by the number of dimensions.
-    placeholders: HashMap<usize, FloatTensor<B>>,
+    placeholders: Placeholders<B>,
 }
 
-impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend> {
+/// What stands in a model while its parameters are out of it, by the number of dimensions.
+struct Placeholders<B: Backend>(HashMap<usize, FloatTensor<B>>);
+
+impl<B: Backend> Placeholders<B> {
+    /// For a parameter of the shape of `tensor`.
+    fn of<const D: usize>(&mut self, tensor: &Tensor<B, D>) -> Tensor<B, D> {
+        let placeholder = self.0.entry(D).or_insert_with(|| {
+            let placeholder = Tensor::<B, D>::empty([1; D], &tensor.device());
+            placeholder.into_primitive().tensor()
+        });
+        Tensor::from_primitive(TensorPrimitive::Float(placeholder.clone()))
+    }
+}
+
+impl<B: AutodiffBackend, F: Fn(ParamId) -> bool> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend, F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let Some(gradient) = self.grads.remove::<B::InnerBackend, D>(id) else {
+        let gradient = self.grads.remove::<B::InnerBackend, D>(id);
+        let Some(gradient) = gradient.filter(|_| (self.is_own)(id)) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
         let tensor = tensor.inner();
@@ -255,11 +337,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend>
             exp_avg: zeros(),
             exp_avg_sq: zeros(),
         });
-        let placeholder = self.placeholders.entry(D).or_insert_with(|| {
-            let placeholder = Tensor::<B::InnerBackend, D>::empty([1; D], &tensor.device());
-            placeholder.into_primitive().tensor()
-        });
-        let placeholder = Tensor::<B::InnerBackend, D>::from_primitive(TensorPrimitive::Float(placeholder.clone()));
+        let placeholder = self.placeholders.of(&tensor);
         self.ids.push(id);
         self.inputs.push(AdamWInput {
             parameter: tensor.into_primitive().tensor(),

@@ -1,11 +1,11 @@
 //! The moments of AdamW by name, for checkpoints.
 
-use super::Moments;
+use super::{Moments, Shards};
 use burn::module::{Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{Tensor, TensorPrimitive};
 use gpt2_model::ModelError;
-use gpt2_model::ops::upload;
+use gpt2_model::ops::{Gpt2Backend, upload};
 use gpt2_model::weights::{NamedTensor, NamedVisitor};
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,23 +29,56 @@ impl<'a, B: Backend> MomentExporter<'a, B> {
     }
 }
 
-impl<B: AutodiffBackend> NamedVisitor<B> for MomentExporter<'_, B::InnerBackend> {
+impl<B: AutodiffBackend> NamedVisitor<B> for MomentExporter<'_, B::InnerBackend>
+where
+    B::InnerBackend: Gpt2Backend,
+{
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
         let Some(moments) = self.moments.get(&param.id) else {
             return;
         };
         for (prefix, moment) in [(EXP_AVG, &moments.exp_avg), (EXP_AVG_SQ, &moments.exp_avg_sq)] {
-            let data = Tensor::<B::InnerBackend, D>::from_primitive(moment.clone()).into_data(); // host–device sync
-            let shape = data.shape.to_vec();
-            let values = data
-                .convert_dtype(DType::F32)
-                .into_vec()
-                .expect("converted to f32 just now");
             self.tensors.push(NamedTensor {
                 name: format!("{prefix}.{name}"),
-                shape,
-                values,
+                shape: param.shape().to_vec(),
+                values: B::InnerBackend::to_host(moment.clone().tensor()),
             });
+        }
+    }
+}
+
+/// Puts together what the ranks have exported.
+pub(super) struct MomentMerger<'a> {
+    shards: &'a Shards,
+    /// The elements that each rank has exported and that were not taken yet.
+    exported: Vec<std::vec::IntoIter<f32>>,
+    pub(super) tensors: Vec<NamedTensor>,
+}
+
+impl<'a> MomentMerger<'a> {
+    pub(super) fn new(shards: &'a Shards, exported: Vec<Vec<f32>>) -> Self {
+        Self {
+            shards,
+            exported: exported.into_iter().map(Vec::into_iter).collect(),
+            tensors: Vec::new(),
+        }
+    }
+}
+
+impl<B: Backend> NamedVisitor<B> for MomentMerger<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
+        let of_owner = &mut self.exported[self.shards.owner(param.id)];
+        let shape = param.shape();
+        for prefix in [EXP_AVG, EXP_AVG_SQ] {
+            let values: Vec<f32> = of_owner.by_ref().take(shape.num_elements()).collect();
+            // Before the first update there are none.
+            if values.len() == shape.num_elements() {
+                self.tensors.push(NamedTensor {
+                    name: format!("{prefix}.{name}"),
+                    shape: shape.to_vec(),
+                    values,
+                });
+            }
         }
     }
 }
@@ -53,6 +86,8 @@ impl<B: AutodiffBackend> NamedVisitor<B> for MomentExporter<'_, B::InnerBackend>
 /// Takes moments from the host.
 pub(super) struct MomentImporter<'a, B: Backend> {
     file: &'a Path,
+    /// Whether the moments of a parameter are kept here.
+    is_own: &'a dyn Fn(ParamId) -> bool,
     tensors: HashMap<String, NamedTensor>,
     moments: HashMap<ParamId, Moments<B>>,
     error: Option<ModelError>,
@@ -60,13 +95,14 @@ pub(super) struct MomentImporter<'a, B: Backend> {
 
 impl<'a, B: Backend> MomentImporter<'a, B> {
     /// `file` is where the tensors were read from.
-    pub(super) fn new(tensors: Vec<NamedTensor>, file: &'a Path) -> Self {
+    pub(super) fn new(tensors: Vec<NamedTensor>, file: &'a Path, is_own: &'a dyn Fn(ParamId) -> bool) -> Self {
         let tensors = tensors
             .into_iter()
             .map(|tensor| (tensor.name.clone(), tensor))
             .collect();
         Self {
             file,
+            is_own,
             tensors,
             moments: HashMap::new(),
             error: None,
@@ -106,6 +142,9 @@ impl<'a, B: Backend> MomentImporter<'a, B> {
 
 impl<B: AutodiffBackend> NamedVisitor<B> for MomentImporter<'_, B::InnerBackend> {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
+        if !(self.is_own)(param.id) {
+            return;
+        }
         // On the parameter's own device: a moment elsewhere would be copied at every step.
         let (shape, device) = (param.shape().to_vec(), param.device());
         let exp_avg = self.take::<D>(format!("{EXP_AVG}.{name}"), &shape, &device);

@@ -32,6 +32,7 @@ impl RunPlan {
     fn machine_line(&self) -> String {
         let devices = match self.machine.ranks {
             1 => format!("device {}", self.machine.device),
+            ranks if self.machine.shard_optimizer => format!("× {ranks} with a sharded optimizer"),
             ranks => format!("× {ranks}"),
         };
         let machine = format!(

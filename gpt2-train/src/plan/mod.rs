@@ -17,7 +17,7 @@ pub use warnings::{Warning, divergence};
 
 use crate::config::{Devices, RunConfig};
 use crate::error::TrainError;
-use crate::optimizer::AdamWConfig;
+use crate::optimizer::{AdamWConfig, largest_share};
 use crate::schedule::LrSchedule;
 use gpt2_eval::TaskFile;
 use gpt2_model::capabilities::{BackendKind, Capabilities};
@@ -94,8 +94,17 @@ pub struct Machine {
     pub recompute: Recompute,
     /// By which operations.
     pub operations: Operations,
+    /// Whether each of several ranks keeps the moments of its share of the parameters alone.
+    pub shard_optimizer: bool,
     /// CPU threads of this process.
     pub threads: usize,
+}
+
+impl Machine {
+    /// Whether the optimizer is sharded: one rank has no other to share with.
+    pub fn shards_optimizer(&self) -> bool {
+        self.shard_optimizer && self.ranks > 1
+    }
 }
 
 /// What a step trains on.
@@ -196,9 +205,27 @@ impl RunPlan {
         }
     }
 
-    /// The device memory that a step needs, as predicted.
+    /// The device memory that a step needs, as predicted; of several ranks, that of the one that needs most.
     pub fn memory(&self) -> cost::Memory {
-        cost::training_memory(&self.model, self.batch.micro_batch, self.batch.seq, self.kept())
+        self.memory_with(self.kept())
+    }
+
+    fn memory_with(&self, kept: cost::Kept) -> cost::Memory {
+        let memory = cost::training_memory(&self.model, self.batch.micro_batch, self.batch.seq, kept);
+        cost::Memory {
+            optimizer: memory.optimizer - self.moments_elsewhere(),
+            ..memory
+        }
+    }
+
+    /// Bytes of the moments that the rank with most of them does not keep.
+    fn moments_elsewhere(&self) -> u64 {
+        if !self.machine.shards_optimizer() {
+            return 0;
+        }
+        let sizes = cost::parameter_sizes(&self.model);
+        let elsewhere = sizes.iter().sum::<u64>() - largest_share(&sizes, self.machine.ranks);
+        2 * size_of::<f32>() as u64 * elsewhere
     }
 
     /// How the forward pass is kept for the backward pass.
@@ -222,7 +249,8 @@ impl RunPlan {
         if needed <= available_bytes {
             return Ok(());
         }
-        let largest = cost::largest_batch(&self.model, self.batch.seq, self.kept(), available_bytes);
+        let without_sharding = available_bytes.saturating_add(self.moments_elsewhere());
+        let largest = cost::largest_batch(&self.model, self.batch.seq, self.kept(), without_sharding);
         Err(TrainError::OutOfMemory {
             batch: self.batch.micro_batch as u64,
             seq: self.batch.seq as u64,
@@ -251,12 +279,13 @@ impl RunPlan {
             precision: Some(self.machine.precision),
             recompute: Some(self.machine.recompute),
             operations: Some(self.machine.operations),
+            shard_optimizer: Some(self.machine.shard_optimizer),
             threads: Some(self.machine.threads),
             steps: Some(self.limits.steps),
             epochs: None,
             max_tokens: self.limits.max_tokens,
             max_minutes: self.limits.max_minutes,
-            batch: Some(self.batch.micro_batch),
+            batch: Some(self.batch.micro_batch.into()),
             seq: Some(self.batch.seq),
             grad_accum: None,
             global_batch: Some(self.global_batch()),
@@ -347,6 +376,27 @@ mod tests {
         let again = RunConfig::from_toml_file(&path).unwrap();
         assert_eq!(again, plan.to_config());
         assert_eq!(RunPlan::resolve(&again, &environment).unwrap(), plan);
+    }
+
+    #[test]
+    fn ranks_share_the_moments() {
+        let memory = |devices, shard_optimizer| {
+            let plan = demo(&RunConfig {
+                model: Some("gpt2".to_owned()),
+                devices: Some(Devices::Count(devices)),
+                shard_optimizer: Some(shard_optimizer),
+                batch: Some(1.into()),
+                ..RunConfig::default()
+            });
+            plan.check_memory(plan.memory().total()).unwrap();
+            plan.check_memory(plan.memory().total() - 1).unwrap_err();
+            plan.memory()
+        };
+        let whole = memory(2, false);
+        assert_eq!(memory(1, true), whole);
+        let shared = memory(2, true);
+        assert!(shared.optimizer.abs_diff(whole.optimizer / 2) < 1 << 20, "{shared:?}");
+        assert_eq!((shared.weights, shared.gradients), (whole.weights, whole.gradients));
     }
 
     #[test]

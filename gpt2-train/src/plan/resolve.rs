@@ -1,12 +1,12 @@
 //! From settings to a plan: what is absent gets its default, what is derived is derived.
 
 use super::{BatchShape, Environment, Intervals, Limits, Machine, RunPlan, Tasks, defaults, validate};
-use crate::config::{BackendChoice, Devices, RunConfig};
+use crate::config::{BackendChoice, BatchSize, Devices, RunConfig};
 use crate::error::TrainError;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LrSchedule;
 use gpt2_base::nearest_multiples;
-use gpt2_model::cost::{self, Kept};
+use gpt2_model::cost::Kept;
 use gpt2_model::{Gpt2Config, Recompute};
 
 impl RunPlan {
@@ -56,6 +56,7 @@ impl RunPlan {
                 precision: config.precision.unwrap_or_default(),
                 recompute: config.recompute.unwrap_or_default(),
                 operations: config.operations.unwrap_or_default(),
+                shard_optimizer: config.shard_optimizer.unwrap_or_default(),
                 threads: config.threads.unwrap_or(environment.cores),
             },
             batch: BatchShape {
@@ -103,6 +104,9 @@ impl RunPlan {
             data: config.data,
         };
         validate::sizes(&plan)?;
+        if config.batch == Some(BatchSize::Auto) {
+            plan.fit_batch(config.recompute, environment.memory_bytes)?;
+        }
         if config.recompute.is_none() {
             plan.machine.recompute = plan.default_recompute(environment.memory_bytes);
         }
@@ -117,6 +121,27 @@ impl RunPlan {
         Ok(plan)
     }
 
+    /// Takes the largest micro-batch that makes up the step and fits into the device's memory, with some left for others.
+    fn fit_batch(&mut self, recompute: Option<Recompute>, memory_bytes: Option<u64>) -> Result<(), TrainError> {
+        let memory_bytes = memory_bytes.ok_or_else(|| TrainError::InvalidValue {
+            key: "batch",
+            value: BatchSize::Auto.to_string(),
+            expected: "a number, where the device does not tell how much memory it has".into(),
+            fix: "try 4 first".into(),
+        })?;
+        let of_rank = self.batch.micro_batch * self.batch.grad_accum;
+        for micro_batch in (1..=of_rank).rev().filter(|batch| of_rank.is_multiple_of(*batch)) {
+            self.batch.micro_batch = micro_batch;
+            self.batch.grad_accum = of_rank / micro_batch;
+            self.machine.recompute = recompute.unwrap_or_else(|| self.default_recompute(Some(memory_bytes)));
+            if self.memory().total() <= memory_bytes / 10 * 9 {
+                break;
+            }
+        }
+        // Where not even one sequence fits, the run is refused as with any other batch.
+        Ok(())
+    }
+
     /// Nothing is recomputed while the step then takes at most half of the device's memory: it is what others, and larger
     /// batches, have left.
     fn default_recompute(&self, memory_bytes: Option<u64>) -> Recompute {
@@ -124,9 +149,8 @@ impl RunPlan {
             recompute: Recompute::None,
             ..self.kept()
         };
-        let memory = cost::training_memory(&self.model, self.batch.micro_batch, self.batch.seq, kept);
         match memory_bytes {
-            Some(bytes) if memory.total() <= bytes / 2 => Recompute::None,
+            Some(bytes) if self.memory_with(kept).total() <= bytes / 2 => Recompute::None,
             _ => self.capabilities().saving_recompute,
         }
     }
@@ -232,8 +256,18 @@ fn ranks(config: &RunConfig) -> Result<usize, TrainError> {
 
 /// Batch and accumulation of a rank, from `batch` with `grad-accum` or `global-batch`.
 fn batch_shape(config: &RunConfig, default_batch: usize, ranks: usize) -> Result<(usize, usize), TrainError> {
+    let asked = config.batch.and_then(BatchSize::sequences);
     let Some(global) = config.global_batch else {
-        return Ok((config.batch.unwrap_or(default_batch), config.grad_accum.unwrap_or(1)));
+        if config.batch == Some(BatchSize::Auto) {
+            return Err(TrainError::InvalidValue {
+                key: "batch",
+                value: BatchSize::Auto.to_string(),
+                expected: "`global-batch` beside it, the sequences of a step: it makes the run, whatever the device"
+                    .into(),
+                fix: "set `global-batch`, or a number of sequences".into(),
+            });
+        }
+        return Ok((asked.unwrap_or(default_batch), config.grad_accum.unwrap_or(1)));
     };
     if config.grad_accum.is_some() {
         return Err(TrainError::Conflict {
@@ -241,7 +275,12 @@ fn batch_shape(config: &RunConfig, default_batch: usize, ranks: usize) -> Result
             second: "global-batch",
         });
     }
-    let batch = config.batch.unwrap_or(default_batch.min(global / ranks)).max(1);
+    let unasked = match config.batch {
+        // A larger one is looked for once the model is known.
+        Some(BatchSize::Auto) => 1,
+        _ => default_batch.min(global / ranks),
+    };
+    let batch = asked.unwrap_or(unasked).max(1);
     let at_once = batch.saturating_mul(ranks);
     if global > 0 && global.is_multiple_of(at_once) {
         return Ok((batch, global / at_once));
@@ -279,6 +318,33 @@ mod tests {
 
     fn resolve(config: &RunConfig) -> Result<RunPlan, TrainError> {
         RunPlan::resolve(config, &Environment::sample())
+    }
+
+    #[test]
+    fn the_batch_that_fits_makes_up_the_step() {
+        let resolved = |memory_bytes: Option<u64>, global_batch: Option<usize>| {
+            let config = RunConfig {
+                model: Some("gpt2".to_owned()),
+                batch: Some(BatchSize::Auto),
+                global_batch,
+                ..RunConfig::default()
+            };
+            let environment = Environment {
+                memory_bytes,
+                ..Environment::sample()
+            };
+            RunPlan::resolve(&config, &environment)
+        };
+        let batches = [4, 8, 16, 1 << 10].map(|gib| {
+            let plan = resolved(Some(gib << 30), Some(24)).unwrap();
+            assert_eq!(plan.global_batch(), 24);
+            assert!(plan.memory().total() <= gib << 30 || plan.batch.micro_batch == 1);
+            plan.batch.micro_batch
+        });
+        assert_eq!(batches, [2, 8, 12, 24]);
+        let error = |memory_bytes, global_batch| resolved(memory_bytes, global_batch).unwrap_err().to_string();
+        assert!(error(None, Some(24)).contains("the device does not tell"));
+        assert!(error(Some(1 << 34), None).contains("`global-batch` beside it"));
     }
 
     #[test]
@@ -368,9 +434,9 @@ mod tests {
 
     #[test]
     fn a_global_batch_gives_the_accumulation() {
-        let global = |batch, global| {
+        let global = |batch: Option<usize>, global| {
             resolve(&RunConfig {
-                batch,
+                batch: batch.map(BatchSize::from),
                 global_batch: Some(global),
                 ..RunConfig::default()
             })
@@ -381,9 +447,9 @@ mod tests {
             global(Some(8), 60).unwrap_err().to_string(),
             "`global-batch` is 60, expected a multiple of `batch` (8); try 56 or 64, or another `batch`"
         );
-        let over_ranks = |batch, global| {
+        let over_ranks = |batch: Option<usize>, global| {
             resolve(&RunConfig {
-                batch,
+                batch: batch.map(BatchSize::from),
                 global_batch: Some(global),
                 devices: Some(Devices::Count(3)),
                 ..RunConfig::default()

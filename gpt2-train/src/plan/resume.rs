@@ -2,14 +2,14 @@
 
 use super::RunPlan;
 use super::resolve::largest_batch;
-use crate::config::{Devices, RunConfig, ScheduleKind};
+use crate::config::{BatchSize, Devices, RunConfig, ScheduleKind};
 use crate::error::{Difference, TrainError};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::path::Path;
 
 /// Keys that say how long, where and how often, but not what is computed. All others make the run what it is.
-const MAY_CHANGE: [&str; 26] = [
+const MAY_CHANGE: [&str; 27] = [
     "run",
     // What the tokens are is held against the checkpoint; where they lie may change.
     "data",
@@ -21,6 +21,7 @@ const MAY_CHANGE: [&str; 26] = [
     "backend",
     "device",
     "devices",
+    "shard-optimizer",
     "threads",
     // Two of the three give the third, and `global-batch` may not change.
     "batch",
@@ -82,7 +83,8 @@ impl RunConfig {
         }
         if let (Some(global), Some(micro_steps)) = (global, flags.grad_accum.take()) {
             let at_once = micro_steps.saturating_mul(ranks);
-            let batch = flags.batch.unwrap_or(global / at_once.max(1));
+            let asked = flags.batch.and_then(BatchSize::sequences);
+            let batch = asked.unwrap_or(global / at_once.max(1));
             if batch.saturating_mul(at_once) != global {
                 return Err(TrainError::InvalidValue {
                     key: "grad-accum",
@@ -91,8 +93,8 @@ impl RunConfig {
                     fix: "leave it out, and it follows from `batch`".into(),
                 });
             }
-            flags.batch = Some(batch);
-        } else if let (Some(global), Some(batch)) = (global, flags.batch) {
+            flags.batch = Some(batch.into());
+        } else if let (Some(global), Some(BatchSize::Sequences(batch))) = (global, flags.batch) {
             if batch > 0 && !global.is_multiple_of(batch.saturating_mul(ranks)) {
                 return Err(TrainError::InvalidValue {
                     key: "batch",
@@ -101,8 +103,8 @@ impl RunConfig {
                     fix: format!("try {}", largest_batch(global, batch, ranks).unwrap_or(1)),
                 });
             }
-        } else if let (Some(global), Some(batch)) = (global, self.batch) {
-            self.batch = largest_batch(global, batch, ranks).or(self.batch);
+        } else if let (Some(global), Some(BatchSize::Sequences(batch))) = (global, self.batch) {
+            self.batch = largest_batch(global, batch, ranks).map(BatchSize::from).or(self.batch);
         }
         Ok(self.overlay(flags))
     }
@@ -111,7 +113,9 @@ impl RunConfig {
     /// hold, of one device each.
     #[must_use]
     pub fn with_global_batch(mut self) -> Self {
-        if let (None, Some(batch), Some(micro_steps)) = (self.global_batch, self.batch, self.grad_accum.take()) {
+        if let (None, Some(BatchSize::Sequences(batch)), Some(micro_steps)) =
+            (self.global_batch, self.batch, self.grad_accum.take())
+        {
             self.global_batch = Some(batch * micro_steps);
         }
         self
@@ -265,7 +269,7 @@ mod tests {
         let environment = Environment::sample();
         let resolve = |config: RunConfig| RunPlan::resolve(&config, &environment).unwrap();
         let saved = resolve(RunConfig {
-            batch: Some(3),
+            batch: Some(3.into()),
             grad_accum: Some(4),
             ..RunConfig::default()
         });
@@ -286,7 +290,7 @@ mod tests {
         assert_eq!(shape(on(4)).unwrap(), (4, 3, 1));
         assert_eq!(
             shape(RunConfig {
-                batch: Some(2),
+                batch: Some(2.into()),
                 ..on(2)
             })
             .unwrap(),
@@ -313,7 +317,7 @@ mod tests {
         let refused = |flags: RunConfig| shape(flags).unwrap_err().to_string();
         assert_eq!(
             refused(RunConfig {
-                batch: Some(5),
+                batch: Some(5.into()),
                 ..on(2)
             }),
             "`batch` is 5, expected `batch` × devices (2) to divide 12, the global batch of the run; try 3"

@@ -290,7 +290,7 @@ mod tests {
             ("n-head", "0", |c| c.n_head = Some(0)),
             ("n-embd", "130", |c| c.n_embd = Some(130)),
             ("block-size", "9999999", |c| c.block_size = Some(9_999_999)),
-            ("batch", "0", |c| c.batch = Some(0)),
+            ("batch", "0", |c| c.batch = Some(0.into())),
             ("grad-accum", "0", |c| c.grad_accum = Some(0)),
             ("seq", "257", |c| c.seq = Some(257)),
             ("seq", "0", |c| c.seq = Some(0)),

@@ -33,6 +33,8 @@ pub enum Warning {
         /// Tokens of a sequence.
         seq: u64,
     },
+    /// There is one rank, and with it nothing to shard.
+    OneShard,
     /// The model ended worse than one that knows nothing.
     Diverged {
         /// The last training loss, in nats.
@@ -70,6 +72,7 @@ impl fmt::Display for Warning {
                 }
                 Ok(())
             }
+            Self::OneShard => f.write_str("`shard-optimizer` changes nothing on one device"),
             Self::Diverged { loss, untrained } => write!(
                 f,
                 "the run diverged: its last loss is {loss:.2}, where a model that knows nothing has {untrained:.2}"
@@ -97,6 +100,9 @@ impl RunPlan {
                 seq: self.batch.seq as u64,
             });
         }
+        if self.machine.shard_optimizer && self.machine.ranks == 1 {
+            warnings.push(Warning::OneShard);
+        }
         warnings
     }
 }
@@ -115,7 +121,7 @@ pub fn divergence(steps: &[StepRecord], vocab_size: usize) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RunConfig;
+    use crate::config::{Devices, RunConfig};
     use crate::plan::Environment;
 
     fn warnings(config: &RunConfig, train_tokens: u64) -> Vec<String> {
@@ -151,7 +157,7 @@ mod tests {
     fn a_step_that_was_meant_in_tokens() {
         let config = RunConfig {
             global_batch: Some(524_288),
-            batch: Some(4),
+            batch: Some(4.into()),
             steps: Some(10),
             ..RunConfig::default()
         };
@@ -161,6 +167,20 @@ mod tests {
                 "a step has 524,288 sequences of 128 tokens, which is 67,108,864 tokens; `global-batch` counts sequences: 4096 \
               have 524,288 tokens"
             ]
+        );
+    }
+
+    #[test]
+    fn one_device_has_nothing_to_shard() {
+        let config = |devices| RunConfig {
+            shard_optimizer: Some(true),
+            devices: Some(Devices::Count(devices)),
+            ..RunConfig::default()
+        };
+        assert_eq!(warnings(&config(2), 305_260), [""; 0]);
+        assert_eq!(
+            warnings(&config(1), 305_260),
+            ["`shard-optimizer` changes nothing on one device"]
         );
     }
 

@@ -7,7 +7,8 @@
 mod memory;
 
 use crate::batches::MicroBatch;
-use crate::checkpoint::{Checkpoints, RunState};
+use crate::checkpoint::{RunState, Snapshot};
+use crate::checkpoint_writer::CheckpointWriter;
 use crate::error::{Quantity, TrainError};
 use crate::evaluate::EvaluationSet;
 use crate::gradients::GradientSum;
@@ -25,6 +26,7 @@ use burn::module::AutodiffModule;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::ops::FloatTensor;
 use gpt2_backend::DeviceProbe;
 use gpt2_data::Loader;
 use gpt2_model::ops::Gpt2Backend;
@@ -45,13 +47,20 @@ type Inner<B> = <B as AutodiffBackend>::InnerBackend;
 /// Steps whose speed says little, since kernels are compiled and caches are cold. The time estimate waits for them.
 const SETTLING_STEPS: u64 = 3;
 
+/// Replaces each of the weights by that of its owner, of which it is told the rank.
+pub(crate) type Share<'a, B> = &'a mut dyn FnMut(&mut Vec<FloatTensor<Inner<B>>>, &[usize]) -> Result<(), TrainError>;
+
 /// What the loop asks of whoever holds the model and its optimizer.
 pub(crate) trait TrainStepper<B: AutodiffBackend> {
     /// Forward and backward pass of a micro-batch: its mean loss, `[1]`, and the gradients of that.
     fn train_step(&mut self, batch: MicroBatch<B>) -> (Tensor<Inner<B>, 1>, GradientsParams);
 
-    /// Updates the weights with the gradients of a step, at the next learning rate of the schedule.
-    fn optimizer_step(&mut self, gradients: GradientsParams);
+    /// Updates the weights with the gradients of a step, at the next learning rate of the schedule. Where the optimizer is
+    /// sharded, `share` makes the weights of all ranks those of their owners.
+    ///
+    /// # Errors
+    /// That of `share`; the weights are of no use then.
+    fn optimizer_step(&mut self, gradients: GradientsParams, share: Share<'_, B>) -> Result<(), TrainError>;
 
     /// The learning rate of the newest update.
     fn lr(&self) -> f64;
@@ -100,7 +109,7 @@ pub(crate) struct StepLoop<B: AutodiffBackend> {
     /// order.
     pub(crate) keeps: bool,
     /// None where none are kept, and on all ranks but the first.
-    pub(crate) checkpoints: Option<Checkpoints>,
+    pub(crate) checkpoints: Option<CheckpointWriter>,
     /// Where the run stands at the start.
     pub(crate) state: RunState,
 }
@@ -110,6 +119,8 @@ pub(crate) struct StepLoop<B: AutodiffBackend> {
 struct QueuedStep {
     step: u64,
     began: Instant,
+    /// When all of it had been queued.
+    queued: Instant,
     /// Spent waiting for its batches.
     wait: Duration,
     /// Spent handing them to the device.
@@ -147,6 +158,7 @@ where
             steps: Vec::new(),
             sample: None,
             phases: Phases::default(),
+            saved_step: None,
             started: now,
             completed_at: now,
         }
@@ -171,8 +183,10 @@ struct Run<'a, B: AutodiffBackend, S> {
     steps: Vec<StepRecord>,
     sample: Option<Arc<str>>,
     phases: Phases,
+    /// The step of the newest checkpoint of this session.
+    saved_step: Option<u64>,
     started: Instant,
-    /// When the newest step's numbers had arrived.
+    /// When the newest step was over.
     completed_at: Instant,
 }
 
@@ -220,6 +234,7 @@ where
             }
         };
         self.save()?;
+        self.finish_saving()?;
         self.setup.ranks.finish()?;
         self.keep_times()?;
         Ok(Outcome {
@@ -292,9 +307,13 @@ where
             || intervals.into_iter().any(|every| self.is_due(every, step))
     }
 
-    /// `error`, after what the run has reached is saved: the weights are those of the last good step.
+    /// `error`, after what the run has reached is saved: the weights are those of the last good step. A sharded optimizer is
+    /// saved only where all ranks have come to the error: no rank has it whole.
     fn save_then(&mut self, error: TrainError) -> Result<TrainError, TrainError> {
-        self.save()?;
+        if self.setup.optimizer.shards().is_none() || matches!(error, TrainError::NonFinite { .. }) {
+            self.save()?;
+            self.finish_saving()?;
+        }
         Ok(error)
     }
 
@@ -343,7 +362,7 @@ where
             gradients,
             wishes: None,
         };
-        let (sum, exchange) = self.setup.ranks.sum(&model, own, wish)?;
+        let (sum, mut exchange) = self.setup.ranks.sum(&model, own, wish)?;
         let StepSum {
             loss,
             gradients,
@@ -363,20 +382,24 @@ where
         span(Operation::Clip, Pass::Update, || {
             optimizer.clip_next_gradients(loss.clone(), squared_norm.clone(), &clip);
         });
+        let ranks = &mut self.setup.ranks;
         span(Operation::AdamW, Pass::Update, || {
-            self.stepper.optimizer_step(gradients);
-        });
+            let share = &mut |weights: &mut _, owners: &_| ranks.broadcast(weights, owners, &mut exchange);
+            self.stepper.optimizer_step(gradients, share)
+        })?;
         // Behind the update, so that a step is over when they are there.
         let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
         let numbers = numbers.into_iter().chain(wishes).collect();
+        let numbers = span(Operation::Readback, Pass::Update, || Inner::<B>::read_async(numbers));
         Ok(QueuedStep {
             step,
             began,
+            queued: Instant::now(),
             wait,
             host_to_device,
             lr: self.stepper.lr(),
             exchange,
-            numbers: span(Operation::Readback, Pass::Update, || Inner::<B>::read_async(numbers)),
+            numbers,
         })
     }
 
@@ -424,7 +447,10 @@ where
         if self.is_due(checkpoint_every, step) {
             self.save()?;
         }
-        Ok(())
+        match &mut self.setup.checkpoints {
+            Some(checkpoints) => checkpoints.check(),
+            None => Ok(()),
+        }
     }
 
     /// Waits for a step's numbers, and takes it into the run's state.
@@ -433,13 +459,16 @@ where
         let QueuedStep {
             step,
             began,
+            queued,
             wait,
             host_to_device,
             lr,
             exchange,
             numbers,
         } = queued;
+        let looked = Instant::now();
         let numbers = numbers.wait(); // host–device sync
+        let over = over_at(queued, looked, Instant::now());
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         let (rank_wait, communication) = self.setup.ranks.exchange_time(&exchange)?;
         self.observer.step_ends(step);
@@ -455,7 +484,7 @@ where
         state.val_loss = None;
         // A step that was queued behind another begins when that one is over.
         let began = began.max(self.completed_at);
-        self.completed_at = Instant::now();
+        self.completed_at = over.max(began);
         let seconds = (self.completed_at - began).as_secs_f64();
         self.phases.steps_sec += seconds;
         self.phases.data_wait_sec += wait.as_secs_f64();
@@ -606,26 +635,53 @@ where
         Ok(())
     }
 
+    /// Begins to save where the run stands, which is written while the training goes on.
     fn save(&mut self) -> Result<(), TrainError> {
         let began = Instant::now();
         self.setup.state.elapsed_sec = self.elapsed_sec();
         let StepLoop {
-            checkpoints: Some(checkpoints),
+            checkpoints,
             log,
             optimizer,
+            ranks,
             state,
-            plan,
+            keeps: true,
             ..
         } = &mut self.setup
         else {
+            return Ok(());
+        };
+        if self.saved_step.replace(state.step) == Some(state.step) {
+            return Ok(());
+        }
+        let model = self.stepper.model();
+        let shared = match optimizer.shards() {
+            Some(shards) => {
+                let own = optimizer.export(&model).into_iter().flat_map(|moment| moment.values);
+                let exported = ranks.gather_on_first(own.collect())?;
+                (ranks.rank() == 0).then(|| AdamW::merge(shards, &model, exported))
+            }
+            None => None,
+        };
+        let Some(checkpoints) = checkpoints else {
             return Ok(());
         };
         if let Some(log) = log {
             log.sync()?;
         }
         state.note_best();
-        checkpoints.save(&self.stepper.model(), optimizer, state)?;
-        checkpoints.prune(plan.intervals.keep)?;
+        let moments = shared.unwrap_or_else(|| optimizer.export(&model));
+        checkpoints.begin(Snapshot::new(&model, moments, state.clone()))?;
+        self.phases.checkpoint_sec += began.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Waits until what was saved is written.
+    fn finish_saving(&mut self) -> Result<(), TrainError> {
+        let began = Instant::now();
+        if let Some(checkpoints) = &mut self.setup.checkpoints {
+            checkpoints.finish()?;
+        }
         self.phases.checkpoint_sec += began.elapsed().as_secs_f64();
         Ok(())
     }
@@ -666,6 +722,15 @@ where
     }
 }
 
+/// When a step was over that was `queued` then, whose numbers were `looked` for and had `arrived`. Where they had to be waited
+/// for, it is when they came. Else the host is the slower one, since it has queued the next step meanwhile: the device was
+/// done as soon as it had everything.
+fn over_at(queued: Instant, looked: Instant, arrived: Instant) -> Instant {
+    /// Reads back what is there already.
+    const READING: Duration = Duration::from_micros(100);
+    if arrived - looked > READING { arrived } else { queued }
+}
+
 fn ms(time: Duration) -> f64 {
     1e3 * time.as_secs_f64()
 }
@@ -674,4 +739,17 @@ fn ms(time: Duration) -> f64 {
 fn dropout_seed(seed: u64, step: u64, micro_step: u64) -> u64 {
     let mut mixer = gpt2_data::SplitMix64::new(seed ^ step.rotate_left(20) ^ micro_step.rotate_left(44));
     mixer.next_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_was_not_waited_for_was_over_when_it_was_queued() {
+        let [queued, looked] = [0, 3].map(|ms| Instant::now() + Duration::from_millis(ms));
+        let waited = looked + Duration::from_millis(1);
+        assert_eq!(over_at(queued, looked, waited), waited);
+        assert_eq!(over_at(queued, looked, looked + Duration::from_micros(20)), queued);
+    }
 }

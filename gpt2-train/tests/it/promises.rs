@@ -154,7 +154,7 @@ fn threads_do_not_change_a_bit() {
             threads: Some(threads),
             // Wide enough that the products are divided among the threads.
             n_embd: Some(64),
-            batch: Some(8),
+            batch: Some(8.into()),
             ..workshop.config(&name)
         };
         train(&config).unwrap();
@@ -166,8 +166,8 @@ fn threads_do_not_change_a_bit() {
 #[test]
 fn accumulation_equals_the_larger_batch() {
     let workshop = Workshop::new();
-    let shape = |name: &str, batch, grad_accum| RunConfig {
-        batch: Some(batch),
+    let shape = |name: &str, batch: usize, grad_accum| RunConfig {
+        batch: Some(batch.into()),
         grad_accum: Some(grad_accum),
         // Each micro-step draws its own dropout.
         dropout: Some(0.0),

@@ -60,11 +60,36 @@ fn ranks_equal_accumulation() {
 }
 
 #[test]
+fn a_sharded_optimizer_changes_no_bit() {
+    let workshop = Workshop::new();
+    let config = |name: &str, shard_optimizer, steps| RunConfig {
+        grad_accum: None,
+        global_batch: Some(6),
+        batch: Some(1.into()),
+        devices: Some("3".parse().unwrap()),
+        shard_optimizer: Some(shard_optimizer),
+        steps: Some(steps),
+        ..workshop.config(name)
+    };
+    alike(3, false, &config("whole", false, 6));
+    alike(3, false, &config("sharded", true, 6));
+    // Whoever goes on, in shards or not.
+    alike(3, false, &config("changing", true, 2));
+    alike(3, true, &config("changing", false, 4));
+    alike(3, true, &config("changing", true, 6));
+    let [whole, sharded, mut changing] = ["whole", "sharded", "changing"].map(|name| Remains::of(&workshop.run(name)));
+    assert!(sharded == whole);
+    // Each end has one of its own.
+    changing.samples.clone_from(&whole.samples);
+    assert!(changing == whole);
+}
+
+#[test]
 fn a_run_goes_on_with_another_number_of_ranks() {
     let workshop = Workshop::new();
     let config = |name: &str, steps| RunConfig {
         steps: Some(steps),
-        batch: Some(1),
+        batch: Some(1.into()),
         grad_accum: None,
         global_batch: Some(6),
         eval_every: Some(1),

@@ -68,7 +68,7 @@ impl Workshop {
             decay_steps: Some(6),
             warmup: Some(1),
             lr: Some(1e-2),
-            batch: Some(2),
+            batch: Some(2.into()),
             seq: Some(16),
             grad_accum: Some(2),
             eval_every: Some(2),

@@ -2,6 +2,7 @@
 
 use super::tensor::HostTensor;
 use crate::ops::backend::Gpt2Backend;
+use crate::ops::convert;
 use crate::ops::host;
 use crate::ops::reference::{affine, attention, classifier, embedding, gelu, layer_norm, scale};
 use crate::ops::types::{
@@ -151,6 +152,15 @@ macro_rules! host_operations {
         ) -> FloatTensor<Self> {
             host::attention_backward(&qkv, &attended, &upstream, n_head)
                 .unwrap_or_else(|| attention::derivative::<Self>(qkv, upstream, n_head))
+        }
+
+        // Burn's ndarray copies tensors that are shared element by element, which takes fifty times as long.
+        fn to_host(tensor: FloatTensor<Self>) -> Vec<f32> {
+            let copied = tensor.view().map(|view| match view.as_slice() {
+                Some(slice) => slice.to_vec(),
+                None => view.iter().copied().collect(),
+            });
+            copied.unwrap_or_else(|| convert::to_host::<Self>(tensor))
         }
 
         fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -1,4 +1,4 @@
-//! Sums over the processes that train one model together, from device to device.
+//! What the processes that train one model together exchange, from device to device.
 
 /// What sums from device to device, before the ranks have met in it.
 pub trait CollectiveLibrary<T, D> {
@@ -23,8 +23,12 @@ pub trait Collective<T> {
     /// Queues the sum of each of `tensors` over all ranks: each rank gives as many, of the same shapes.
     fn sum(&mut self, tensors: Vec<T>) -> Vec<T>;
 
-    /// How many milliseconds the oldest [`sum`](Self::sum) took that was not asked for yet, from when this device was ready for
-    /// it: the wait for later ranks is in it. Something computed from what was summed must have been read back.
+    /// Queues that each of `tensors` becomes that of the rank which `owners` names: each rank gives as many, of the same shapes.
+    fn broadcast(&mut self, tensors: Vec<T>, owners: &[usize]) -> Vec<T>;
+
+    /// How many milliseconds the oldest [`sum`](Self::sum) or [`broadcast`](Self::broadcast) took that was not asked for yet, from
+    /// when this device was ready for it: the wait for later ranks is in it. Something that was queued behind it must have been
+    /// read back.
     ///
     /// # Errors
     /// [`CollectiveError`].
@@ -33,7 +37,7 @@ pub trait Collective<T> {
     /// Whether all that was queued so far could be.
     ///
     /// # Errors
-    /// What went wrong; what was summed since is not to be used.
+    /// What went wrong; what was exchanged since is not to be used.
     fn check(&self) -> Result<(), CollectiveError>;
 }
 

@@ -144,6 +144,10 @@ impl Collective<Tensor> for Communicator {
         Communicator::sum(self, tensors)
     }
 
+    fn broadcast(&mut self, tensors: Vec<Tensor>, owners: &[usize]) -> Vec<Tensor> {
+        Communicator::broadcast(self, tensors, owners)
+    }
+
     fn take_milliseconds(&mut self) -> Result<f64, CollectiveError> {
         Ok(Communicator::take_milliseconds(self)?)
     }
