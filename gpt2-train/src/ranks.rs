@@ -5,20 +5,19 @@
 use crate::error::TrainError;
 use crate::gradients::{of_tensors, take_tensors};
 use crate::stop::StopReason;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Param;
 use burn::optim::GradientsParams;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{FloatTensor, FloatTensorOps as _};
-use burn::tensor::{Tensor, TensorData, TensorMetadata as _, TensorPrimitive};
+use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::training::{Collective, CollectiveError, TrainingBackend};
-use gpt2_model::ops::{Gpt2Backend, to_host, upload};
+use gpt2_model::ops::{Gpt2Backend, to_host};
 use gpt2_model::weights::{NamedVisitor, visit_parameters};
 use gpt2_ranks::{ProcessGroup, RanksError};
 use gpt2_records::{Communication, RankPlace, RankStep};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 /// The ranks of a run. Of a run of one process nothing is exchanged, and nothing costs anything.
@@ -178,8 +177,7 @@ where
             shares[owner] = rest;
             if owner != rank {
                 let device = B::InnerBackend::float_device(tensor);
-                let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
-                *tensor = B::InnerBackend::float_from_data(TensorData::new(values, tensor.shape()), &device);
+                *tensor = of_host::<B::InnerBackend>(bytemuck::pod_collect_to_vec(bytes), tensor.shape(), &device);
             }
         }
         exchange.on_host[1] += began.elapsed();
@@ -367,14 +365,13 @@ where
 {
     let device = step.loss.device();
     let ranks = wishes.len();
-    let mut gathered = GatherGradients::<B> {
-        gradients: step.gradients,
-        values: wishes,
-        backend: PhantomData,
-    };
-    gathered.take(step.loss);
-    model.visit(&mut gathered);
-    let mut values = gathered.values;
+    let gradients = take_tensors(model, step.gradients);
+    let shapes: Vec<Shape> = gradients.iter().map(TensorMetadata::shape).collect();
+    let mut values = wishes;
+    values.extend(to_host(step.loss));
+    for gradient in gradients {
+        values.extend(B::InnerBackend::to_host(gradient));
+    }
     let began = Instant::now();
     let wait = processes.all_reduce_sum(&mut values)?;
     let exchange = Exchange {
@@ -382,18 +379,24 @@ where
         on_host: [wait, began.elapsed().saturating_sub(wait)],
         ..exchange
     };
-    let mut scattered = ScatterGradients::<B> {
-        values: &values[ranks + 1..],
-        device: &device,
-        gradients: GradientsParams::new(),
-    };
-    model.visit(&mut scattered);
+    let loss = Tensor::from_floats([values[ranks]], &device);
+    let mut values = &values[ranks + 1..];
+    let sums = shapes.into_iter().map(|shape| {
+        let (own, rest) = values.split_at(shape.num_elements());
+        values = rest;
+        of_host::<B::InnerBackend>(own.to_vec(), shape, &device)
+    });
     let sum = StepSum {
-        loss: Tensor::from_floats([values[ranks]], &device),
-        gradients: scattered.gradients,
+        loss,
+        gradients: of_tensors(model, sums),
         wishes: None,
     };
     Ok((sum, exchange))
+}
+
+/// A tensor of these elements.
+fn of_host<B: Backend>(values: Vec<f32>, shape: Shape, device: &B::Device) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values, shape), device)
 }
 
 /// What the ranks' wishes come to. `own` says in whose name this rank was asked to stop.
@@ -404,49 +407,6 @@ fn stop_reason(wishes: &[f32], rank: usize, own: Option<&StopReason>) -> Option<
         Some(own) if by == rank => own.clone(),
         _ => StopReason::Requested(format!("a signal to rank {by}")),
     })
-}
-
-/// Takes every gradient to the host.
-struct GatherGradients<B: AutodiffBackend> {
-    gradients: GradientsParams,
-    values: Vec<f32>,
-    backend: PhantomData<B>,
-}
-
-impl<B: AutodiffBackend> GatherGradients<B>
-where
-    B::InnerBackend: Gpt2Backend,
-{
-    fn take<const D: usize>(&mut self, tensor: Tensor<B::InnerBackend, D>) {
-        self.values.extend_from_slice(&to_host(tensor));
-    }
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for GatherGradients<B>
-where
-    B::InnerBackend: Gpt2Backend,
-{
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id);
-        self.take(gradient.expect("every parameter has a gradient"));
-    }
-}
-
-/// Takes every gradient back to the device.
-struct ScatterGradients<'a, B: AutodiffBackend> {
-    values: &'a [f32],
-    device: &'a B::Device,
-    gradients: GradientsParams,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for ScatterGradients<'_, B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let shape = param.shape();
-        let (values, rest) = self.values.split_at(shape.num_elements());
-        self.values = rest;
-        let gradient = upload::<B::InnerBackend, D>(values.to_vec(), shape, self.device);
-        self.gradients.register(param.id, gradient);
-    }
 }
 
 /// CRC-32C over the bytes of every parameter.

@@ -468,7 +468,8 @@ where
         } = queued;
         let looked = Instant::now();
         let numbers = numbers.wait(); // host–device sync
-        let over = over_at(queued, looked, Instant::now());
+        let arrived = Instant::now();
+        let over = over_at(queued, looked, arrived);
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         let (rank_wait, communication) = self.setup.ranks.exchange_time(&exchange)?;
         self.observer.step_ends(step);
@@ -483,6 +484,7 @@ where
         state.next_sequence = step * plan.global_batch() as u64;
         state.val_loss = None;
         // A step that was queued behind another begins when that one is over.
+        let began_to_queue = began;
         let began = began.max(self.completed_at);
         self.completed_at = over.max(began);
         let seconds = (self.completed_at - began).as_secs_f64();
@@ -503,6 +505,10 @@ where
             elapsed_sec: Some(self.elapsed_sec()),
             ..StepRecord::default()
         };
+        if Inner::<B>::PIPELINES_STEPS {
+            record.queue_ms = Some(ms(queued - began_to_queue));
+            record.blocked_ms = Some(ms(arrived - looked));
+        }
         let parts = [
             record.data_wait_ms,
             record.host_to_device_ms,
