@@ -54,9 +54,20 @@ enum Start {
     NoControllingTerminal,
 }
 
+/// A process that is gone with the test, whatever comes of that.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already is none to kill.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The command on a terminal, and all that it has shown.
 struct Session {
-    child: Child,
+    process: Process,
     keyboard: File,
     shown: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
@@ -116,7 +127,7 @@ impl Session {
             }
         });
         Self {
-            child,
+            process: Process(child),
             keyboard,
             shown,
             reader,
@@ -140,7 +151,7 @@ impl Session {
     fn end(mut self) -> (Option<i32>, String, TempDir) {
         let mut status = None;
         wait_until("the end", || {
-            status = self.child.try_wait().unwrap();
+            status = self.process.0.try_wait().unwrap();
             status.is_some()
         });
         drop(self.keyboard);
