@@ -92,6 +92,11 @@ fn train_hint(error: &TrainError, typed: &Typed) -> Option<String> {
         TrainError::ResumeMismatch { path, differences } => Some(other_settings(path.parent()?, differences)),
         TrainError::NonFinite { .. } => non_finite(error, typed),
         TrainError::DiskFull { path, .. } => run_of(path).map(|run| resume(&run)),
+        // As `auto` may: the ranks have different devices.
+        TrainError::RanksDiffer { what, own, other, .. } if what == "batch" => {
+            let smaller = own.parse::<u64>().ok()?.min(other.parse().ok()?);
+            Some(typed.clone().with("--batch", smaller.to_string()).line())
+        }
         TrainError::OutOfMemory {
             largest_batch: Some(largest),
             ..
@@ -317,11 +322,12 @@ fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
             Some(format!("`gpt2 data inspect {}` lists all that is wrong", quoted(dir)))
         }
         DataError::Unfinished { path, sources, options } => Some(resume_command(path, sources, options)),
-        DataError::OutputNotEmpty { .. }
-        | DataError::OptionsDiffer { .. }
-        | DataError::SourcesDiffer { .. }
-        | DataError::FinishedShardChanged { .. }
-            if typed.command() == "train" =>
+        // Of a text that is trained on.
+        DataError::OptionsDiffer { path, .. } if typed.command() == "train" => {
+            Some(typed.clone().with("--data", path).line())
+        }
+        DataError::OutputNotEmpty { .. } | DataError::SourcesDiffer { .. } | DataError::FinishedShardChanged { .. }
+            if typed.command() == "train" && typed.value_of("--data").is_some() =>
         {
             let text = PathBuf::from(typed.value_of("--data")?);
             Some(prepare_then(&text, &directory_of_text(&text), typed))

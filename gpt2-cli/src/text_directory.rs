@@ -1,18 +1,46 @@
 //! Where the tokens of a text go that is trained on without a preparation.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-/// Where the tokens of a text are kept: in `data/`, under its name; those of a directory there beside it.
+/// Where the tokens of a text are kept: in `data/`, under its name; or next to the directory that the text is in, where it is
+/// that one.
 pub(crate) fn directory_of_text(text: &Path) -> PathBuf {
-    let data = Path::new("data");
-    let out = data.join(name(text));
-    if text.is_dir() && (text == data || out == text) {
-        let mut beside = text.as_os_str().to_owned();
-        beside.push("-tokens");
-        return beside.into();
+    let out = Path::new("data").join(name(text));
+    let own = own_directory(text);
+    let [real_out, real_own] = [&out, &own].map(|path| real(path));
+    // A directory is read with all that is in it.
+    if real_out == real_own || (text.is_dir() && real_out.starts_with(&real_own)) {
+        let own = if own.file_name().is_some() { own } else { real_own };
+        let mut next_to = own.components().as_path().as_os_str().to_owned();
+        next_to.push("-tokens");
+        return next_to.into();
     }
     out
+}
+
+/// The directory that a text is, or is in.
+fn own_directory(text: &Path) -> PathBuf {
+    if text.is_dir() {
+        return text.to_owned();
+    }
+    let is_fixed = |part: &Component| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let parent = text.parent().unwrap_or(Path::new(""));
+    parent.components().take_while(is_fixed).collect()
+}
+
+/// A path without links, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    path.canonicalize()
+        .unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => real(parent).join(name),
+            _ => path.to_owned(),
+        })
 }
 
 /// The name of a text: of a file without its endings, of a pattern the directory's, of a data set its own.
@@ -52,6 +80,11 @@ mod tests {
             ("*.txt", "data/text"),
             ("hf:datasets/me/stories/*.txt", "data/stories"),
             ("hf:datasets/me/stories@v1/*.txt", "data/stories"),
+            // Its own directory.
+            ("data/book/book.txt", "data/book-tokens"),
+            ("./data/fineweb/*.parquet", "./data/fineweb-tokens"),
+            ("data/fineweb/**/*.parquet", "data/fineweb-tokens"),
+            ("data/book.txt", "data/book"),
         ] {
             assert_eq!(directory_of_text(Path::new(text)), Path::new(expected), "{text}");
         }

@@ -339,13 +339,15 @@ impl Communicator {
 
     /// Queues the sum of each of `tensors` over all ranks: each rank gives as many, of the same shapes. They are `f32` or `bf16`.
     pub fn sum(&mut self, tensors: Vec<Tensor>) -> Vec<Tensor> {
-        self.in_place(tensors, |_| Change::Sum)
+        self.in_place(tensors, |_| Change::AllReduce)
     }
 
     /// Queues that each of `tensors` becomes that of the rank which `owners` names: each rank gives as many, of the same shapes.
     /// They are `f32` or `bf16`.
     pub fn broadcast(&mut self, tensors: Vec<Tensor>, owners: &[usize]) -> Vec<Tensor> {
-        self.in_place(tensors, |tensor| Change::ToThatOf(owners[tensor] as c_int))
+        self.in_place(tensors, |tensor| Change::Broadcast {
+            root: owners[tensor] as c_int,
+        })
     }
 
     /// Queues a change of each tensor as one group.
@@ -400,10 +402,10 @@ impl Communicator {
 /// What becomes of a tensor.
 #[derive(Clone, Copy)]
 enum Change {
-    /// The sum over the ranks.
-    Sum,
-    /// The tensor of one of them.
-    ToThatOf(c_int),
+    /// Into the sum over the ranks.
+    AllReduce,
+    /// Into the tensor of rank `root`.
+    Broadcast { root: c_int },
 }
 
 /// A tensor that is changed in place.
@@ -457,8 +459,8 @@ fn queue(
         for (resource, elements, data_type, change) in &found {
             let pointer = resource.resource().ptr as *mut c_void;
             let (call, argument) = match *change {
-                Change::Sum => (nccl.all_reduce, SUM),
-                Change::ToThatOf(rank) => (nccl.broadcast, rank),
+                Change::AllReduce => (nccl.all_reduce, SUM),
+                Change::Broadcast { root } => (nccl.broadcast, root),
             };
             let code = call(
                 pointer,

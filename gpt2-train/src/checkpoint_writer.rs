@@ -4,7 +4,36 @@ use crate::checkpoint::{Checkpoints, Snapshot};
 use crate::error::TrainError;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How many checkpoints this process is writing.
+static BEING_WRITTEN: Mutex<usize> = Mutex::new(0);
+static WRITTEN: Condvar = Condvar::new();
+
+/// Waits for the checkpoints that this process is writing, at most so long: for a program that must leave.
+pub fn wait_for_checkpoints(at_most: Duration) {
+    let count = BEING_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(WRITTEN.wait_timeout_while(count, at_most, |count| *count > 0));
+}
+
+/// One checkpoint more that is being written, until it is dropped.
+struct BeingWritten;
+
+impl BeingWritten {
+    fn begin() -> Self {
+        *BEING_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for BeingWritten {
+    fn drop(&mut self) {
+        *BEING_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        WRITTEN.notify_all();
+    }
+}
 
 /// Writes the checkpoints of a run, one after the other, each in a thread of its own.
 #[derive(Debug)]
@@ -36,7 +65,9 @@ impl CheckpointWriter {
     pub(crate) fn begin(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
         self.finish()?;
         let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
+        let being_written = BeingWritten::begin();
         self.writing = Some(thread::spawn(move || {
+            let _being_written = being_written;
             checkpoints.save(&snapshot)?;
             checkpoints.prune(keep)
         }));
@@ -67,10 +98,52 @@ impl CheckpointWriter {
 }
 
 impl Drop for CheckpointWriter {
-    /// A run that ends with an error still leaves what it had begun to save.
+    /// What was begun is written also where a panic ends the run.
     fn drop(&mut self) {
         if let Some(writing) = self.writing.take() {
             drop(writing.join());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::RunState;
+    use burn::backend::Autodiff;
+    use burn_ndarray::{NdArray, NdArrayDevice};
+    use gpt2_model::Gpt2Config;
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoints");
+        let mut writer = CheckpointWriter::new(Checkpoints::open(&path).unwrap(), 1);
+        let config = Gpt2Config {
+            n_layer: 1,
+            n_head: 1,
+            n_embd: 8,
+            block_size: 8,
+            ..Gpt2Config::preset("d3").unwrap()
+        };
+        let model = config.init::<Autodiff<NdArray>>(1, &NdArrayDevice::Cpu).unwrap();
+        let snapshot = |step| {
+            let state = RunState {
+                step,
+                ..RunState::default()
+            };
+            Snapshot::new(&model, Vec::new(), state)
+        };
+        writer.begin(snapshot(1)).unwrap();
+        writer.finish().unwrap();
+        assert!(writer.path(1).exists());
+
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::write(&path, "no directory").unwrap();
+        writer.begin(snapshot(2)).unwrap();
+        wait_for_checkpoints(Duration::from_mins(1));
+        let error = writer.begin(snapshot(3)).unwrap_err();
+        assert!(error.to_string().contains("checkpoints"), "{error}");
+        writer.finish().unwrap();
     }
 }

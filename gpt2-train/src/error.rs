@@ -171,6 +171,14 @@ pub enum TrainError {
         #[source]
         source: io::Error,
     },
+    /// A run ended with an error, and its last checkpoint could not be written.
+    #[error("{error}; and its last checkpoint was not written: {checkpoint}")]
+    NotSavedEither {
+        /// What ended the run.
+        error: Box<Self>,
+        /// What happened to the checkpoint.
+        checkpoint: Box<Self>,
+    },
     /// The disk is full.
     #[error("cannot {action} {path}: the disk is full; free some space or lower `keep`, then resume", path = path.display())]
     DiskFull {

@@ -23,7 +23,7 @@ use crate::stop::StopRequest;
 use crate::tasks::TaskSet;
 use crate::tensorboard::TensorBoard;
 use burn::tensor::backend::AutodiffBackend;
-use gpt2_backend::{Chosen, HostFacts, TrainingJob, dispatch, thread_pool};
+use gpt2_backend::{Chosen, DeviceKind, HostFacts, TrainingJob, dispatch, thread_pool};
 use gpt2_data::{Loader, LoaderConfig};
 use gpt2_eval::Task;
 use gpt2_model::ops::Gpt2Backend;
@@ -574,6 +574,7 @@ impl Decided {
             cores,
             device: chosen.device.index,
             memory_bytes: chosen.device.memory_of_process(of_host),
+            memory_is_of_host: chosen.device.kind != DeviceKind::Gpu,
             init_model: weights.map(weights::load_config).transpose()?,
         };
         let plan = RunPlan::resolve(config, &environment)?;
@@ -769,7 +770,7 @@ where
         .with_recompute(plan.machine.recompute)
         .with_operations(plan.machine.operations);
     let mut optimizer = AdamW::new(plan.optimizer);
-    if plan.machine.shards_optimizer() {
+    if plan.machine.optimizer_is_sharded() {
         optimizer = optimizer.sharded(Shards::of(&model, ranks.rank(), ranks.size()));
     }
     let state = match resume {

@@ -33,6 +33,7 @@ mod step_loop;
 mod tasks;
 mod tensorboard;
 
+pub use checkpoint_writer::wait_for_checkpoints;
 pub use error::TrainError;
 pub use launch::Launch;
 pub use learner::{dashboard_is_shown, restore_terminal};

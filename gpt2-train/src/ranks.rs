@@ -140,8 +140,13 @@ where
         };
         if let Some(collective) = &mut several.collective {
             let sum = sum_on_device(collective.as_mut(), model, step, &wishes);
-            let on_device = exchange.on_device + 1;
-            Ok((sum, Exchange { on_device, ..exchange }))
+            Ok((
+                sum,
+                Exchange {
+                    on_device: 1,
+                    ..exchange
+                },
+            ))
         } else {
             sum_on_host(&mut several.processes, model, step, wishes, exchange)
         }
@@ -164,13 +169,14 @@ where
             exchange.on_device += 1;
             return Ok(());
         }
-        let began = Instant::now();
         let rank = several.processes.rank();
         let own = tensors.iter().zip(owners).filter(|(_, owner)| **owner == rank);
         let own: Vec<f32> = own
             .flat_map(|(tensor, _)| B::InnerBackend::to_host(tensor.clone()))
             .collect();
+        let began = Instant::now();
         let shares = several.processes.all_gather(bytemuck::cast_slice(&own))?;
+        exchange.on_host[1] += began.elapsed();
         let mut shares: Vec<&[u8]> = shares.iter().map(Vec::as_slice).collect();
         for (tensor, &owner) in tensors.iter_mut().zip(owners) {
             let (bytes, rest) = shares[owner].split_at(size_of::<f32>() * tensor.shape().num_elements());
@@ -180,7 +186,6 @@ where
                 *tensor = of_host::<B::InnerBackend>(bytemuck::pod_collect_to_vec(bytes), tensor.shape(), &device);
             }
         }
-        exchange.on_host[1] += began.elapsed();
         Ok(())
     }
 
@@ -192,8 +197,12 @@ where
         let Some(several) = &mut self.0 else {
             return Ok(vec![own]);
         };
-        let all = several.processes.gather_on_first(bytemuck::cast_slice(&own).to_vec())?;
-        Ok(all.iter().map(|values| bytemuck::pod_collect_to_vec(values)).collect())
+        let others = several.processes.gather_on_first(bytemuck::cast_slice(&own))?;
+        if several.processes.rank() > 0 {
+            return Ok(Vec::new());
+        }
+        let others = others.into_iter().map(|values| bytemuck::pod_collect_to_vec(&values));
+        Ok(std::iter::once(own).chain(others).collect())
     }
 
     /// Why all ranks stop after a step, if they do. `read` are the numbers that came back from the device behind the step's own.

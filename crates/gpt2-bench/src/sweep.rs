@@ -8,7 +8,7 @@ use gpt2_backend::BackendChoice;
 use gpt2_base::nearest;
 use gpt2_records::{Conclusion, Row, STUDY_VERSION, Status, Study, StudyKind};
 use gpt2_train::TrainError;
-use gpt2_train::config::RunConfig;
+use gpt2_train::config::{BatchSize, RunConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -273,14 +273,21 @@ impl Sweep {
         let mut table = self.common.clone();
         table.extend(point.iter().cloned());
         let text = table.to_string();
-        RunConfig::from_toml(&text, &self.path).map_err(|error| match error {
+        let config = RunConfig::from_toml(&text, &self.path).map_err(|error| match error {
             // The line is of a text that no one wrote.
             TrainError::KeyType { key, reason, .. } => BenchError::StudyFile {
                 path: self.path.clone(),
                 reason: format!("`{key}`: {reason}"),
             },
             error => error.into(),
-        })
+        });
+        match config {
+            Ok(config) if config.batch == Some(BatchSize::Auto) => Err(BenchError::StudyFile {
+                path: self.path.clone(),
+                reason: "`batch` is auto, expected a number: all programs must do the same work".to_owned(),
+            }),
+            config => config,
+        }
     }
 
     /// A peer's command with the values in their places; those that are no axis come from [common].

@@ -83,16 +83,15 @@ impl ProcessGroup {
         }
     }
 
-    /// What each rank has given, in their order, on rank 0; nothing on the others.
+    /// What the other ranks have given, in their order, on rank 0; nothing on the others.
     ///
     /// # Errors
     /// Those of [`ProcessGroup::all_gather`].
-    pub fn gather_on_first(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, RanksError> {
+    pub fn gather_on_first(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>, RanksError> {
         let gathered = if self.rank == 0 {
-            let others = self.data.iter_mut().map(|peer| frame::read(peer, ANY_LENGTH));
-            std::iter::once(Ok(own)).chain(others).collect()
+            self.data.iter_mut().map(|peer| frame::read(peer, ANY_LENGTH)).collect()
         } else {
-            frame::write(&mut self.data[0], &own).map(|()| Vec::new())
+            frame::write(&mut self.data[0], own).map(|()| Vec::new())
         };
         gathered.map_err(|error| self.monitor.verdict(error))
     }

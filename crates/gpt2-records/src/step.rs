@@ -56,11 +56,11 @@ pub struct StepRecord {
     /// The rest of `step_ms`: computing, and waiting for the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compute_ms: Option<f64>,
-    /// The host's time to queue the step, where the device works on the step before meanwhile: it is no part of `step_ms`. Where
-    /// it is as long as that, the device waits for the host.
+    /// The host's time to queue the step, where the device may compute the step before meanwhile. Where it is as long as
+    /// `step_ms`, the device waits for the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_ms: Option<f64>,
-    /// The host's wait for the step's numbers after the next one was queued: what it had left.
+    /// The host's wait for the step's numbers, after it had queued the next step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_ms: Option<f64>,
     /// Wall time since the run began, everything included, without the time between a stop and its resumption.

@@ -9,7 +9,7 @@ use gpt2_train::config::Devices;
 use gpt2_train::group::Group;
 use gpt2_train::run_dir::RunPaths;
 use gpt2_train::stop::StopRequest;
-use gpt2_train::{TrainError, restore_terminal};
+use gpt2_train::{TrainError, restore_terminal, wait_for_checkpoints};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::process::{Command, ExitStatus, Stdio};
@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// How long the other ranks may take to end after one has.
 const GRACE: Duration = Duration::from_secs(10);
+/// What of it is left to a checkpoint that is being written.
+const WRITING: Duration = Duration::from_secs(5);
 
 /// Set for the ranks that this program starts, to its process number.
 const STARTED_BY: &str = "GPT2_RANKS_PARENT";
@@ -76,6 +78,7 @@ pub(crate) fn wait_for_end() {
 
 /// Says which rank is lost, and ends the process without a word to the device's libraries, which may wait for that rank.
 fn end(rank: usize, lost: &LostRank) {
+    wait_for_checkpoints(WRITING);
     let way_back = match RUN.get().and_then(RunPaths::newest_checkpoint) {
         Some(checkpoint) => format!("newest checkpoint {}; go on with --resume", checkpoint.display()),
         None => "there is no checkpoint yet".to_owned(),

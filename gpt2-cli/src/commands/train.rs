@@ -34,8 +34,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
     }
     let rank = ranks::detect()?;
     let is_first = rank.as_ref().is_none_or(|info| info.rank == 0);
+    // The process that started this one has told of them.
+    let is_told = rank.as_ref().is_some_and(|info| info.launcher == Launcher::Gpt2);
     if let Some(data) = &mut config.data
-        && let Some(shards) = shards_of_text(data, is_first)?
+        && let Some(shards) = shards_of_text(data, args.quiet || !is_first || is_told)?
     {
         *data = shards;
     }

@@ -164,7 +164,11 @@ fn texts_in_a_directory_are_trained_on() {
     for name in ["a.txt", "b.txt"] {
         fs::write(dir.path().join("data").join(name), play()).unwrap();
     }
-    for (input, tokens) in [("data", "data-tokens"), ("data/*.txt", "data/data")] {
+    for (input, tokens) in [
+        ("data", "data-tokens"),
+        ("data/", "data-tokens"),
+        ("data/*.txt", "data/data"),
+    ] {
         let outcome = gpt2(dir.path(), &["train", "--config", "tiny.toml", "--data", input]);
         assert!(
             outcome.stderr.contains(&format!("{tokens} has the tokens of ")),

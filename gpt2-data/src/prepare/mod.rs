@@ -26,7 +26,7 @@ mod val_limit;
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,7 +34,7 @@ use gpt2_base::fs::{Lock, LockError};
 use rayon::prelude::*;
 
 use crate::error::DataError;
-use crate::format::{LOCK_FILE, Split};
+use crate::format::{LOCK_FILE, MANIFEST_FILE, Split};
 use crate::manifest::{Manifest, SourceManifest, sha256_file};
 use open::Reading;
 use output::Output;
@@ -59,6 +59,12 @@ pub fn prepare(options: &PrepareOptions, on_event: &dyn Fn(PrepareEvent)) -> Res
     let found = sources::find(&options.inputs, on_event)?;
     fs::create_dir_all(&options.out).map_err(DataError::io("create", &options.out))?;
     let _lock = lock(options)?;
+    if options.reuse
+        && let Some(manifest) = Manifest::read(&options.out)?
+        && is_of(&manifest, options, &found)
+    {
+        return Ok(manifest);
+    }
     let begun = progress::find_begun(&options.out, options.resume)?;
 
     let threads = options
@@ -123,10 +129,26 @@ pub fn prepare(options: &PrepareOptions, on_event: &dyn Fn(PrepareEvent)) -> Res
     outcome
 }
 
+/// Whether a finished preparation was of these inputs, by their names, sizes and times.
+fn is_of(manifest: &Manifest, options: &PrepareOptions, found: &[Source]) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+    let Some(prepared) = modified(&options.out.join(MANIFEST_FILE)) else {
+        return false;
+    };
+    let is_same = |(before, now): (&SourceManifest, &Source)| {
+        before.path == now.path
+            && before.bytes == now.bytes
+            && modified(&now.path).is_some_and(|changed| changed < prepared)
+    };
+    manifest.options == options.recorded()
+        && manifest.sources.len() == found.len()
+        && manifest.sources.iter().zip(found).all(is_same)
+}
+
 /// Keeps other preparations out of the directory.
 fn lock(options: &PrepareOptions) -> Result<Lock, DataError> {
     let path = options.out.join(LOCK_FILE);
-    let lock = if options.wait {
+    let lock = if options.reuse {
         Lock::wait(&path).map_err(LockError::Io)
     } else {
         Lock::acquire(&path)

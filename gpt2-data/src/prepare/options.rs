@@ -30,8 +30,9 @@ pub struct PrepareOptions {
     pub threads: Option<NonZeroUsize>,
     /// Continue what an interrupted run with the same options left in `out`.
     pub resume: bool,
-    /// Wait for another process that prepares into `out`, instead of refusing.
-    pub wait: bool,
+    /// Take what is there: wait for another process that prepares into `out`, and where a preparation is finished, tell by the
+    /// names, sizes and times of the inputs that they are the same, without reading them.
+    pub reuse: bool,
 }
 
 impl PrepareOptions {
@@ -48,7 +49,7 @@ impl PrepareOptions {
             prefix: "tokens".to_owned(),
             threads: None,
             resume: false,
-            wait: false,
+            reuse: false,
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> T
 pub(super) fn to_host<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
     let row = [tensor.shape().num_elements()];
     let tensor = Tensor::<B, 1>::from_primitive(TensorPrimitive::Float(B::float_reshape(tensor, row.into())));
-    let data = tensor.into_data().convert_dtype(DType::F32);
+    let data = tensor.into_data().convert_dtype(DType::F32); // host–device sync
     data.into_vec().expect("converted to f32")
 }
 

@@ -78,7 +78,7 @@ where
         (loss, output.grads)
     }
 
-    fn optimizer_step(&mut self, gradients: GradientsParams, exchange: Share<'_, B>) -> Result<(), TrainError> {
+    fn optimizer_step(&mut self, gradients: GradientsParams, share: Share<'_, B>) -> Result<(), TrainError> {
         // The optimizer writes them in place if it is their only owner.
         self.set_operands(&Operands::new());
         self.learner.lr_step();
@@ -86,7 +86,7 @@ where
         if let Some(shards) = self.optimizer.shards() {
             let mut shared = Ok(());
             self.learner.model().change(|model| {
-                let (model, result) = change_parameters(model, shards, exchange);
+                let (model, result) = change_parameters(model, shards, share);
                 shared = result;
                 model
             });

@@ -16,7 +16,7 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{AdamWInput, AdamWOutput, AdamWStep, Clip, TrainingBackend};
 use gpt2_model::weights::{NamedTensor, visit_parameters};
 use gpt2_model::{Gpt2, Operands};
-use moments::{MomentExporter, MomentImporter, MomentMerger};
+use moments::{MomentExporter, MomentImporter};
 use serde::{Deserialize, Serialize};
 pub(crate) use sharding::{Shards, change_parameters, largest_share};
 use std::collections::HashMap;
@@ -132,13 +132,6 @@ impl<B: AutodiffBackend> AdamW<B> {
     /// The operands as the last update left them. Dropped before the next one, they cost nothing; else it copies them.
     pub fn operands(&self) -> Operands<B::InnerBackend> {
         self.state().operands.clone()
-    }
-
-    /// All moments, as [`AdamW::export`] of one rank gives them, of the elements that each rank has exported.
-    pub(crate) fn merge(shards: &Shards, model: &Gpt2<B>, exported: Vec<Vec<f32>>) -> Vec<NamedTensor> {
-        let mut merger = MomentMerger::new(shards, exported);
-        visit_parameters(model, &mut merger);
-        merger.tensors
     }
 
     /// Takes back what [`AdamW::export`] gave after `step` updates; `path` is the file it came from.

@@ -52,7 +52,7 @@ pub(super) struct MomentMerger<'a> {
     shards: &'a Shards,
     /// The elements that each rank has exported and that were not taken yet.
     exported: Vec<std::vec::IntoIter<f32>>,
-    pub(super) tensors: Vec<NamedTensor>,
+    tensors: Vec<NamedTensor>,
 }
 
 impl<'a> MomentMerger<'a> {
@@ -63,6 +63,14 @@ impl<'a> MomentMerger<'a> {
             tensors: Vec::new(),
         }
     }
+
+    /// # Panics
+    /// If the ranks have exported other elements than those of their parameters.
+    pub(super) fn finish(self) -> Vec<NamedTensor> {
+        let left: usize = self.exported.iter().map(ExactSizeIterator::len).sum();
+        assert_eq!(left, 0, "each rank exports the moments of its parameters");
+        self.tensors
+    }
 }
 
 impl<B: Backend> NamedVisitor<B> for MomentMerger<'_> {
@@ -72,7 +80,8 @@ impl<B: Backend> NamedVisitor<B> for MomentMerger<'_> {
         for prefix in [EXP_AVG, EXP_AVG_SQ] {
             let values: Vec<f32> = of_owner.by_ref().take(shape.num_elements()).collect();
             // Before the first update there are none.
-            if values.len() == shape.num_elements() {
+            if !values.is_empty() {
+                assert_eq!(values.len(), shape.num_elements(), "{prefix}.{name}");
                 self.tensors.push(NamedTensor {
                     name: format!("{prefix}.{name}"),
                     shape: shape.to_vec(),

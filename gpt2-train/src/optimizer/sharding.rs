@@ -2,12 +2,14 @@
 //! 2020): it alone updates that parameter, and gives it to the others.
 
 use super::Placeholders;
+use super::moments::MomentMerger;
 use crate::error::TrainError;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 use gpt2_model::Gpt2;
+use gpt2_model::weights::{NamedTensor, visit_parameters};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -65,6 +67,14 @@ impl Shards {
     /// Whether this rank does.
     pub(crate) fn is_own(&self, id: ParamId) -> bool {
         self.owner(id) == self.rank
+    }
+
+    /// All moments, as [`AdamW::export`](super::AdamW::export) of one rank gives them, of the elements that each rank has
+    /// exported.
+    pub(crate) fn merge<B: Backend>(&self, model: &Gpt2<B>, exported: Vec<Vec<f32>>) -> Vec<NamedTensor> {
+        let mut merger = MomentMerger::new(self, exported);
+        visit_parameters(model, &mut merger);
+        merger.finish()
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Environment {
     pub device: usize,
     /// The device's memory, where it is known.
     pub memory_bytes: Option<u64>,
+    /// Whether it is the host's, in which a checkpoint is copied.
+    pub memory_is_of_host: bool,
     /// The shape of the weights that the run begins with, at `init` or in the checkpoint that it goes on from.
     pub init_model: Option<Gpt2Config>,
 }
@@ -52,6 +54,7 @@ impl Environment {
             cores: 2,
             device: 0,
             memory_bytes: None,
+            memory_is_of_host: true,
             init_model: None,
         }
     }

@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 ///     cores: 2,
 ///     device: 0,
 ///     memory_bytes: None,
+///     memory_is_of_host: true,
 ///     init_model: None,
 /// };
 /// let config = RunConfig { global_batch: Some(32), ..RunConfig::default() };
@@ -102,7 +103,7 @@ pub struct Machine {
 
 impl Machine {
     /// Whether the optimizer is sharded: one rank has no other to share with.
-    pub fn shards_optimizer(&self) -> bool {
+    pub fn optimizer_is_sharded(&self) -> bool {
         self.shard_optimizer && self.ranks > 1
     }
 }
@@ -220,7 +221,7 @@ impl RunPlan {
 
     /// Bytes of the moments that the rank with most of them does not keep.
     fn moments_elsewhere(&self) -> u64 {
-        if !self.machine.shards_optimizer() {
+        if !self.machine.optimizer_is_sharded() {
             return 0;
         }
         let sizes = cost::parameter_sizes(&self.model);

@@ -105,9 +105,8 @@ impl RunPlan {
         };
         validate::sizes(&plan)?;
         if config.batch == Some(BatchSize::Auto) {
-            plan.fit_batch(config.recompute, environment.memory_bytes)?;
-        }
-        if config.recompute.is_none() {
+            plan.fit_batch(config.recompute, environment)?;
+        } else if config.recompute.is_none() {
             plan.machine.recompute = plan.default_recompute(environment.memory_bytes);
         }
         if config.decay_steps.is_none() {
@@ -122,8 +121,8 @@ impl RunPlan {
     }
 
     /// Takes the largest micro-batch that makes up the step and fits into the device's memory, with some left for others.
-    fn fit_batch(&mut self, recompute: Option<Recompute>, memory_bytes: Option<u64>) -> Result<(), TrainError> {
-        let memory_bytes = memory_bytes.ok_or_else(|| TrainError::InvalidValue {
+    fn fit_batch(&mut self, recompute: Option<Recompute>, environment: &Environment) -> Result<(), TrainError> {
+        let memory_bytes = environment.memory_bytes.ok_or_else(|| TrainError::InvalidValue {
             key: "batch",
             value: BatchSize::Auto.to_string(),
             expected: "a number, where the device does not tell how much memory it has".into(),
@@ -134,7 +133,13 @@ impl RunPlan {
             self.batch.micro_batch = micro_batch;
             self.batch.grad_accum = of_rank / micro_batch;
             self.machine.recompute = recompute.unwrap_or_else(|| self.default_recompute(Some(memory_bytes)));
-            if self.memory().total() <= memory_bytes / 10 * 9 {
+            let memory = self.memory();
+            let checkpoint = if environment.memory_is_of_host {
+                3 * memory.weights
+            } else {
+                0
+            };
+            if memory.total() + checkpoint <= memory_bytes / 10 * 9 {
                 break;
             }
         }
@@ -262,9 +267,8 @@ fn batch_shape(config: &RunConfig, default_batch: usize, ranks: usize) -> Result
             return Err(TrainError::InvalidValue {
                 key: "batch",
                 value: BatchSize::Auto.to_string(),
-                expected: "`global-batch` beside it, the sequences of a step: it makes the run, whatever the device"
-                    .into(),
-                fix: "set `global-batch`, or a number of sequences".into(),
+                expected: "together with `global-batch`, the sequences of a step".into(),
+                fix: "set `global-batch`, or give a number".into(),
             });
         }
         return Ok((asked.unwrap_or(default_batch), config.grad_accum.unwrap_or(1)));
@@ -322,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_batch_that_fits_makes_up_the_step() {
-        let resolved = |memory_bytes: Option<u64>, global_batch: Option<usize>| {
+        let resolved = |memory_bytes: Option<u64>, global_batch: Option<usize>, memory_is_of_host: bool| {
             let config = RunConfig {
                 model: Some("gpt2".to_owned()),
                 batch: Some(BatchSize::Auto),
@@ -331,20 +335,27 @@ mod tests {
             };
             let environment = Environment {
                 memory_bytes,
+                memory_is_of_host,
                 ..Environment::sample()
             };
             RunPlan::resolve(&config, &environment)
         };
         let batches = [4, 8, 16, 1 << 10].map(|gib| {
-            let plan = resolved(Some(gib << 30), Some(24)).unwrap();
+            let plan = resolved(Some(gib << 30), Some(24), false).unwrap();
             assert_eq!(plan.global_batch(), 24);
             assert!(plan.memory().total() <= gib << 30 || plan.batch.micro_batch == 1);
             plan.batch.micro_batch
         });
         assert_eq!(batches, [2, 8, 12, 24]);
-        let error = |memory_bytes, global_batch| resolved(memory_bytes, global_batch).unwrap_err().to_string();
+        // A checkpoint is copied there too.
+        let on_host = resolved(Some(4 << 30), Some(24), true).unwrap();
+        assert_eq!(on_host.batch.micro_batch, 1);
+        let error = |memory_bytes, global_batch| {
+            let error = resolved(memory_bytes, global_batch, false).unwrap_err();
+            error.to_string()
+        };
         assert!(error(None, Some(24)).contains("the device does not tell"));
-        assert!(error(Some(1 << 34), None).contains("`global-batch` beside it"));
+        assert!(error(Some(1 << 34), None).contains("together with `global-batch`"));
     }
 
     #[test]

@@ -81,6 +81,12 @@ impl RunConfig {
                 fix: "train on another number of devices".into(),
             });
         }
+        if flags.batch == Some(BatchSize::Auto) && flags.grad_accum.is_some() {
+            return Err(TrainError::Conflict {
+                first: "batch",
+                second: "grad-accum",
+            });
+        }
         if let (Some(global), Some(micro_steps)) = (global, flags.grad_accum.take()) {
             let at_once = micro_steps.saturating_mul(ranks);
             let asked = flags.batch.and_then(BatchSize::sequences);

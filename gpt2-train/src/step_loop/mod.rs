@@ -146,7 +146,7 @@ where
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
         let now = Instant::now();
-        Run {
+        let mut run = Run {
             agreed_stop: None,
             largest_peak: None,
             memory: MemoryMeter::new(Arc::clone(&self.probe), self.plan.intervals.log_every),
@@ -161,8 +161,14 @@ where
             saved_step: None,
             started: now,
             completed_at: now,
-        }
-        .run()
+        };
+        run.run().map_err(|error| match run.finish_saving() {
+            Ok(()) => error,
+            Err(checkpoint) => TrainError::NotSavedEither {
+                error: Box::new(error),
+                checkpoint: Box::new(checkpoint),
+            },
+        })
     }
 }
 
@@ -196,7 +202,7 @@ where
     Inner<B>: InferenceBackend,
     S: TrainStepper<B>,
 {
-    fn run(mut self) -> Result<Outcome, TrainError> {
+    fn run(&mut self) -> Result<Outcome, TrainError> {
         if self.setup.state.step == 0 {
             let mut record = StepRecord::default();
             if self.setup.plan.intervals.eval_every > 0 {
@@ -239,9 +245,9 @@ where
         self.keep_times()?;
         Ok(Outcome {
             reason,
-            state: self.setup.state,
-            steps: self.steps,
-            sample: self.sample,
+            state: self.setup.state.clone(),
+            steps: std::mem::take(&mut self.steps),
+            sample: self.sample.take(),
             phases: self.phases,
             communication: self.setup.ranks.communication().cloned(),
         })
@@ -469,7 +475,7 @@ where
         let looked = Instant::now();
         let numbers = numbers.wait(); // host–device sync
         let arrived = Instant::now();
-        let over = over_at(queued, looked, arrived);
+        let over = over_at(self.completed_at, queued, [looked, arrived]);
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         let (rank_wait, communication) = self.setup.ranks.exchange_time(&exchange)?;
         self.observer.step_ends(step);
@@ -486,7 +492,7 @@ where
         // A step that was queued behind another begins when that one is over.
         let began_to_queue = began;
         let began = began.max(self.completed_at);
-        self.completed_at = over.max(began);
+        self.completed_at = over;
         let seconds = (self.completed_at - began).as_secs_f64();
         self.phases.steps_sec += seconds;
         self.phases.data_wait_sec += wait.as_secs_f64();
@@ -657,26 +663,29 @@ where
         else {
             return Ok(());
         };
-        if self.saved_step.replace(state.step) == Some(state.step) {
+        if self.saved_step == Some(state.step) {
             return Ok(());
         }
+        // Before there is another copy of everything.
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.finish()?;
+        }
         let model = self.stepper.model();
-        let shared = match optimizer.shards() {
-            Some(shards) => {
-                let own = optimizer.export(&model).into_iter().flat_map(|moment| moment.values);
-                let exported = ranks.gather_on_first(own.collect())?;
-                (ranks.rank() == 0).then(|| AdamW::merge(shards, &model, exported))
-            }
-            None => None,
+        let moments = if let Some(shards) = optimizer.shards() {
+            let own = optimizer.export(&model).into_iter().flat_map(|moment| moment.values);
+            let exported = ranks.gather_on_first(own.collect())?;
+            (ranks.rank() == 0).then(|| shards.merge(&model, exported))
+        } else {
+            checkpoints.is_some().then(|| optimizer.export(&model))
         };
-        let Some(checkpoints) = checkpoints else {
+        self.saved_step = Some(state.step);
+        let Some((checkpoints, moments)) = checkpoints.as_mut().zip(moments) else {
             return Ok(());
         };
         if let Some(log) = log {
             log.sync()?;
         }
         state.note_best();
-        let moments = shared.unwrap_or_else(|| optimizer.export(&model));
         checkpoints.begin(Snapshot::new(&model, moments, state.clone()))?;
         self.phases.checkpoint_sec += began.elapsed().as_secs_f64();
         Ok(())
@@ -728,13 +737,18 @@ where
     }
 }
 
-/// When a step was over that was `queued` then, whose numbers were `looked` for and had `arrived`. Where they had to be waited
-/// for, it is when they came. Else the host is the slower one, since it has queued the next step meanwhile: the device was
-/// done as soon as it had everything.
-fn over_at(queued: Instant, looked: Instant, arrived: Instant) -> Instant {
+/// When a step was over whose numbers were looked for and had arrived `at` these times, after the one before was over at
+/// `before`. If they had to be waited for, it is when they came. Else, where the step was queued behind that one's end, the
+/// host is the slower one: the device was done as soon as it had everything.
+fn over_at(before: Instant, queued: Instant, at: [Instant; 2]) -> Instant {
     /// Reads back what is there already.
     const READING: Duration = Duration::from_micros(100);
-    if arrived - looked > READING { arrived } else { queued }
+    let [looked, arrived] = at;
+    if arrived - looked <= READING && queued > before {
+        queued
+    } else {
+        arrived
+    }
 }
 
 fn ms(time: Duration) -> f64 {
@@ -753,9 +767,13 @@ mod tests {
 
     #[test]
     fn a_step_that_was_not_waited_for_was_over_when_it_was_queued() {
-        let [queued, looked] = [0, 3].map(|ms| Instant::now() + Duration::from_millis(ms));
-        let waited = looked + Duration::from_millis(1);
-        assert_eq!(over_at(queued, looked, waited), waited);
-        assert_eq!(over_at(queued, looked, looked + Duration::from_micros(20)), queued);
+        let began = Instant::now();
+        let [before, queued, looked] = [1, 2, 5].map(|ms| began + Duration::from_millis(ms));
+        let waited = [looked, looked + Duration::from_millis(1)];
+        let ready = [looked, looked + Duration::from_micros(20)];
+        assert_eq!(over_at(before, queued, waited), waited[1]);
+        assert_eq!(over_at(before, queued, ready), queued);
+        // The device had been behind, and the host was held up since.
+        assert_eq!(over_at(queued, before, ready), ready[1]);
     }
 }

@@ -24,6 +24,7 @@ fn environment(train_tokens: u64) -> Environment {
         cores: 2,
         device: 0,
         memory_bytes: None,
+        memory_is_of_host: true,
         init_model: None,
     }
 }

@@ -85,6 +85,34 @@ fn a_sharded_optimizer_changes_no_bit() {
 }
 
 #[test]
+fn sharded_ranks_that_diverge_save_the_last_good_step_together() {
+    let workshop = Workshop::new();
+    let config = |name: &str, shard_optimizer, eval_every| RunConfig {
+        lr: Some(1e30),
+        warmup: Some(0),
+        grad_accum: Some(1),
+        eval_every: Some(eval_every),
+        sample_every: Some(0),
+        shard_optimizer: Some(shard_optimizer),
+        ..workshop.config(name)
+    };
+    // By the loss of the step after, or by the validation loss.
+    for eval_every in [0, 1] {
+        let [whole, sharded] = [false, true].map(|shards| {
+            let name = format!("diverged-{shards}-{eval_every}");
+            let config = config(&name, shards, eval_every);
+            for rank in on_ranks(3, false, |_| config.clone(), |_| unwatched()) {
+                let error = rank.unwrap_err();
+                assert!(matches!(error, TrainError::NonFinite { .. }), "{error}");
+            }
+            let newest = newest_checkpoint(&workshop.run(&name));
+            ["model.safetensors", "optimizer.safetensors"].map(|file| std::fs::read(newest.join(file)).unwrap())
+        });
+        assert!(sharded == whole, "{eval_every}");
+    }
+}
+
+#[test]
 fn a_run_goes_on_with_another_number_of_ranks() {
     let workshop = Workshop::new();
     let config = |name: &str, steps| RunConfig {

@@ -107,6 +107,7 @@ fn environment() -> Environment {
         cores: 2,
         device: 0,
         memory_bytes: None,
+        memory_is_of_host: true,
         init_model: None,
     }
 }

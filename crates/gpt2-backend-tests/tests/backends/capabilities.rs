@@ -38,6 +38,7 @@ fn plan(backend: BackendKind, [n_embd, n_head]: [usize; 2], precision: Precision
         cores: 1,
         device: 0,
         memory_bytes: None,
+        memory_is_of_host: false,
         init_model: None,
     };
     let config = RunConfig {

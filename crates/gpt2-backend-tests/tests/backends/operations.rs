@@ -376,6 +376,30 @@ mod adamw {
     crate::on_every_backend!(check);
 }
 
+mod elements_come_to_the_host_in_order {
+    use super::*;
+
+    fn check<B>(device: &B::Device, _: f64)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        let values: Vec<f32> = (0..35).map(|i| i as f32 - 3.5).collect();
+        let tensor = Tensor::<B, 2>::from_data(TensorData::new(values.clone(), [5, 7]), device);
+        let shared = tensor.clone();
+        assert_eq!(ops::to_host(shared), values);
+        let transposed = ops::to_host(tensor.clone().transpose());
+        assert_eq!(transposed[..6], [0, 7, 14, 21, 28, 1].map(|i| values[i]));
+        assert_eq!(
+            ops::to_host(tensor.clone().slice([1..3, 2..4])),
+            [9, 10, 16, 17].map(|i| values[i])
+        );
+        assert_eq!(ops::to_host(tensor.inner()), values);
+    }
+
+    crate::on_every_backend!(check);
+}
+
 /// What multiplies the gradients: the clip, or 0 after a step that went wrong.
 mod gradient_scale {
     use super::*;

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 const HELD_OUT: f64 = 0.1;
 
 /// The directory with the tokens of `text`, which are made if they are not there yet; none if `text` is prepared data
-/// already. Several processes may ask at once. Only one that `is_first` shows what it does.
+/// already. Several processes may ask at once; one that `is_quiet` does not show what it does.
 ///
 /// # Errors
 /// Those of a preparation, and if the directory is of another text.
-pub(crate) fn shards_of_text(text: &Path, is_first: bool) -> Result<Option<PathBuf>, CliError> {
+pub(crate) fn shards_of_text(text: &Path, is_quiet: bool) -> Result<Option<PathBuf>, CliError> {
     if !hub::is_address(text) && !names_text(text) {
         return Ok(None);
     }
@@ -26,17 +26,17 @@ pub(crate) fn shards_of_text(text: &Path, is_first: bool) -> Result<Option<PathB
     let options = PrepareOptions {
         validation: ValSplit::Fraction(HELD_OUT),
         resume: true,
-        wait: true,
+        reuse: true,
         ..PrepareOptions::new(hub::texts(&[text.to_owned()])?, &out)
     };
-    let progress = is_first.then(|| Progress::new(false));
+    let progress = (!is_quiet).then(|| Progress::new(false));
     let manifest = prepare(&options, &|event| {
         if let Some(progress) = &progress {
             progress.show(event);
         }
     })?;
     drop(progress); // takes the bar away
-    if is_first {
+    if !is_quiet {
         note(&format!(
             "{} has the tokens of {}: {} to train on, {} for validation",
             quoted(&out),

@@ -44,7 +44,7 @@ fn options(args: &PrepareArgs, inputs: Vec<PathBuf>) -> PrepareOptions {
         prefix: args.prefix.clone(),
         threads: args.threads,
         resume: args.resume,
-        wait: false,
+        reuse: false,
     }
 }
 
