@@ -1,6 +1,6 @@
 //! The setting `batch`: a number of sequences, or as many as fit.
 
-use serde::de::{Error, Visitor};
+use super::number_or_text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -67,29 +67,7 @@ impl Serialize for BatchSize {
 
 impl<'de> Deserialize<'de> for BatchSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Written;
-
-        impl Visitor<'_> for Written {
-            type Value = BatchSize;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str(EXPECTED)
-            }
-
-            fn visit_i64<E: Error>(self, sequences: i64) -> Result<BatchSize, E> {
-                sequences.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: Error>(self, sequences: u64) -> Result<BatchSize, E> {
-                sequences.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<BatchSize, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_any(Written)
+        number_or_text::deserialize(deserializer, EXPECTED)
     }
 }
 

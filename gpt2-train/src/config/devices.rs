@@ -1,6 +1,6 @@
 //! The setting `devices`: a number of ranks, or the devices that they are on.
 
-use serde::de::{Error, Visitor};
+use super::number_or_text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -84,29 +84,7 @@ impl Serialize for Devices {
 
 impl<'de> Deserialize<'de> for Devices {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Written;
-
-        impl Visitor<'_> for Written {
-            type Value = Devices;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str(EXPECTED)
-            }
-
-            fn visit_i64<E: Error>(self, count: i64) -> Result<Devices, E> {
-                count.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: Error>(self, count: u64) -> Result<Devices, E> {
-                count.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Devices, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_any(Written)
+        number_or_text::deserialize(deserializer, EXPECTED)
     }
 }
 

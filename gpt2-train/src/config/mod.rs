@@ -7,6 +7,7 @@ mod batch_size;
 mod choices;
 mod devices;
 mod file;
+mod number_or_text;
 mod schema;
 
 pub use batch_size::BatchSize;
