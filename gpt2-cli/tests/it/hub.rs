@@ -1,7 +1,7 @@
 //! Models and text of the Hugging Face hub, whose part a server on the loopback address plays.
 
 use crate::fake_hub::{FakeHub, TOKEN};
-use crate::support::follow;
+use crate::support::{follow, play, write_tiny};
 use burn_flex::{Flex, FlexDevice};
 use gpt2_model::weights::save_hf;
 use gpt2_model::{Gpt2Config, Variant};
@@ -57,8 +57,9 @@ fn a_model_that_was_pushed_writes_the_same_text() {
 fn text_of_a_data_set_is_prepared() {
     let dir = tempfile::tempdir().unwrap();
     let hub = FakeHub::start();
+    let play = play();
     let texts: [(&str, &[u8]); 3] = [
-        ("a.txt", b"The first text."),
+        ("a.txt", play.as_bytes()),
         ("b.txt", b"The second."),
         ("notes.md", b"No text."),
     ];
@@ -79,4 +80,10 @@ fn text_of_a_data_set_is_prepared() {
     };
     assert_eq!(shard("data"), shard("own"));
     prepare("*.jsonl", "none").failed("*.jsonl");
+
+    write_tiny(dir.path());
+    let line = "gpt2 train --config tiny.toml --data 'hf:datasets/me/books/*.txt'";
+    let outcome = follow(dir.path(), &format!("{} {line}", variables(&hub)));
+    assert!(outcome.stderr.contains("data/books has the tokens of "), "{outcome:#?}");
+    outcome.succeeded();
 }
