@@ -3,6 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
+/// What makes a path a pattern.
+const WILDCARDS: [char; 3] = ['*', '?', '['];
+
 /// Where the tokens of a text are kept: in `data/`, under its name; or next to the directory that the text is in, where it is
 /// that one.
 pub(crate) fn directory_of_text(text: &Path) -> PathBuf {
@@ -24,7 +27,7 @@ fn own_directory(text: &Path) -> PathBuf {
     if text.is_dir() {
         return text.to_owned();
     }
-    let is_fixed = |part: &Component| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let is_fixed = |part: &Component| !part.as_os_str().to_string_lossy().contains(WILDCARDS);
     let parent = text.parent().unwrap_or(Path::new(""));
     parent.components().take_while(is_fixed).collect()
 }
@@ -54,11 +57,8 @@ fn name(text: &Path) -> OsString {
         // Of `.` too.
         let real = text.canonicalize();
         real.as_deref().unwrap_or(text).file_name().map(OsString::from)
-    } else if let Some(wildcard) = spelled.find(['*', '?', '[']) {
-        let directory = spelled[..wildcard]
-            .rsplit_once('/')
-            .map(|(directory, _)| Path::new(directory));
-        directory.and_then(Path::file_name).map(OsString::from)
+    } else if spelled.contains(WILDCARDS) {
+        own_directory(text).file_name().map(OsString::from)
     } else {
         let name = text.file_name().map(OsStr::to_string_lossy);
         name.and_then(|name| Some(name.split('.').find(|part| !part.is_empty())?.into()))

@@ -57,7 +57,7 @@ pub fn forward(x: &Tensor, gain: &Tensor, offset: &Tensor, dtype: DType) -> Norm
 }
 
 /// The derivatives of [`forward`] times `upstream`, `[N, C]`; the one by `x` is added to `sum`, `[N, C]` in `f32`, where there
-/// is one, and takes its place in memory where nobody else looks at it. `with_operand` asks for it as a product takes it.
+/// is one, and takes its place in memory where no other tensor shares it. `with_operand` asks for it as a product takes it.
 pub fn backward(
     upstream: &Tensor,
     x: &Tensor,

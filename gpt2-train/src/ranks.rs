@@ -136,17 +136,11 @@ where
         };
         let exchange = Exchange {
             own: wish,
+            on_device: usize::from(several.collective.is_some()),
             ..Exchange::default()
         };
         if let Some(collective) = &mut several.collective {
-            let sum = sum_on_device(collective.as_mut(), model, step, &wishes);
-            Ok((
-                sum,
-                Exchange {
-                    on_device: 1,
-                    ..exchange
-                },
-            ))
+            Ok((sum_on_device(collective.as_mut(), model, step, &wishes), exchange))
         } else {
             sum_on_host(&mut several.processes, model, step, wishes, exchange)
         }
@@ -170,12 +164,12 @@ where
             return Ok(());
         }
         let rank = several.processes.rank();
-        let own = tensors.iter().zip(owners).filter(|(_, owner)| **owner == rank);
-        let own: Vec<f32> = own
-            .flat_map(|(tensor, _)| B::InnerBackend::to_host(tensor.clone()))
-            .collect();
+        let mut own = Vec::new();
+        for (tensor, _) in tensors.iter().zip(owners).filter(|(_, owner)| **owner == rank) {
+            own.extend(B::InnerBackend::to_host(tensor.clone()));
+        }
         let began = Instant::now();
-        let shares = several.processes.all_gather(bytemuck::cast_slice(&own))?;
+        let shares = several.processes.all_gather(bytemuck::cast_slice::<f32, u8>(&own))?;
         exchange.on_host[1] += began.elapsed();
         let mut shares: Vec<&[u8]> = shares.iter().map(Vec::as_slice).collect();
         for (tensor, &owner) in tensors.iter_mut().zip(owners) {

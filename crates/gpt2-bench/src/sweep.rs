@@ -280,14 +280,14 @@ impl Sweep {
                 reason: format!("`{key}`: {reason}"),
             },
             error => error.into(),
-        });
-        match config {
-            Ok(config) if config.batch == Some(BatchSize::Auto) => Err(BenchError::StudyFile {
+        })?;
+        if config.batch == Some(BatchSize::Auto) {
+            return Err(BenchError::StudyFile {
                 path: self.path.clone(),
                 reason: "`batch` is auto, expected a number: all programs must do the same work".to_owned(),
-            }),
-            config => config,
+            });
         }
+        Ok(config)
     }
 
     /// A peer's command with the values in their places; those that are no axis come from [common].

@@ -261,14 +261,11 @@ pub trait Gpt2Backend: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         statistics: Option<[FloatTensor<Self>; 2]>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> (LayerNormGradients<FloatTensor<Self>>, GradOutput<FloatTensor<Self>>) {
-        let found = Self::normalise_rows_backward(x, weight, statistics, upstream, sum);
-        let grad_x = GradOutput {
-            value: found.x.clone(),
-            column_sums: None,
-        };
+        let found = Self::normalise_rows_backward(x, weight, statistics, grad_output, sum);
+        let grad_x = found.x.clone().into();
         (found, grad_x)
     }
 
@@ -276,9 +273,9 @@ pub trait Gpt2Backend: Backend {
     fn affine_backward_from(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        upstream: GradOutput<FloatTensor<Self>>,
+        grad_output: GradOutput<FloatTensor<Self>>,
     ) -> AffineGradients<FloatTensor<Self>> {
-        Self::affine_backward(x, w, upstream.value)
+        Self::affine_backward(x, w, grad_output.value)
     }
 
     /// GELU in GPT-2's tanh form, element by element.

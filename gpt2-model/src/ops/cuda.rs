@@ -190,11 +190,13 @@ impl Gpt2Backend for Cuda {
     fn affine_backward_from(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        upstream: GradOutput<FloatTensor<Self>>,
+        grad_output: GradOutput<FloatTensor<Self>>,
     ) -> AffineGradients<FloatTensor<Self>> {
-        match upstream.column_sums {
-            Some(bias) if Self::supports_matmul(&x, &w) => affine_derivatives(x, w, &contiguous(upstream.value), bias),
-            _ => Self::affine_backward(x, w, upstream.value),
+        match grad_output.column_sums {
+            Some(bias) if Self::supports_matmul(&x, &w) => {
+                affine_derivatives(x, w, &contiguous(grad_output.value), bias)
+            }
+            _ => Self::affine_backward(x, w, grad_output.value),
         }
     }
 
@@ -264,15 +266,12 @@ impl Gpt2Backend for Cuda {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         statistics: Option<[FloatTensor<Self>; 2]>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> (LayerNormGradients<FloatTensor<Self>>, GradOutput<FloatTensor<Self>>) {
-        let with_operand = upstream.dtype == DType::BF16 && sum.is_some();
-        let (found, operand) = layer_norm_backward(x, weight, statistics, upstream, sum, with_operand);
-        let grad_x = operand.unwrap_or_else(|| GradOutput {
-            value: found.x.clone(),
-            column_sums: None,
-        });
+        let with_operand = grad_output.dtype == DType::BF16 && sum.is_some();
+        let (found, operand) = layer_norm_backward(x, weight, statistics, grad_output, sum, with_operand);
+        let grad_x = operand.unwrap_or_else(|| found.x.clone().into());
         (found, grad_x)
     }
 
@@ -319,11 +318,11 @@ impl Gpt2Backend for Cuda {
 }
 
 /// An affine map's derivatives, from the gradient of its result as an operand, and that of its bias.
-fn affine_derivatives(x: Tensor, w: Tensor, upstream: &Tensor, bias: Tensor) -> AffineGradients<Tensor> {
+fn affine_derivatives(x: Tensor, w: Tensor, grad_output: &Tensor, bias: Tensor) -> AffineGradients<Tensor> {
     let (w, x) = (in_type_of(w, &x), contiguous(x));
     AffineGradients {
-        x: kernels::product::transposed(upstream, &w),
-        w: kernels::product::by_rows(&x, upstream),
+        x: kernels::product::transposed(grad_output, &w),
+        w: kernels::product::by_rows(&x, grad_output),
         bias,
     }
 }

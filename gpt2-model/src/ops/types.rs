@@ -45,6 +45,16 @@ pub struct GradOutput<T> {
     pub column_sums: Option<T>,
 }
 
+impl<T> From<T> for GradOutput<T> {
+    /// Without the sums.
+    fn from(value: T) -> Self {
+        Self {
+            value,
+            column_sums: None,
+        }
+    }
+}
+
 /// What LayerNorm gives.
 #[derive(Debug, Clone, Copy)]
 pub struct Normalised<T> {

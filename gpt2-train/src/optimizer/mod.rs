@@ -18,6 +18,7 @@ use gpt2_model::weights::{NamedTensor, visit_parameters};
 use gpt2_model::{Gpt2, Operands};
 use moments::{MomentExporter, MomentImporter};
 use serde::{Deserialize, Serialize};
+use sharding::is_own;
 pub(crate) use sharding::{Shards, change_parameters, largest_share};
 use std::collections::HashMap;
 use std::path::Path;
@@ -119,11 +120,6 @@ impl<B: AutodiffBackend> AdamW<B> {
         self.shards.as_deref()
     }
 
-    /// Whether the moments of a parameter are kept here.
-    fn is_own(&self, id: ParamId) -> bool {
-        self.shards.as_ref().is_none_or(|shards| shards.is_own(id))
-    }
-
     /// Keeps `operands` up to date with the parameters that they were rounded from, beginning with the next update.
     pub fn keep_operands(&self, operands: Operands<B::InnerBackend>) {
         self.state().operands = operands;
@@ -139,8 +135,7 @@ impl<B: AutodiffBackend> AdamW<B> {
     /// # Errors
     /// [`TrainError::Model`] if a moment is missing or has another shape than its parameter.
     pub fn import(&self, model: &Gpt2<B>, step: u64, tensors: Vec<NamedTensor>, path: &Path) -> Result<(), TrainError> {
-        let is_own = |id| self.is_own(id);
-        let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path, &is_own);
+        let mut importer = MomentImporter::<B::InnerBackend>::new(tensors, path, self.shards());
         visit_parameters(model, &mut importer);
         let moments = importer.finish()?;
         let mut state = self.state();
@@ -189,26 +184,25 @@ where
     pub(crate) fn round_operands_of_others(&self, model: &Gpt2<B>) {
         let mut state = self.state();
         model.visit(&mut RoundOperands {
+            shards: self.shards(),
             operands: &mut state.operands,
-            is_own: |id| self.is_own(id),
         });
     }
 }
 
 /// Rounds operands whose parameters are not updated here.
-struct RoundOperands<'a, B: Backend, F> {
+struct RoundOperands<'a, B: Backend> {
+    shards: Option<&'a Shards>,
     operands: &'a mut Operands<B>,
-    is_own: F,
 }
 
-impl<B, F> ModuleVisitor<B> for RoundOperands<'_, B::InnerBackend, F>
+impl<B> ModuleVisitor<B> for RoundOperands<'_, B::InnerBackend>
 where
     B: AutodiffBackend,
     B::InnerBackend: TrainingBackend,
-    F: Fn(ParamId) -> bool,
 {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if (self.is_own)(param.id) {
+        if is_own(self.shards, param.id) {
             return;
         }
         if let Some(operand) = self.operands.get_mut(&param.id) {
@@ -238,7 +232,7 @@ where
         let step = self.config.step(lr, state.step);
         let State { moments, operands, .. } = &mut *state;
         let mut taken = TakeParameters {
-            is_own: |id| self.is_own(id),
+            shards: self.shards(),
             moments,
             operands,
             grads,
@@ -289,8 +283,8 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for SumDevices<'_> {
 }
 
 /// Takes every parameter that is updated here out of the model, so that it is uniquely owned meanwhile.
-struct TakeParameters<'a, B: Backend, F> {
-    is_own: F,
+struct TakeParameters<'a, B: Backend> {
+    shards: Option<&'a Shards>,
     moments: &'a mut HashMap<ParamId, Moments<B>>,
     operands: &'a mut Operands<B>,
     grads: GradientsParams,
@@ -313,11 +307,11 @@ impl<B: Backend> Placeholders<B> {
     }
 }
 
-impl<B: AutodiffBackend, F: Fn(ParamId) -> bool> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend, F> {
+impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
         let gradient = self.grads.remove::<B::InnerBackend, D>(id);
-        let Some(gradient) = gradient.filter(|_| (self.is_own)(id)) else {
+        let Some(gradient) = gradient.filter(|_| is_own(self.shards, id)) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
         let tensor = tensor.inner();

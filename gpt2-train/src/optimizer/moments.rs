@@ -1,6 +1,6 @@
 //! The moments of AdamW by name, for checkpoints.
 
-use super::{Moments, Shards};
+use super::{Moments, Shards, is_own};
 use burn::module::{Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorPrimitive};
@@ -95,8 +95,7 @@ impl<B: Backend> NamedVisitor<B> for MomentMerger<'_> {
 /// Takes moments from the host.
 pub(super) struct MomentImporter<'a, B: Backend> {
     file: &'a Path,
-    /// Whether the moments of a parameter are kept here.
-    is_own: &'a dyn Fn(ParamId) -> bool,
+    shards: Option<&'a Shards>,
     tensors: HashMap<String, NamedTensor>,
     moments: HashMap<ParamId, Moments<B>>,
     error: Option<ModelError>,
@@ -104,14 +103,14 @@ pub(super) struct MomentImporter<'a, B: Backend> {
 
 impl<'a, B: Backend> MomentImporter<'a, B> {
     /// `file` is where the tensors were read from.
-    pub(super) fn new(tensors: Vec<NamedTensor>, file: &'a Path, is_own: &'a dyn Fn(ParamId) -> bool) -> Self {
+    pub(super) fn new(tensors: Vec<NamedTensor>, file: &'a Path, shards: Option<&'a Shards>) -> Self {
         let tensors = tensors
             .into_iter()
             .map(|tensor| (tensor.name.clone(), tensor))
             .collect();
         Self {
             file,
-            is_own,
+            shards,
             tensors,
             moments: HashMap::new(),
             error: None,
@@ -151,7 +150,7 @@ impl<'a, B: Backend> MomentImporter<'a, B> {
 
 impl<B: AutodiffBackend> NamedVisitor<B> for MomentImporter<'_, B::InnerBackend> {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<B, D>>) {
-        if !(self.is_own)(param.id) {
+        if !is_own(self.shards, param.id) {
             return;
         }
         // On the parameter's own device: a moment elsewhere would be copied at every step.

@@ -13,8 +13,9 @@ use gpt2_model::weights::{NamedTensor, visit_parameters};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-/// The owner of each of the tensors that have `sizes`: the largest first, each to the rank that has least so far.
-pub(crate) fn owners(sizes: &[u64], ranks: usize) -> Vec<usize> {
+/// The owner of each of the tensors that have `sizes`, and what each rank owns in all: the largest first, each to the rank that
+/// has least so far.
+fn dealt(sizes: &[u64], ranks: usize) -> (Vec<usize>, Vec<u64>) {
     let mut owners = vec![0; sizes.len()];
     let mut shares = vec![0; ranks];
     let mut by_size: Vec<usize> = (0..sizes.len()).collect();
@@ -28,16 +29,18 @@ pub(crate) fn owners(sizes: &[u64], ranks: usize) -> Vec<usize> {
         *share += sizes[tensor];
         owners[tensor] = rank;
     }
-    owners
+    (owners, shares)
 }
 
 /// Elements of the rank that owns most.
 pub(crate) fn largest_share(sizes: &[u64], ranks: usize) -> u64 {
-    let mut shares = vec![0; ranks];
-    for (size, owner) in sizes.iter().zip(owners(sizes, ranks)) {
-        shares[owner] += size;
-    }
+    let (_, shares) = dealt(sizes, ranks);
     shares.into_iter().max().unwrap_or(0)
+}
+
+/// Whether this rank keeps the moments of a parameter: without shards, of all.
+pub(super) fn is_own(shards: Option<&Shards>, id: ParamId) -> bool {
+    shards.is_none_or(|shards| shards.owner(id) == shards.rank)
 }
 
 /// The parameters of a model by their owners, as one of the ranks sees them.
@@ -52,7 +55,7 @@ impl Shards {
     pub(crate) fn of<B: Backend>(model: &Gpt2<B>, rank: usize, ranks: usize) -> Self {
         let mut sizes = Sizes::default();
         model.visit(&mut sizes);
-        let owners = owners(&sizes.elements, ranks);
+        let (owners, _) = dealt(&sizes.elements, ranks);
         Self {
             rank,
             owners: sizes.ids.into_iter().zip(owners).collect(),
@@ -62,11 +65,6 @@ impl Shards {
     /// The rank that owns a parameter.
     pub(crate) fn owner(&self, id: ParamId) -> usize {
         self.owners[&id]
-    }
-
-    /// Whether this rank does.
-    pub(crate) fn is_own(&self, id: ParamId) -> bool {
-        self.owner(id) == self.rank
     }
 
     /// All moments, as [`AdamW::export`](super::AdamW::export) of one rank gives them, of the elements that each rank has
@@ -150,8 +148,8 @@ mod tests {
 
     #[test]
     fn every_rank_owns_a_like_share() {
-        assert_eq!(owners(&[4, 1, 3, 2], 2), [0, 0, 1, 1]);
-        assert_eq!(owners(&[1, 1], 3), [0, 1]);
+        assert_eq!(dealt(&[4, 1, 3, 2], 2).0, [0, 0, 1, 1]);
+        assert_eq!(dealt(&[1, 1], 3).0, [0, 1]);
         assert_eq!(largest_share(&[4, 1, 3, 2], 2), 5);
         for (preset, ranks, over_the_mean) in [("gpt2", 2, 1.0001), ("gpt2", 4, 1.25), ("gpt2-xl", 8, 1.01)] {
             let sizes = cost::parameter_sizes(&Gpt2Config::preset(preset).unwrap());

@@ -672,8 +672,11 @@ where
         }
         let model = self.stepper.model();
         let moments = if let Some(shards) = optimizer.shards() {
-            let own = optimizer.export(&model).into_iter().flat_map(|moment| moment.values);
-            let exported = ranks.gather_on_first(own.collect())?;
+            let mut own = Vec::new();
+            for moment in optimizer.export(&model) {
+                own.extend(moment.values);
+            }
+            let exported = ranks.gather_on_first(own)?;
             (ranks.rank() == 0).then(|| shards.merge(&model, exported))
         } else {
             checkpoints.is_some().then(|| optimizer.export(&model))
