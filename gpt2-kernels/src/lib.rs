@@ -11,6 +11,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod classifier;
+mod clock;
 pub mod columns;
 pub mod embedding;
 pub mod gelu;

@@ -1,10 +1,10 @@
 //! What the processes that train one model together exchange, each on a device of its own, by NVIDIA's NCCL.
 //!
-//! NCCL works on a stream of its own. Events of the whole context order it behind all that CubeCL has queued before, and all
-//! that CubeCL queues later behind it: CubeCL's streams cannot be reached.
+//! NCCL works on a stream of its own. Events of the whole context order it behind all that CubeCL has queued before, and,
+//! from a wait on, all that CubeCL queues later behind it: CubeCL's streams cannot be reached.
 
 use crate::timer::{DRIVER, RecordInContext, Server};
-use crate::{Tensor, contiguous, owned};
+use crate::{Tensor, clock, contiguous, owned};
 use burn::tensor::DType;
 use burn_cuda::CudaDevice;
 use cubecl::device::Device;
@@ -14,6 +14,7 @@ use cubecl::stream_id::StreamId;
 use cudarc::driver::result::{self, DriverError, event, stream};
 use cudarc::driver::sys::{CUcontext, CUevent, CUevent_flags, CUevent_wait_flags, CUresult, CUstream};
 use libloading::Library;
+use std::collections::VecDeque;
 use std::ffi::{CStr, OsString, c_char, c_int, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -259,18 +260,31 @@ fn python_packages(prefix: &Path) -> Vec<PathBuf> {
 }
 
 /// The ranks of a run, on their devices.
+///
+/// What they exchange is queued behind all that the device has to do so far, and runs beside what is queued later, one group
+/// after the other. The tensors are in use until [`wait`](Self::wait) was called: they must be kept, and not be read.
 pub struct Communicator {
     nccl: Nccl,
-    device: DeviceHandle<Server>,
+    device: CudaDevice,
+    /// The device's thread.
+    thread: DeviceHandle<Server>,
     work: Work,
     /// What the device's thread met first; nothing is exchanged after it.
     error: Arc<Mutex<Option<NcclError>>>,
-    /// How many groups were queued, and of how many the time was asked for.
-    groups: [usize; 2],
+    /// Of the groups that nothing waits for yet.
+    queued: Vec<Span>,
+    /// Of the groups before each wait whose time was not asked for.
+    waited: VecDeque<Vec<Span>>,
+    /// Not in use.
+    free: Vec<Span>,
 }
 
-/// Groups whose time is kept until it is asked for. A step has two at most, and is queued while the one before is computed.
-const TIMED_GROUPS: usize = 8;
+/// Events before and behind a group.
+#[derive(Clone, Copy)]
+struct Span([CUevent; 2]);
+
+// SAFETY: the driver's events may be used from any thread; each is used by one at a time.
+unsafe impl Send for Span {}
 
 /// What is made once and used by the device's thread alone.
 #[derive(Clone, Copy)]
@@ -280,8 +294,8 @@ struct Work {
     stream: CUstream,
     /// Behind all that was queued before a group.
     ready: CUevent,
-    /// Before and behind a group, one pair after the other.
-    spans: [[CUevent; 2]; TIMED_GROUPS],
+    /// Behind all groups before a wait.
+    done: CUevent,
 }
 
 // SAFETY: the driver's streams and events may be used from any thread; these are used by the device's thread alone.
@@ -297,38 +311,38 @@ impl Communicator {
         for (to, from) in unique_id.0.iter_mut().zip(id) {
             *to = from.cast_signed();
         }
-        let device = DeviceHandle::<Server>::new(device.to_id());
+        let thread = DeviceHandle::<Server>::new(device.to_id());
         let functions = nccl.0;
         // On the thread whose context it is to work in.
-        let work = device.submit_blocking(move |_| {
+        let work = thread.submit_blocking(move |_| {
             let mut comm = Comm(std::ptr::null_mut());
             // SAFETY: the context is current, and the communicator is written before it is used.
             let code = unsafe { (functions.comm_init_rank)(&raw mut comm, size as c_int, unique_id, rank as c_int) };
             functions.check("join the other ranks", code)?;
-            let timed = || event::create(CUevent_flags::CU_EVENT_DEFAULT);
-            let mut spans = [[std::ptr::null_mut(); 2]; TIMED_GROUPS];
-            for span in &mut spans {
-                *span = [timed()?, timed()?];
-            }
             Ok::<_, NcclError>(Work {
                 context: result::ctx::get_current()?.ok_or(DriverError(CUresult::CUDA_ERROR_INVALID_CONTEXT))?,
                 comm,
                 // The lowest number is the highest priority: the others wait for what is summed.
                 stream: stream::create_with_priority(stream::StreamKind::NonBlocking, i32::MIN)?,
                 ready: event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
-                spans,
+                done: event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
             })
         });
         let work = work.map_err(|_| NcclError::Failed {
             action: "join the other ranks",
             answer: "the device's thread has ended".to_owned(),
         })??;
+        // Compiled here, these kernels are not waited for in a step.
+        clock::milliseconds_since(&clock::now(device));
         Ok(Self {
             nccl,
-            device,
+            device: device.clone(),
+            thread,
             work,
             error: Arc::default(),
-            groups: [0; 2],
+            queued: Vec::new(),
+            waited: VecDeque::new(),
+            free: Vec::new(),
         })
     }
 
@@ -355,36 +369,65 @@ impl Communicator {
         let tensors: Vec<Tensor> = tensors.into_iter().map(|tensor| owned(contiguous(tensor))).collect();
         let operands = tensors.iter().enumerate();
         let operands: Vec<Operand> = operands.map(|(at, tensor)| Operand::of(tensor, change(at))).collect();
-        let (functions, work, error) = (self.nccl.0, self.work, Arc::clone(&self.error));
+        let span = self.span();
+        let (functions, work) = (self.nccl.0, self.work);
         let stream_id = StreamId::current();
-        let span = self.groups[0] % TIMED_GROUPS;
-        self.groups[0] += 1;
-        self.device.submit(move |server| {
-            let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
-            if error.is_none() {
-                *error = queue(server, functions, work, span, operands, stream_id).err();
-            }
-        });
+        self.submit(move |server| queue(server, functions, work, span?, operands, stream_id));
         tensors
     }
 
-    /// How many milliseconds the oldest group took that was not asked for yet, from when this device was ready for it: the time
-    /// that other ranks came later is in it. Something that was queued behind it must have been read back.
+    /// Lets all that is queued later wait for what is being exchanged. Gives how long the device then waits, in milliseconds,
+    /// `[1]` in `f32`.
+    pub fn wait(&mut self) -> Tensor {
+        let began = clock::now(&self.device);
+        let (functions, work) = (self.nccl.0, self.work);
+        self.submit(move |_| queue_wait(functions, work));
+        self.waited.push_back(std::mem::take(&mut self.queued));
+        clock::milliseconds_since(&began)
+    }
+
+    /// Hands work to the device's thread, behind all that was handed to it.
+    fn submit(&self, work: impl FnOnce(&mut Server) -> Result<(), NcclError> + Send + 'static) {
+        let error = Arc::clone(&self.error);
+        self.thread.submit(move |server| {
+            let mut error = error.lock().unwrap_or_else(PoisonError::into_inner);
+            if error.is_none() {
+                *error = work(server).err();
+            }
+        });
+    }
+
+    /// Events for one more group.
+    fn span(&mut self) -> Result<Span, NcclError> {
+        let span = if let Some(span) = self.free.pop() {
+            span
+        } else {
+            // SAFETY: the context lives as long as the process.
+            unsafe { result::ctx::set_current(self.work.context)? };
+            let timed = || event::create(CUevent_flags::CU_EVENT_DEFAULT);
+            Span([timed()?, timed()?])
+        };
+        self.queued.push(span);
+        Ok(span)
+    }
+
+    /// How many milliseconds the groups before the oldest [`wait`](Self::wait) took that was not asked for yet, each from when
+    /// this device was ready for it: the time that other ranks came later is in it. Something that was queued behind that wait
+    /// must have been read back.
     ///
     /// # Errors
     /// [`NcclError::Failed`].
     pub fn take_milliseconds(&mut self) -> Result<f64, NcclError> {
-        let [queued, asked] = &mut self.groups;
-        // Of those before, the events are in use again.
-        *asked = (*asked).max(queued.saturating_sub(TIMED_GROUPS));
-        let [began, ended] = self.work.spans[*asked % TIMED_GROUPS];
-        *asked += 1;
-        // SAFETY: the context and its events live as long as the process, and both events were recorded before what was read.
-        let milliseconds = unsafe {
-            result::ctx::set_current(self.work.context)?;
-            event::elapsed(began, ended)?
-        };
-        Ok(f64::from(milliseconds))
+        let spans = self.waited.pop_front().unwrap_or_default();
+        // SAFETY: the context lives as long as the process.
+        unsafe { result::ctx::set_current(self.work.context)? };
+        let mut total = 0.0;
+        for Span([began, ended]) in &spans {
+            // SAFETY: events live as long as the process, and these were recorded before what was read.
+            total += f64::from(unsafe { event::elapsed(*began, *ended)? });
+        }
+        self.free.extend(spans);
+        Ok(total)
     }
 
     /// What has gone wrong, if anything has: what was exchanged since is not to be used.
@@ -432,7 +475,7 @@ fn queue(
     server: &mut Server,
     nccl: &Functions,
     work: Work,
-    span: usize,
+    span: Span,
     operands: Vec<Operand>,
     stream_id: StreamId,
 ) -> Result<(), NcclError> {
@@ -448,9 +491,9 @@ fn queue(
             })?;
         found.push((resource, operand.elements, operand.data_type, operand.change));
     }
-    let [began, ended] = work.spans[span];
+    let Span([began, ended]) = span;
     // SAFETY: the context is current, and stream, events and communicator were made in it. Each pointer is of at least
-    // `elements` elements that stay allocated until work is queued behind `ended`.
+    // `elements` elements: the caller has the tensors, and leaves them alone until it has queued a wait.
     unsafe {
         (nccl.record_in_context)(work.context, work.ready).result()?;
         stream::wait_event(work.stream, work.ready, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)?;
@@ -475,7 +518,16 @@ fn queue(
         }
         nccl.check(ACTION, (nccl.group_end)())?;
         event::record(ended, work.stream)?;
-        (nccl.wait_in_context)(work.context, ended).result()?;
+    }
+    Ok(())
+}
+
+/// Queues that the context's later work waits for the groups, on the device's thread.
+fn queue_wait(nccl: &Functions, work: Work) -> Result<(), NcclError> {
+    // SAFETY: the context is current, and stream and event were made in it.
+    unsafe {
+        event::record(work.done, work.stream)?;
+        (nccl.wait_in_context)(work.context, work.done).result()?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! Without the library the test says so and passes, unless `GPT2_REQUIRE` names `nvrtc`.
 
 use crate::launch::{ComputeCapability, Kernel};
-use crate::{adamw, attention, classifier, columns, embedding, gelu, layer_norm, product, scale};
+use crate::{adamw, attention, classifier, clock, columns, embedding, gelu, layer_norm, product, scale};
 use cudarc::nvrtc::{result, sys};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -32,6 +32,7 @@ fn kernels(capability: ComputeCapability) -> Vec<Kernel> {
         adamw::kernels(),
         attention::kernels(capability),
         classifier::kernels(),
+        clock::kernels(),
         columns::kernels(),
         embedding::kernels(),
         gelu::kernels(),

@@ -68,6 +68,7 @@ mod tests {
                 host_to_device_ms: 1.0,
                 rank_wait_ms: Some(2.0),
                 communication_ms: Some(3.0),
+                overlapped_communication_ms: None,
                 compute_ms: 3.0,
                 loss: 10.5,
                 peak_memory_bytes: None,

@@ -3,16 +3,16 @@
 //! Sums are exchanged, not means: a step divides once, by the micro-steps of all ranks.
 
 use crate::error::TrainError;
-use crate::gradients::{of_tensors, take_tensors};
+use crate::gradients::{GradientList, GradientSum, of_tensors};
 use crate::stop::StopReason;
-use burn::module::Param;
+use burn::module::{Param, list_param_ids};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{FloatTensor, FloatTensorOps as _};
 use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use gpt2_model::Gpt2;
 use gpt2_model::ops::training::{Collective, CollectiveError, TrainingBackend};
-use gpt2_model::ops::{Gpt2Backend, to_host};
+use gpt2_model::ops::{Gpt2Backend, TakeBlockGradients, take_block_gradients, to_host};
 use gpt2_model::weights::{NamedVisitor, visit_parameters};
 use gpt2_ranks::{ProcessGroup, RanksError};
 use gpt2_records::{Communication, RankPlace, RankStep};
@@ -30,17 +30,10 @@ struct Several<B: AutodiffBackend> {
     processes: ProcessGroup,
     /// What sums from device to device; none where sums go through the host.
     collective: Option<OnDevices<B::InnerBackend>>,
+    /// Numbers of the step that is being queued, on the device: what each rank wants, `[ranks]`, and how long this device waited
+    /// each time, `[1]`.
+    to_read: Vec<FloatTensor<B::InnerBackend>>,
     communication: Communication,
-}
-
-/// What a rank has of a step, or all ranks together.
-pub(crate) struct StepSum<B: AutodiffBackend> {
-    /// Sum of the micro-steps' losses, `[1]`.
-    pub(crate) loss: Tensor<B::InnerBackend, 1>,
-    /// Sum of the micro-steps' gradients.
-    pub(crate) gradients: GradientsParams,
-    /// What each rank wants, `[ranks]`, where it is summed on the device: to be read back with the step's other numbers.
-    pub(crate) wishes: Option<FloatTensor<B::InnerBackend>>,
 }
 
 /// What the ranks have told each other in a step.
@@ -52,8 +45,17 @@ pub(crate) struct Exchange {
     wishes: Vec<f32>,
     /// How long the slowest rank was waited for, and how long the exchange took after that, where it goes through the host.
     on_host: [Duration; 2],
-    /// How often something was exchanged from device to device.
-    on_device: usize,
+}
+
+/// Where the time of a step went between ranks.
+#[derive(Debug, Default)]
+pub(crate) struct ExchangeTimes {
+    /// Waiting for the slowest rank, where that is known.
+    pub(crate) wait: Option<Duration>,
+    /// Exchanging, with nothing else to do.
+    pub(crate) communication: Option<Duration>,
+    /// Exchanging while the step was computed.
+    pub(crate) overlapped: Option<Duration>,
 }
 
 /// What a rank wants, as the number that is exchanged.
@@ -91,6 +93,7 @@ where
         Ok(Self(Some(Several {
             processes,
             collective,
+            to_read: Vec::new(),
             communication: Communication { library, ranks },
         })))
     }
@@ -117,16 +120,58 @@ where
         }
     }
 
+    /// Whether the ranks sum from device to device, so that it can be done beside other work.
+    pub(crate) fn sum_on_devices(&self) -> bool {
+        self.0.as_ref().is_some_and(|several| several.collective.is_some())
+    }
+
+    /// Runs `pass`, the last micro-step of a step. Where ranks sum on their devices, the gradients of each block begin to be summed
+    /// while those of the blocks in front of it are computed: with the micro-steps `before`, from which they are taken out. Gives
+    /// them besides what `pass` gives.
+    pub(crate) fn sum_blocks<T>(
+        &mut self,
+        model: &Gpt2<B>,
+        before: &mut GradientSum<B>,
+        pass: impl FnOnce() -> T,
+    ) -> (T, GradientList<B>)
+    where
+        B: Gpt2Backend,
+    {
+        let collective = self.0.as_mut().and_then(|several| several.collective.take());
+        let Some(collective) = collective else {
+            return (pass(), Vec::new());
+        };
+        let blocks = BlockSums {
+            collective,
+            model: model.clone(),
+            left: model.blocks_in_one_operation(),
+            before: std::mem::replace(before, GradientSum::Empty),
+            sums: Vec::new(),
+        };
+        let (blocks, output) = take_block_gradients(blocks, pass);
+        if let Some(several) = &mut self.0 {
+            several.collective = Some(blocks.collective);
+        }
+        *before = blocks.before;
+        (output, blocks.sums)
+    }
+
     /// Sums a step over all ranks, in their order where sums go through the host, and tells what each wants: `wish` is why this
-    /// rank would stop after it.
+    /// rank would stop after it. The step is the sum of its micro-steps' losses, `[1]`, and that of their gradients; `summed` are
+    /// [those of the blocks](Self::sum_blocks), where they are no more among them.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`].
     pub(crate) fn sum(
         &mut self,
         model: &Gpt2<B>,
-        step: StepSum<B>,
+        loss: Tensor<B::InnerBackend, 1>,
+        gradients: GradientSum<B>,
+        summed: GradientList<B>,
         wish: Option<StopReason>,
-    ) -> Result<(StepSum<B>, Exchange), TrainError> {
+    ) -> Result<(Tensor<B::InnerBackend, 1>, GradientsParams, Exchange), TrainError> {
         let Some(several) = &mut self.0 else {
-            return Ok((step, Exchange::default()));
+            return Ok((loss, gradients.finish(model), Exchange::default()));
         };
         let mut wishes = vec![NOTHING; several.processes.world_size()];
         wishes[several.processes.rank()] = match wish {
@@ -134,16 +179,39 @@ where
             Some(StopReason::TimeLimit) => TIME_LIMIT,
             Some(StopReason::Requested(_)) => REQUESTED,
         };
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             own: wish,
-            on_device: usize::from(several.collective.is_some()),
             ..Exchange::default()
         };
-        if let Some(collective) = &mut several.collective {
-            Ok((sum_on_device(collective.as_mut(), model, step, &wishes), exchange))
+        let (ids, gradients): (Vec<_>, Vec<_>) = gradients.list(model).into_iter().unzip();
+        let wishes = Tensor::<B::InnerBackend, 1>::from_floats(wishes.as_slice(), &loss.device());
+        let mut tensors = [loss, wishes].map(|tensor| tensor.into_primitive().tensor()).to_vec();
+        tensors.extend(gradients);
+        let sums = if let Some(collective) = &mut several.collective {
+            let sums = collective.sum(tensors);
+            several.to_read.extend([sums[1].clone(), collective.wait()]);
+            sums
         } else {
-            sum_on_host(&mut several.processes, model, step, wishes, exchange)
-        }
+            let (sums, times) = sum_on_host::<B::InnerBackend>(&mut several.processes, tensors)?;
+            exchange.wishes = B::InnerBackend::to_host(sums[1].clone());
+            exchange.on_host = times;
+            sums
+        };
+        let mut sums = sums.into_iter();
+        let loss = sums.next().expect("as many sums as tensors");
+        let sums = ids.into_iter().zip(sums.skip(1));
+        let gradients = of_tensors(model, summed.into_iter().chain(sums));
+        Ok((
+            Tensor::from_primitive(TensorPrimitive::Float(loss)),
+            gradients,
+            exchange,
+        ))
+    }
+
+    /// What is to be read back behind the own numbers of the step that is being queued.
+    pub(crate) fn take_to_read(&mut self) -> Vec<FloatTensor<B::InnerBackend>> {
+        let to_read = self.0.as_mut().map(|several| std::mem::take(&mut several.to_read));
+        to_read.unwrap_or_default()
     }
 
     /// Replaces each of `tensors` by that of its owner among the ranks. If an error comes of it, some are replaced and the others
@@ -160,7 +228,7 @@ where
         let Some(several) = &mut self.0 else { return Ok(()) };
         if let Some(collective) = &mut several.collective {
             *tensors = collective.broadcast(std::mem::take(tensors), owners);
-            exchange.on_device += 1;
+            several.to_read.push(collective.wait());
             return Ok(());
         }
         let rank = several.processes.rank();
@@ -210,35 +278,42 @@ where
                 .check()
                 .map_err(|CollectiveError(message)| several.processes.monitor().cause(message))?;
         }
-        let wishes = if read.is_empty() { &exchange.wishes } else { read };
-        debug_assert_eq!(wishes.len(), several.processes.world_size());
+        let ranks = several.processes.world_size();
+        let wishes = read.get(..ranks).unwrap_or(&exchange.wishes);
+        debug_assert_eq!(wishes.len(), ranks);
         Ok(stop_reason(wishes, several.processes.rank(), exchange.own.as_ref()))
     }
 
-    /// How long a step waited for the slowest rank, where that is known, and how long the exchange took. After
-    /// [`stop_reason`](Self::stop_reason), once a step.
+    /// Where the time of a step went between ranks. `read` are the numbers that came back from the device behind the step's
+    /// own. After [`stop_reason`](Self::stop_reason), once a step.
     ///
     /// # Errors
     /// [`TrainError::Ranks`] if the device cannot tell.
-    pub(crate) fn exchange_time(
-        &mut self,
-        exchange: &Exchange,
-    ) -> Result<(Option<Duration>, Option<Duration>), TrainError> {
+    pub(crate) fn exchange_times(&mut self, exchange: &Exchange, read: &[f32]) -> Result<ExchangeTimes, TrainError> {
         let Some(several) = &mut self.0 else {
-            return Ok((None, None));
+            return Ok(ExchangeTimes::default());
         };
         let Some(collective) = &mut several.collective else {
             let [wait, communication] = exchange.on_host;
-            return Ok((Some(wait), Some(communication)));
+            return Ok(ExchangeTimes {
+                wait: Some(wait),
+                communication: Some(communication),
+                overlapped: None,
+            });
         };
-        let mut communication = Duration::ZERO;
-        for _ in 0..exchange.on_device {
-            let milliseconds = collective
+        let [mut exposed, mut total] = [0.0; 2];
+        for waited in &read[several.processes.world_size()..] {
+            exposed += f64::from(*waited);
+            total += collective
                 .take_milliseconds()
                 .map_err(|CollectiveError(message)| several.processes.monitor().cause(message))?;
-            communication += Duration::from_secs_f64(milliseconds / 1e3);
         }
-        Ok((None, Some(communication)))
+        let duration = |milliseconds: f64| Duration::from_secs_f64(milliseconds.max(0.0) / 1e3);
+        Ok(ExchangeTimes {
+            wait: None,
+            communication: Some(duration(exposed)),
+            overlapped: Some(duration(total - exposed)),
+        })
     }
 
     /// Sends rank 0 where the time of a step went on this rank, without waiting for it.
@@ -333,68 +408,55 @@ fn all_can<T>(processes: &mut ProcessGroup, own: Result<T, CollectiveError>) -> 
     }
 }
 
-/// Queues the sums of a step and of what each rank wants.
-fn sum_on_device<B: AutodiffBackend>(
-    collective: &mut dyn Collective<FloatTensor<B::InnerBackend>>,
-    model: &Gpt2<B>,
-    step: StepSum<B>,
-    wishes: &[f32],
-) -> StepSum<B> {
-    let wishes = Tensor::<B::InnerBackend, 1>::from_floats(wishes, &step.loss.device());
-    let mut tensors = [step.loss, wishes]
-        .map(|tensor| tensor.into_primitive().tensor())
-        .to_vec();
-    tensors.extend(take_tensors(model, step.gradients));
-    let mut sums = collective.sum(tensors).into_iter();
-    let mut next = || sums.next().expect("as many sums as tensors");
-    let [loss, wishes] = [next(), next()];
-    StepSum {
-        loss: Tensor::from_primitive(TensorPrimitive::Float(loss)),
-        gradients: of_tensors(model, sums),
-        wishes: Some(wishes),
-    }
-}
-
-/// Sums a step in the order of the ranks, so that the sums are those of one process that accumulates as many micro-steps.
-fn sum_on_host<B: AutodiffBackend>(
+/// Sums tensors in the order of the ranks, so that the sums are those of one process that accumulates as many micro-steps.
+/// Gives how long the slowest rank was waited for too, and how long the exchange took after that.
+fn sum_on_host<B: Gpt2Backend>(
     processes: &mut ProcessGroup,
-    model: &Gpt2<B>,
-    step: StepSum<B>,
-    wishes: Vec<f32>,
-    exchange: Exchange,
-) -> Result<(StepSum<B>, Exchange), TrainError>
-where
-    B::InnerBackend: Gpt2Backend,
-{
-    let device = step.loss.device();
-    let ranks = wishes.len();
-    let gradients = take_tensors(model, step.gradients);
-    let shapes: Vec<Shape> = gradients.iter().map(TensorMetadata::shape).collect();
-    let mut values = wishes;
-    values.extend(to_host(step.loss));
-    for gradient in gradients {
-        values.extend(B::InnerBackend::to_host(gradient));
+    tensors: Vec<FloatTensor<B>>,
+) -> Result<(Vec<FloatTensor<B>>, [Duration; 2]), TrainError> {
+    let places: Vec<_> = tensors
+        .iter()
+        .map(|tensor| (tensor.shape(), B::float_device(tensor)))
+        .collect();
+    let mut values = Vec::new();
+    for tensor in tensors {
+        values.extend(B::to_host(tensor));
     }
     let began = Instant::now();
     let wait = processes.all_reduce_sum(&mut values)?;
-    let exchange = Exchange {
-        wishes: values[..ranks].to_vec(),
-        on_host: [wait, began.elapsed().saturating_sub(wait)],
-        ..exchange
-    };
-    let loss = Tensor::from_floats([values[ranks]], &device);
-    let mut values = &values[ranks + 1..];
-    let sums = shapes.into_iter().map(|shape| {
+    let times = [wait, began.elapsed().saturating_sub(wait)];
+    let mut values = values.as_slice();
+    let sums = places.into_iter().map(|(shape, device)| {
         let (own, rest) = values.split_at(shape.num_elements());
         values = rest;
-        of_host::<B::InnerBackend>(own.to_vec(), shape, &device)
+        of_host::<B>(own.to_vec(), shape, &device)
     });
-    let sum = StepSum {
-        loss,
-        gradients: of_tensors(model, sums),
-        wishes: None,
-    };
-    Ok((sum, exchange))
+    Ok((sums.collect(), times))
+}
+
+/// Begins to sum the gradients of each block as soon as the backward pass has queued them.
+struct BlockSums<B: AutodiffBackend> {
+    collective: OnDevices<B::InnerBackend>,
+    model: Gpt2<B>,
+    /// The blocks that the backward pass has not come to.
+    left: Vec<usize>,
+    /// The micro-steps before.
+    before: GradientSum<B>,
+    sums: GradientList<B>,
+}
+
+impl<B> TakeBlockGradients<B::InnerBackend> for BlockSums<B>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: TrainingBackend,
+{
+    fn take(&mut self, gradients: Vec<FloatTensor<B::InnerBackend>>) {
+        let block = self.left.pop().expect("each block comes once");
+        let ids = list_param_ids(&self.model.h[block]);
+        let gradients = ids.into_iter().zip(gradients).collect();
+        let (ids, gradients): (Vec<_>, _) = self.before.take_with(&self.model, gradients).into_iter().unzip();
+        self.sums.extend(ids.into_iter().zip(self.collective.sum(gradients)));
+    }
 }
 
 /// A tensor of these elements.
@@ -433,6 +495,81 @@ impl From<RanksError> for TrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::backend::Autodiff;
+    use burn::tensor::Int;
+    use burn_ndarray::{NdArray, NdArrayDevice};
+    use gpt2_model::Gpt2Config;
+    use std::collections::HashMap;
+
+    type Cpu = Autodiff<NdArray>;
+
+    /// Two ranks that have the same.
+    struct Twice;
+
+    impl Collective<FloatTensor<NdArray>> for Twice {
+        fn sum(&mut self, tensors: Vec<FloatTensor<NdArray>>) -> Vec<FloatTensor<NdArray>> {
+            let twice = |tensor: FloatTensor<NdArray>| <NdArray>::float_add(tensor.clone(), tensor);
+            tensors.into_iter().map(twice).collect()
+        }
+
+        fn broadcast(&mut self, tensors: Vec<FloatTensor<NdArray>>, _: &[usize]) -> Vec<FloatTensor<NdArray>> {
+            tensors
+        }
+
+        fn wait(&mut self) -> FloatTensor<NdArray> {
+            unreachable!("nothing waits within a backward pass")
+        }
+
+        fn take_milliseconds(&mut self) -> Result<f64, CollectiveError> {
+            Ok(0.0)
+        }
+
+        fn check(&self) -> Result<(), CollectiveError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn blocks_are_summed_within_the_backward_pass_with_the_micro_steps_before() {
+        let config = Gpt2Config {
+            n_layer: 2,
+            n_head: 1,
+            n_embd: 8,
+            block_size: 8,
+            ..Gpt2Config::preset("d3").unwrap()
+        };
+        let device = NdArrayDevice::Cpu;
+        let model = config.init::<Cpu>(1, &device).unwrap();
+        let pass = |token: i32| {
+            let tokens = Tensor::<Cpu, 2, Int>::from_data([[token, 2, 3]], &device);
+            let loss = model.loss(tokens.clone(), tokens);
+            GradientsParams::from_grads(loss.backward(), &model)
+        };
+        let of_blocks: Vec<_> = model.h.iter().flat_map(list_param_ids).collect();
+        let values = |gradients: GradientList<Cpu>| {
+            let values = gradients.into_iter().map(|(id, tensor)| (id, NdArray::to_host(tensor)));
+            values.collect::<HashMap<_, _>>()
+        };
+        for micro_steps in 1..=3 {
+            let before = || (1..micro_steps).fold(GradientSum::Empty, |sum, token| sum.add(&model, pass(token)));
+            let mut expected = values(before().add(&model, pass(0)).list(&model));
+            for id in &of_blocks {
+                expected.get_mut(id).unwrap().iter_mut().for_each(|value| *value *= 2.0);
+            }
+            let blocks = BlockSums {
+                collective: Box::new(Twice),
+                model: model.clone(),
+                left: vec![0, 1],
+                before: before(),
+                sums: Vec::new(),
+            };
+            let (blocks, rest) = take_block_gradients(blocks, || pass(0));
+            let mut found = blocks.before.add(&model, rest).list(&model);
+            assert_eq!((blocks.sums.len(), found.len()), (24, 4));
+            found.extend(blocks.sums);
+            assert_eq!(values(found), expected, "{micro_steps} micro-steps");
+        }
+    }
 
     #[test]
     fn the_first_rank_that_wants_to_stop_says_why() {

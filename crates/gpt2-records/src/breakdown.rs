@@ -15,7 +15,7 @@ pub struct Breakdown {
     /// The rank that the others wait for: the one that waits least for others, and of those that do not tell, the one with the
     /// longest steps.
     pub slowest: usize,
-    /// `compute_ms` over `communication_ms` of the slowest rank; none where nothing is exchanged.
+    /// `compute_ms` over `communication_ms`, in which nothing is computed, of the slowest rank; none where nothing is exchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_to_communication: Option<f64>,
 }
@@ -48,6 +48,9 @@ pub struct StepTimes {
     pub communication_ms: f64,
     /// Waiting for the slowest rank before that.
     pub rank_wait_ms: f64,
+    /// Exchanging gradients while others were computed, with the wait for other ranks: none of the parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlapped_communication_ms: Option<f64>,
 }
 
 impl StepTimes {
@@ -77,21 +80,24 @@ impl StepTimes {
             compute_ms: step.compute_ms,
             communication_ms: exchange_ms,
             rank_wait_ms: step.rank_wait_ms.unwrap_or(communication_ms - exchange_ms),
+            overlapped_communication_ms: step.overlapped_communication_ms,
         }
     }
 
     fn mean_of(times: &[Self]) -> Self {
-        let mean = |part: fn(&Self) -> f64| {
-            let values: Vec<f64> = times.iter().map(part).collect();
-            Summary::of(&values).map_or(0.0, |summary| summary.mean)
+        let mean_of_some = |part: fn(&Self) -> Option<f64>| {
+            let values: Vec<f64> = times.iter().filter_map(part).collect();
+            Summary::of(&values).map(|summary| summary.mean)
         };
+        let mean = |part: fn(&Self) -> Option<f64>| mean_of_some(part).unwrap_or_default();
         Self {
-            step_ms: mean(|times| times.step_ms),
-            data_wait_ms: mean(|times| times.data_wait_ms),
-            host_to_device_ms: mean(|times| times.host_to_device_ms),
-            compute_ms: mean(|times| times.compute_ms),
-            communication_ms: mean(|times| times.communication_ms),
-            rank_wait_ms: mean(|times| times.rank_wait_ms),
+            step_ms: mean(|times| Some(times.step_ms)),
+            data_wait_ms: mean(|times| Some(times.data_wait_ms)),
+            host_to_device_ms: mean(|times| Some(times.host_to_device_ms)),
+            compute_ms: mean(|times| Some(times.compute_ms)),
+            communication_ms: mean(|times| Some(times.communication_ms)),
+            rank_wait_ms: mean(|times| Some(times.rank_wait_ms)),
+            overlapped_communication_ms: mean_of_some(|times| times.overlapped_communication_ms),
         }
     }
 }
@@ -154,6 +160,7 @@ mod tests {
             host_to_device_ms: 1.0,
             rank_wait_ms,
             communication_ms: rank_wait_ms.map(|_| 8.0),
+            overlapped_communication_ms: None,
             compute_ms,
             loss: 10.5,
             peak_memory_bytes: Some(rank as u64 * 100 + step),
@@ -186,6 +193,7 @@ mod tests {
     fn where_devices_sum_the_last_rank_waits_for_none() {
         let on_device = |number, rank, communication_ms| RankStep {
             communication_ms: Some(communication_ms),
+            overlapped_communication_ms: Some(number as f64),
             ..step(number, rank, 98.0 - communication_ms, None)
         };
         let steps = [
@@ -199,6 +207,7 @@ mod tests {
         for (rank, rank_wait_ms) in [2.5, 0.5].into_iter().enumerate() {
             assert!((of(rank).communication_ms - 3.5).abs() < 1e-9);
             assert!((of(rank).rank_wait_ms - rank_wait_ms).abs() < 1e-9);
+            assert!((of(rank).overlapped_communication_ms.unwrap() - 1.5).abs() < 1e-9);
         }
         assert_eq!(breakdown.slowest, 1);
         assert!((breakdown.compute_to_communication.unwrap() - 94.0 / 3.5).abs() < 1e-9);

@@ -53,6 +53,9 @@ pub struct StepRecord {
     /// The part of `step_ms` spent exchanging gradients between ranks, nothing being computed meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub communication_ms: Option<f64>,
+    /// Spent exchanging gradients while others were computed, with the wait for other ranks: no part of `step_ms` by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlapped_communication_ms: Option<f64>,
     /// The rest of `step_ms`: computing, and waiting for the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compute_ms: Option<f64>,
@@ -109,9 +112,12 @@ pub struct RankStep {
     /// Spent waiting for the slowest rank; none where the device sums, in whose communication it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank_wait_ms: Option<f64>,
-    /// Spent exchanging gradients. Where the device sums, from when it was ready until it had the sums.
+    /// Spent exchanging gradients. Where the device sums, from when it had nothing else to do until it had the sums.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub communication_ms: Option<f64>,
+    /// Spent exchanging gradients while others were computed, with the wait for other ranks: no part of `step_ms` by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlapped_communication_ms: Option<f64>,
     /// The rest: computing, and waiting for the device.
     pub compute_ms: f64,
     /// Mean training loss of the step, over all ranks.
@@ -138,6 +144,7 @@ impl RankStep {
             host_to_device_ms: record.host_to_device_ms.unwrap_or_default(),
             rank_wait_ms: record.rank_wait_ms,
             communication_ms: record.communication_ms,
+            overlapped_communication_ms: record.overlapped_communication_ms,
             compute_ms: record.compute_ms?,
             loss: record.loss?,
             peak_memory_bytes: record.peak_memory_bytes(),

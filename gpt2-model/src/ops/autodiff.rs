@@ -2,6 +2,7 @@
 
 use super::backend::Gpt2Backend;
 use super::block::{self, Activations};
+use super::block_gradients;
 use super::types::{Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, Normalised};
 use crate::precision::Precision;
 use crate::spans::{Operation, Pass, span};
@@ -113,7 +114,8 @@ impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
         let parents = ids(&ops);
         let (x, weights, kept, shape) = ops.state;
         let (by_x, by) = block::derivatives::<B>(x, weights, kept, shape, upstream);
-        register::<B, 13>(parents, std::iter::once(by_x).chain(by.into_iter()), grads);
+        let by = block_gradients::give::<B, _>(by.into_iter());
+        register::<B, 13>(parents, std::iter::once(by_x).chain(by.into_iter().flatten()), grads);
     }
 }
 

@@ -6,6 +6,7 @@
 mod autodiff;
 mod backend;
 mod block;
+mod block_gradients;
 pub(crate) mod convert;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -20,6 +21,7 @@ mod types;
 mod wgpu;
 
 pub use backend::Gpt2Backend;
+pub use block_gradients::{TakeBlockGradients, take_block_gradients};
 pub use convert::upload;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;

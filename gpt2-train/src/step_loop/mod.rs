@@ -16,7 +16,7 @@ use crate::observer::{Observer, StepReport};
 use crate::optimizer::{AdamW, squared_norm};
 use crate::plan::{Intervals, RunPlan};
 use crate::rank_log::RankLog;
-use crate::ranks::{Exchange, Ranks, StepSum};
+use crate::ranks::{Exchange, Ranks};
 use crate::run_dir::RunPaths;
 use crate::sample::sample;
 use crate::step_log::{StepLog, StepRecord};
@@ -127,7 +127,8 @@ struct QueuedStep {
     host_to_device: Duration,
     lr: f64,
     exchange: Exchange,
-    /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, and of several ranks what each wants.
+    /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, and of several ranks what each wants
+    /// and how long the device waited for them.
     numbers: Readback,
 }
 
@@ -331,7 +332,9 @@ where
         let (mut wait, mut host_to_device) = (Duration::ZERO, Duration::ZERO);
         let mut losses: Option<Tensor<Inner<B>, 1>> = None;
         let mut gradients = GradientSum::Empty;
-        for micro_step in 0..self.setup.plan.batch.grad_accum as u64 {
+        let mut summed = Vec::new();
+        let micro_steps = self.setup.plan.batch.grad_accum as u64;
+        for micro_step in 0..micro_steps {
             let StepLoop { loader, device, .. } = &mut self.setup;
             let batch = span(Operation::Batch, Pass::Forward, || {
                 loader.next().map(|batch| {
@@ -343,15 +346,25 @@ where
             })?;
             wait += batch.wait;
             // A backend's random state cannot be saved, so each micro-step seeds it.
-            let plan = &self.setup.plan;
+            let StepLoop {
+                plan, device, ranks, ..
+            } = &mut self.setup;
             let draws = (plan.model.dropout > 0.0).then(|| {
                 let draws = RANDOM_STATE.lock().unwrap_or_else(PoisonError::into_inner);
                 // Counted over all ranks, as one process that takes all of them would.
-                let micro_step = micro_step * self.setup.ranks.size() as u64 + self.setup.ranks.rank() as u64;
-                B::seed(&self.setup.device, dropout_seed(plan.seed, step, micro_step));
+                let micro_step = micro_step * ranks.size() as u64 + ranks.rank() as u64;
+                B::seed(device, dropout_seed(plan.seed, step, micro_step));
                 draws
             });
-            let (loss, gradient) = self.stepper.train_step(batch);
+            let (loss, gradient) = if ranks.sum_on_devices() && micro_step + 1 == micro_steps {
+                let model = self.stepper.model();
+                let pass = || self.stepper.train_step(batch);
+                let output;
+                (output, summed) = ranks.sum_blocks(&model, &mut gradients, pass);
+                output
+            } else {
+                self.stepper.train_step(batch)
+            };
             drop(draws);
             losses = Some(match losses {
                 Some(sum) => sum + loss,
@@ -361,19 +374,9 @@ where
         }
         let loss = losses.expect("at least one micro-step");
         let model = self.stepper.model();
-        let gradients = gradients.finish(&model);
         let wish = (self.setup.ranks.size() > 1).then(|| self.wish_to_stop()).flatten();
-        let own = StepSum {
-            loss,
-            gradients,
-            wishes: None,
-        };
-        let (sum, mut exchange) = self.setup.ranks.sum(&model, own, wish)?;
-        let StepSum {
-            loss,
-            gradients,
-            wishes,
-        } = sum;
+        let ranks = &mut self.setup.ranks;
+        let (loss, gradients, mut exchange) = ranks.sum(&model, loss, gradients, summed, wish)?;
         let squared_norm = span(Operation::GradientNorm, Pass::Update, || {
             squared_norm(&model, &gradients)
         });
@@ -395,7 +398,7 @@ where
         })?;
         // Behind the update, so that a step is over when they are there.
         let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
-        let numbers = numbers.into_iter().chain(wishes).collect();
+        let numbers = numbers.into_iter().chain(self.setup.ranks.take_to_read()).collect();
         let numbers = span(Operation::Readback, Pass::Update, || Inner::<B>::read_async(numbers));
         Ok(QueuedStep {
             step,
@@ -477,7 +480,7 @@ where
         let arrived = Instant::now();
         let over = over_at(self.completed_at, queued, [looked, arrived]);
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
-        let (rank_wait, communication) = self.setup.ranks.exchange_time(&exchange)?;
+        let exchange = self.setup.ranks.exchange_times(&exchange, &numbers[2..])?;
         self.observer.step_ends(step);
         let micro_steps = self.micro_steps();
         let loss = f64::from(numbers[0]) / micro_steps;
@@ -506,8 +509,9 @@ where
             step_ms: Some(1e3 * seconds),
             data_wait_ms: Some(ms(wait)),
             host_to_device_ms: Some(ms(host_to_device)),
-            rank_wait_ms: rank_wait.map(ms),
-            communication_ms: communication.map(ms),
+            rank_wait_ms: exchange.wait.map(ms),
+            communication_ms: exchange.communication.map(ms),
+            overlapped_communication_ms: exchange.overlapped.map(ms),
             elapsed_sec: Some(self.elapsed_sec()),
             ..StepRecord::default()
         };
@@ -524,13 +528,13 @@ where
         record.compute_ms = Some(1e3 * seconds - parts.into_iter().flatten().sum::<f64>());
         self.memory
             .measure(&mut record, (self.steps.len() as u64) < SETTLING_STEPS);
-        self.exchange_times(&mut record)?;
+        self.tell_times(&mut record)?;
         Ok(record)
     }
 
     /// Tells rank 0 where the time of a step went on this rank; rank 0 keeps what it has heard, and takes the largest rank's
     /// memory for the run's.
-    fn exchange_times(&mut self, record: &mut StepRecord) -> Result<(), TrainError> {
+    fn tell_times(&mut self, record: &mut StepRecord) -> Result<(), TrainError> {
         if self.setup.ranks.size() == 1 {
             return Ok(());
         }

@@ -80,6 +80,7 @@ fn records(step_ms: f64) -> Vec<StepRecord> {
             host_to_device_ms: Some(1.0),
             rank_wait_ms: Some(4.0),
             communication_ms: Some(20.0),
+            overlapped_communication_ms: Some(5.0),
             compute_ms: Some(step_ms - 30.0),
             elapsed_sec: Some(1.0 + step as f64),
             host_peak_bytes: Some(3000 + step),

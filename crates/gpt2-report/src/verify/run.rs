@@ -342,6 +342,8 @@ pub(super) fn check_breakdown(
         for ((name, found), (_, expected)) in found.parts().into_iter().zip(expected.parts()) {
             check.close(format!("{at}.{name}"), Some(found), Some(expected));
         }
+        let [found, expected] = [found, expected].map(|times| times.overlapped_communication_ms);
+        check.close(format!("{at}.overlapped_communication_ms"), found, expected);
     };
     times(format!("{at}.mean"), &found.mean, &expected.mean);
     for (index, (found, expected)) in found.ranks.iter().zip(&expected.ranks).enumerate() {
@@ -467,6 +469,12 @@ mod tests {
         assert_eq!(
             found,
             ["training_metrics.json: `epochs[0].breakdown.ranks[0].communication_ms` is 2, expected 20"]
+        );
+        let place = "/epochs/0/breakdown/ranks/0/overlapped_communication_ms";
+        let found = found_after(with_metrics(place, json!(9.0)));
+        assert_eq!(
+            found,
+            ["training_metrics.json: `epochs[0].breakdown.ranks[0].overlapped_communication_ms` is 9, expected 5"]
         );
         // The rank that all others wait for.
         let found = found_after(with_metrics("/epochs/1/breakdown/slowest", json!(0)));

@@ -335,6 +335,7 @@ fn breakdown(ranks: usize, step_ms: f64, compute_ms: f64) -> Option<Breakdown> {
             host_to_device_ms: 0.2,
             rank_wait_ms: (ranks > 1).then(|| (step_ms - compute_ms - communication_ms - 0.3).max(0.0)),
             communication_ms: (ranks > 1).then_some(communication_ms),
+            overlapped_communication_ms: (ranks > 1).then_some(1.0),
             compute_ms,
             loss: 8.0,
             peak_memory_bytes: Some(20 * GIB + rank as u64),

@@ -148,6 +148,10 @@ impl Collective<Tensor> for Communicator {
         Communicator::broadcast(self, tensors, owners)
     }
 
+    fn wait(&mut self) -> Tensor {
+        Communicator::wait(self)
+    }
+
     fn take_milliseconds(&mut self) -> Result<f64, CollectiveError> {
         Ok(Communicator::take_milliseconds(self)?)
     }
