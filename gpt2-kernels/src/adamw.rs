@@ -187,8 +187,7 @@ fn gradient_scale_kernel() -> Kernel {
     Kernel::new(SOURCES, "gradient_scale", 32)
 }
 
-/// Every kernel of this file, to be compiled by a test.
-#[cfg(test)]
+/// Every kernel of this file.
 pub(crate) fn kernels() -> Vec<Kernel> {
     vec![
         update_kernel(false),

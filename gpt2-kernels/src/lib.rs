@@ -9,6 +9,7 @@
 //! multiples of 64, and [`attention`] heads of [`HEAD_SIZE`] channels.
 
 pub mod adamw;
+mod ahead;
 pub mod attention;
 pub mod classifier;
 mod clock;
@@ -24,6 +25,7 @@ pub mod product;
 pub mod scale;
 pub mod timer;
 
+pub use ahead::compile_ahead;
 pub use launch::compiled;
 
 use burn_cubecl::kernel::into_contiguous;

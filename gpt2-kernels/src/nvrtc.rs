@@ -3,11 +3,11 @@
 //!
 //! Without the library the test says so and passes, unless `GPT2_REQUIRE` names `nvrtc`.
 
+use crate::ahead::{architecture, compile, text};
 use crate::launch::{ComputeCapability, Kernel};
 use crate::{adamw, attention, classifier, clock, columns, embedding, gelu, layer_norm, product, scale};
-use cudarc::nvrtc::{result, sys};
+use cudarc::nvrtc::sys;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -118,7 +118,7 @@ impl Program {
             defines,
             entries,
         } = self;
-        let ptx = compile(source, architecture);
+        let ptx = compile(source, &[architecture, "-lineinfo"]).map(|ptx| text(&ptx));
         let missing = |ptx: &String| {
             entries
                 .iter()
@@ -131,37 +131,6 @@ impl Program {
             Err(log) => log.clone(),
         };
         Err(format!("{entries:?} for {architecture} with {defines:?}: {problem}"))
-    }
-}
-
-/// As CubeCL names it to the compiler.
-fn architecture(capability: ComputeCapability) -> String {
-    let ComputeCapability { major, minor } = capability;
-    let suffix = if major >= 9 { "a" } else { "" };
-    format!("--gpu-architecture=sm_{major}{minor}{suffix}")
-}
-
-/// PTX, or what the compiler says against the source.
-fn compile(source: &str, architecture: &str) -> Result<String, String> {
-    let source = CString::new(source).expect("no source has a zero byte");
-    let text = |bytes: Vec<_>| {
-        // SAFETY: the compiler ends its texts with a zero byte.
-        let text = unsafe { CStr::from_ptr(bytes.as_ptr()) };
-        text.to_string_lossy().into_owned()
-    };
-    let program = result::create_program(&source, None).expect("the library takes programs");
-    // SAFETY: the program was made just now, is used by this thread alone, and destroyed once.
-    unsafe {
-        let compiled = result::compile_program(program, &[architecture, "-lineinfo"]);
-        let outcome = match compiled {
-            Ok(()) => Ok(text(result::get_ptx(program).expect("a compiled program has PTX"))),
-            Err(error) => {
-                let log = result::get_program_log(program).expect("a program has a log");
-                Err(format!("{error}\n{}", text(log)))
-            }
-        };
-        result::destroy_program(program).expect("the program is there");
-        outcome
     }
 }
 

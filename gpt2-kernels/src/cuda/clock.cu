@@ -12,11 +12,11 @@ __device__ u64 nanoseconds() {
     return time;
 }
 
-extern "C" __global__ void now(u64 *at) {
+extern "C" __global__ void __launch_bounds__(1) now(u64 *at) {
     *at = nanoseconds();
 }
 
-extern "C" __global__ void milliseconds_since(const u64 *at, float *out) {
+extern "C" __global__ void __launch_bounds__(1) milliseconds_since(const u64 *at, float *out) {
     const u64 end = nanoseconds();
     *out = end > *at ? float(end - *at) * 1e-6f : 0.f;
 }

@@ -24,9 +24,9 @@ use crate::stop::{StopReason, StopRequest};
 use crate::tasks::TaskSet;
 use burn::module::AutodiffModule;
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Int, Tensor};
 use gpt2_backend::DeviceProbe;
 use gpt2_data::Loader;
 use gpt2_model::ops::Gpt2Backend;
@@ -204,6 +204,7 @@ where
     S: TrainStepper<B>,
 {
     fn run(&mut self) -> Result<Outcome, TrainError> {
+        self.compile_ahead();
         if self.setup.state.step == 0 {
             let mut record = StepRecord::default();
             if self.setup.plan.intervals.eval_every > 0 {
@@ -252,6 +253,24 @@ where
             phases: self.phases,
             communication: self.setup.ranks.communication().cloned(),
         })
+    }
+
+    /// Compiles the kernels of a micro-step and of an evaluation.
+    fn compile_ahead(&self) {
+        let StepLoop {
+            plan,
+            device,
+            validation,
+            ranks,
+            ..
+        } = &self.setup;
+        Inner::<B>::compile_ahead(device, || {
+            let model = self.stepper.model();
+            let tokens = Tensor::<B, 2, Int>::zeros([plan.batch.micro_batch, plan.batch.seq], device);
+            drop(model.loss(tokens.clone(), tokens).backward());
+            let model = Inner::<B>::inference(model.valid());
+            drop(validation.losses(model.as_ref(), ranks.rank(), ranks.size()).next());
+        });
     }
 
     /// Why no step should follow step `newest`, if so.

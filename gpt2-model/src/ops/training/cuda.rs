@@ -105,6 +105,10 @@ impl TrainingBackend for Cuda {
         }
     }
 
+    fn compile_ahead(device: &Self::Device, rehearsal: impl FnOnce()) {
+        gpt2_kernels::compile_ahead(device, rehearsal);
+    }
+
     fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
         let tensors: Vec<_> = tensors.into_iter().map(contiguous).collect();
         squared_norm(&tensors)

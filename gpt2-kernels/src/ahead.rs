@@ -1,0 +1,191 @@
+//! Kernels compiled before they are first launched, many at a time.
+//!
+//! CubeCL compiles a kernel when it is first launched, one after the other. NVIDIA's compiler (of CUDA 13) and driver keep on
+//! disk what they have compiled, so that what threads compile here is only looked up there.
+
+use crate::adamw;
+use crate::launch::{self, ComputeCapability, Kernel};
+use crate::timer::Server;
+use burn_cuda::CudaDevice;
+use cubecl::cuda::install;
+use cubecl::device::Device;
+use cubecl::device_handle::DeviceHandle;
+use cudarc::driver::result::{ctx, module};
+use cudarc::driver::sys::CUcontext;
+use cudarc::nvrtc;
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+thread_local! {
+    /// What would have been launched, while this thread rehearses.
+    static REHEARSED: RefCell<Option<Vec<Kernel>>> = const { RefCell::new(None) };
+}
+
+/// Compiles the kernels that `rehearsal` would launch on `device`, and AdamW's. None of them is launched: what their results
+/// are made of is whatever was in memory. A kernel that cannot be compiled is an error where it is launched.
+pub fn compile_ahead(device: &CudaDevice, rehearsal: impl FnOnce()) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if threads == 1 || !keeps_on_disk() {
+        return;
+    }
+    let mut kernels = rehearse(rehearsal);
+    kernels.extend(adamw::kernels());
+    let Some(context) = Context::of(device) else { return };
+    let options = options(launch::compute_capability_of(device.index));
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    // A text may hold several kernels.
+    let mut texts: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
+    for kernel in kernels {
+        texts.entry(kernel.source()).or_default().push(kernel);
+    }
+    let mut texts: Vec<_> = texts.into_iter().collect();
+    // The longest take the most time.
+    texts.sort_by_key(|(text, _)| Reverse(text.len()));
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(texts.len()) {
+            scope.spawn(|| {
+                while let Some((text, kernels)) = texts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Ok(ptx) = compile(text, &options) {
+                        context.load(&ptx);
+                        launch::note_compiled(kernels);
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Whether compiler and driver keep what they compile.
+fn keeps_on_disk() -> bool {
+    let [mut major, mut minor] = [0; 2];
+    // SAFETY: it writes the two numbers.
+    let found = unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    // As the driver reads it.
+    let is_allowed = std::env::var_os("CUDA_CACHE_DISABLE").is_none_or(|value| value != "1");
+    found == nvrtc::sys::nvrtcResult::NVRTC_SUCCESS && major >= 13 && is_allowed
+}
+
+/// Whether this thread rehearses, so that `kernel` is not to be launched.
+pub(crate) fn is_rehearsed(kernel: &Kernel) -> bool {
+    REHEARSED.with_borrow_mut(|rehearsed| match rehearsed {
+        Some(kernels) => {
+            kernels.push(kernel.clone());
+            true
+        }
+        None => false,
+    })
+}
+
+/// The kernels that `rehearsal` would launch.
+fn rehearse(rehearsal: impl FnOnce()) -> Vec<Kernel> {
+    /// Also after a panic, kernels are launched again.
+    struct Scope;
+    impl Drop for Scope {
+        fn drop(&mut self) {
+            REHEARSED.take();
+        }
+    }
+    let _scope = Scope;
+    REHEARSED.set(Some(Vec::new()));
+    rehearsal();
+    REHEARSED.take().unwrap_or_default()
+}
+
+/// The context that CubeCL works in.
+struct Context(CUcontext);
+
+// SAFETY: the driver's contexts may be current in any number of threads.
+unsafe impl Send for Context {}
+// SAFETY: as above.
+unsafe impl Sync for Context {}
+
+impl Context {
+    fn of(device: &CudaDevice) -> Option<Self> {
+        let thread = DeviceHandle::<Server>::new(device.to_id());
+        let context = thread.submit_blocking(|_| ctx::get_current().ok().flatten().map(Context));
+        context.ok().flatten()
+    }
+
+    /// Lets the driver compile `ptx` for the device, and keep it on disk.
+    fn load(&self, ptx: &[c_char]) {
+        // SAFETY: the context lives as long as the process, the compiler ends its texts with a zero byte, and nothing of the
+        // module is used.
+        unsafe {
+            if ctx::set_current(self.0).is_ok()
+                && let Ok(module) = module::load_data(ptx.as_ptr().cast())
+            {
+                drop(module::unload(module));
+            }
+        }
+    }
+}
+
+/// The options that CubeCL gives the compiler: with others, what is kept on disk would not be found.
+fn options(capability: ComputeCapability) -> Vec<String> {
+    let include = |path: std::path::PathBuf| format!("--include-path={}", path.display());
+    let mut options = vec![
+        architecture(capability),
+        include(install::include_path()),
+        "-lineinfo".to_owned(),
+    ];
+    let cccl = install::cccl_include_path();
+    if cccl.exists() {
+        options.push(include(cccl));
+    }
+    options
+}
+
+/// As CubeCL names it to the compiler.
+pub(crate) fn architecture(capability: ComputeCapability) -> String {
+    let ComputeCapability { major, minor } = capability;
+    let suffix = if major >= 9 { "a" } else { "" };
+    format!("--gpu-architecture=sm_{major}{minor}{suffix}")
+}
+
+/// PTX, which ends with a zero byte, or what the compiler says against the source.
+pub(crate) fn compile(source: &str, options: &[&str]) -> Result<Vec<c_char>, String> {
+    let source = CString::new(source).expect("no source has a zero byte");
+    let program = nvrtc::result::create_program(&source, None).map_err(|error| error.to_string())?;
+    // SAFETY: the program was made just now, is used by this thread alone, and destroyed once.
+    unsafe {
+        let outcome = match nvrtc::result::compile_program(program, options) {
+            Ok(()) => nvrtc::result::get_ptx(program).map_err(|error| error.to_string()),
+            Err(error) => {
+                let log = nvrtc::result::get_program_log(program).map(|log| text(&log));
+                Err(format!("{error}\n{}", log.unwrap_or_default()))
+            }
+        };
+        drop(nvrtc::result::destroy_program(program));
+        outcome
+    }
+}
+
+/// What the compiler wrote, which ends with a zero byte.
+pub(crate) fn text(bytes: &[c_char]) -> String {
+    // SAFETY: the compiler ends its texts with a zero byte.
+    let text = unsafe { CStr::from_ptr(bytes.as_ptr()) };
+    text.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::Sources;
+
+    #[test]
+    fn what_is_rehearsed_is_not_launched() {
+        let kernel = Kernel::new(Sources::new(&["a"]), "entry", 32);
+        assert!(!is_rehearsed(&kernel));
+        let rehearsed = rehearse(|| {
+            assert!(is_rehearsed(&kernel));
+            assert!(is_rehearsed(&kernel));
+        });
+        let entries: Vec<_> = rehearsed.iter().map(Kernel::entry).collect();
+        assert_eq!(entries, ["entry", "entry"]);
+        assert!(!is_rehearsed(&kernel));
+    }
+}
