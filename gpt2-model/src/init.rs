@@ -1,7 +1,8 @@
 //! Initial weights as OpenAI's: normal with deviation 0.02, the projections into the residual stream scaled down by
 //! `1/√(2·n_layer)`, biases 0, LayerNorm 1 and 0.
 //!
-//! They are drawn on the host from one stream a parameter, so that a seed gives the same model on every backend.
+//! They are drawn on the host from one stream a parameter, many at a time, so that a seed gives the same model on every
+//! backend and with any number of threads.
 
 use crate::attention::CausalSelfAttention;
 use crate::block::Block;
@@ -20,6 +21,8 @@ use burn::tensor::backend::Backend;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
 
 /// Deviation of the initial weights (GPT-2's `initializer_range`).
 const INIT_STD: f32 = 0.02;
@@ -30,10 +33,28 @@ impl Gpt2Config {
     /// # Errors
     /// As [`Gpt2Config::validate`].
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Result<Gpt2<B>, ModelError> {
-        self.build(&mut Draws {
-            seed,
-            stream: 0,
-            device,
+        let mut list = List::<B>(Vec::new(), device);
+        self.build(&mut list)?;
+        let matrices = list.0;
+        let (senders, drawn): (Vec<_>, Vec<_>) = matrices.iter().map(|_| mpsc::sync_channel(0)).unzip();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            // Each holds one matrix at most until it is taken.
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    loop {
+                        let stream = next.fetch_add(1, Ordering::Relaxed);
+                        let Some((matrix, sender)) = matrices.get(stream).zip(senders.get(stream)) else {
+                            break;
+                        };
+                        if sender.send(matrix.draw(seed, stream as u64)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            let drawn = drawn.into_iter();
+            self.build(&mut Draws { drawn, device })
         })
     }
 
@@ -108,22 +129,56 @@ trait InitialValues<B: Backend> {
     fn constant(&mut self, width: usize, value: f32) -> Param<Tensor<B, 1>>;
 }
 
-/// Draws from one stream a matrix.
+/// A matrix that is to be drawn.
+struct Matrix {
+    /// Of the whole, with what is 0.
+    elements: usize,
+    drawn: usize,
+    std: f32,
+}
+
+impl Matrix {
+    /// Its values, from a stream of its own.
+    fn draw(&self, seed: u64, stream: u64) -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream);
+        let normal = Normal::new(0.0, self.std).expect("a positive, finite deviation");
+        let mut values = Vec::with_capacity(self.elements);
+        values.extend(normal.sample_iter(&mut rng).take(self.drawn));
+        values.resize(self.elements, 0.0);
+        values
+    }
+}
+
+/// Lists the matrices that a model asks for.
+struct List<'a, B: Backend>(Vec<Matrix>, &'a B::Device);
+
+impl<B: Backend> InitialValues<B> for List<'_, B> {
+    fn normal(&mut self, shape: [usize; 2], rows: usize, std: f32) -> Param<Tensor<B, 2>> {
+        let [height, width] = shape;
+        self.0.push(Matrix {
+            elements: height * width,
+            drawn: rows * width,
+            std,
+        });
+        zeros(shape, self.1)
+    }
+
+    fn constant(&mut self, width: usize, _value: f32) -> Param<Tensor<B, 1>> {
+        zeros([width], self.1)
+    }
+}
+
+/// Gives matrices that others draw, in the order of the list.
 struct Draws<'a, B: Backend> {
-    seed: u64,
-    stream: u64,
+    drawn: std::vec::IntoIter<Receiver<Vec<f32>>>,
     device: &'a B::Device,
 }
 
 impl<B: Backend> InitialValues<B> for Draws<'_, B> {
-    fn normal(&mut self, [height, width]: [usize; 2], rows: usize, std: f32) -> Param<Tensor<B, 2>> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(self.stream);
-        self.stream += 1;
-        let normal = Normal::new(0.0, std).expect("a positive, finite deviation");
-        let mut values: Vec<f32> = normal.sample_iter(&mut rng).take(rows * width).collect();
-        values.resize(height * width, 0.0);
-        parameter(values, [height, width], self.device)
+    fn normal(&mut self, shape: [usize; 2], _rows: usize, _std: f32) -> Param<Tensor<B, 2>> {
+        let values = self.drawn.next().and_then(|drawn| drawn.recv().ok());
+        parameter(values.expect("each matrix is drawn once"), shape, self.device)
     }
 
     fn constant(&mut self, width: usize, value: f32) -> Param<Tensor<B, 1>> {

@@ -303,6 +303,7 @@ fn libraries_know_no_flags() {
             ![
                 "cargo build ",
                 "--gpu-architecture",
+                "--include-path",
                 "`hf download",
                 "--security-opt",
                 "role(\"--",

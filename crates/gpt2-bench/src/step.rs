@@ -129,8 +129,15 @@ pub struct StepTiming {
     pub tokens_per_sec: f64,
     /// Seconds of all steps of the warm-up.
     pub warmup_s: f64,
-    /// Seconds of the first step.
+    /// Seconds of the first step, in which kernels are compiled.
     pub first_step_s: f64,
+    /// Median milliseconds in which the host queued a step, where the device computes behind it. As long as the step itself,
+    /// the device waits for the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ms_median: Option<f64>,
+    /// Median milliseconds in which the host waited for the device, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked_ms_median: Option<f64>,
     /// Loss of the last step.
     pub loss_last: f64,
     /// Parameters of the model.
@@ -168,6 +175,10 @@ impl StepTiming {
         let rounded = |value: f64| (value * 1e3).round() / 1e3;
         let tokens_per_sec = plan.tokens_per_step() as f64 / summary.p50 * 1e3;
         let flops = gpt2_model::cost::flops_per_token(&plan.model, plan.batch.seq) as f64;
+        let median = |part: fn(&StepRecord) -> Option<f64>| {
+            let values: Vec<f64> = outcome.steps[warmup..].iter().filter_map(part).collect();
+            Summary::of(&values).map(|summary| rounded(summary.p50))
+        };
         let largest = |memory: fn(&StepRecord) -> Option<u64>| outcome.steps.iter().filter_map(memory).max();
         Self {
             peer: program,
@@ -188,6 +199,8 @@ impl StepTiming {
             step_ms_max: rounded(summary.max),
             tokens_per_sec: rounded(tokens_per_sec),
             warmup_s: rounded(before.iter().sum::<f64>() / 1e3),
+            queue_ms_median: median(|step| step.queue_ms),
+            blocked_ms_median: median(|step| step.blocked_ms),
             first_step_s: rounded(before.first().or(timed.first()).copied().unwrap_or(f64::NAN) / 1e3),
             loss_last: outcome.steps.last().and_then(|step| step.loss).unwrap_or(f64::NAN),
             params: gpt2_model::cost::parameters(&plan.model) as u64,

@@ -3,6 +3,9 @@
 use crate::support::{DEVICE, Inference};
 use gpt2_model::weights::{NamedTensor, NamedVisitor, parameters, visit_parameters};
 use gpt2_model::{Gpt2, Gpt2Config, Variant};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
 
 /// Large enough for its moments to be sharp; a vocabulary that is padded.
 fn model(seed: u64) -> Gpt2<Inference> {
@@ -50,6 +53,30 @@ fn deviations_are_gpt2s() {
                 square.sqrt()
             );
         }
+    }
+}
+
+/// In the order of the model: the tables, then four matrices a block.
+#[test]
+fn each_matrix_is_drawn_from_a_stream_of_its_own() {
+    let matrices = parameters(&model(5))
+        .into_iter()
+        .filter(|tensor| tensor.shape.len() == 2);
+    for (stream, NamedTensor { name, values, .. }) in matrices.enumerate() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        rng.set_stream(stream as u64);
+        let std = if name.ends_with("c_proj.weight") {
+            0.02_f32 / 4.0
+        } else {
+            0.02
+        };
+        let expected = Normal::new(0.0, std).unwrap().sample_iter(&mut rng);
+        assert!(
+            expected
+                .zip(&values)
+                .all(|(expected, value)| expected.to_bits() == value.to_bits()),
+            "{name}"
+        );
     }
 }
 

@@ -159,6 +159,7 @@ where
             steps: Vec::new(),
             sample: None,
             phases: Phases::default(),
+            compiled_for: Duration::ZERO,
             saved_step: None,
             started: now,
             completed_at: now,
@@ -190,6 +191,8 @@ struct Run<'a, B: AutodiffBackend, S> {
     steps: Vec<StepRecord>,
     sample: Option<Arc<str>>,
     phases: Phases,
+    /// How long kernels were compiled for a step that has not begun. It is a part of that step, as if they were compiled in it.
+    compiled_for: Duration,
     /// The step of the newest checkpoint of this session.
     saved_step: Option<u64>,
     started: Instant,
@@ -204,7 +207,9 @@ where
     S: TrainStepper<B>,
 {
     fn run(&mut self) -> Result<Outcome, TrainError> {
+        let began = Instant::now();
         self.compile_ahead();
+        self.compiled_for = began.elapsed();
         if self.setup.state.step == 0 {
             let mut record = StepRecord::default();
             if self.setup.plan.intervals.eval_every > 0 {
@@ -347,7 +352,8 @@ where
     fn queue(&mut self, step: u64) -> Result<QueuedStep, TrainError> {
         self.observer.step_begins(step);
         self.setup.ranks.begin(step);
-        let began = Instant::now();
+        let now = Instant::now();
+        let began = now.checked_sub(std::mem::take(&mut self.compiled_for)).unwrap_or(now);
         let (mut wait, mut host_to_device) = (Duration::ZERO, Duration::ZERO);
         let mut losses: Option<Tensor<Inner<B>, 1>> = None;
         let mut gradients = GradientSum::Empty;
