@@ -1,7 +1,8 @@
 //! Kernels compiled before they are first launched, many at a time.
 //!
-//! CubeCL compiles a kernel when it is first launched, one after the other. NVIDIA's compiler (of CUDA 13) and driver keep on
-//! disk what they have compiled, so that what threads compile here is only looked up there.
+//! CubeCL compiles a kernel when it is first launched, one after the other. NVIDIA's compiler (since CUDA 12.9) and driver keep
+//! on disk what they have compiled, so that what threads compile here is only looked up there. Where they cannot, on a disk
+//! that is full or must not be written to, all is compiled twice.
 
 use crate::adamw;
 use crate::launch::{self, ComputeCapability, Kernel};
@@ -24,18 +25,19 @@ thread_local! {
     static REHEARSED: RefCell<Option<Vec<Kernel>>> = const { RefCell::new(None) };
 }
 
-/// Compiles the kernels that `rehearsal` would launch on `device`, and AdamW's. None of them is launched: what their results
-/// are made of is whatever was in memory. A kernel that cannot be compiled is an error where it is launched.
-pub fn compile_ahead(device: &CudaDevice, rehearsal: impl FnOnce()) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    if threads == 1 || !keeps_on_disk() {
+/// Compiles the kernels of this crate that `rehearsal` would launch on `device`, and AdamW's, on `threads` threads. None of
+/// them is launched: what their results are made of is whatever was in memory. Burn's own are launched as always. A kernel
+/// that cannot be compiled is an error where it is launched.
+pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce()) {
+    if threads == 1 || !keeps_on_disk() || install::cuda_path().is_none() {
         return;
     }
     let mut kernels = rehearse(rehearsal);
     kernels.extend(adamw::kernels());
+    // What an earlier run of the process has used, CubeCL holds.
+    kernels.retain(|kernel| !launch::is_compiled(kernel));
     let Some(context) = Context::of(device) else { return };
     let options = options(launch::compute_capability_of(device.index));
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
     // A text may hold several kernels.
     let mut texts: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
     for kernel in kernels {
@@ -66,7 +68,7 @@ fn keeps_on_disk() -> bool {
     let found = unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
     // As the driver reads it.
     let is_allowed = std::env::var_os("CUDA_CACHE_DISABLE").is_none_or(|value| value != "1");
-    found == nvrtc::sys::nvrtcResult::NVRTC_SUCCESS && major >= 13 && is_allowed
+    found == nvrtc::sys::nvrtcResult::NVRTC_SUCCESS && (major, minor) >= (12, 9) && is_allowed
 }
 
 /// Whether this thread rehearses, so that `kernel` is not to be launched.
@@ -148,7 +150,7 @@ pub(crate) fn architecture(capability: ComputeCapability) -> String {
 }
 
 /// PTX, which ends with a zero byte, or what the compiler says against the source.
-pub(crate) fn compile(source: &str, options: &[&str]) -> Result<Vec<c_char>, String> {
+pub(crate) fn compile(source: &str, options: &[String]) -> Result<Vec<c_char>, String> {
     let source = CString::new(source).expect("no source has a zero byte");
     let program = nvrtc::result::create_program(&source, None).map_err(|error| error.to_string())?;
     // SAFETY: the program was made just now, is used by this thread alone, and destroyed once.
@@ -177,6 +179,7 @@ pub(crate) fn text(bytes: &[c_char]) -> String {
 mod tests {
     use super::*;
     use crate::launch::Sources;
+    use std::panic::catch_unwind;
 
     #[test]
     fn what_is_rehearsed_is_not_launched() {
@@ -188,6 +191,13 @@ mod tests {
         });
         let entries: Vec<_> = rehearsed.iter().map(Kernel::entry).collect();
         assert_eq!(entries, ["entry", "entry"]);
+        assert!(!is_rehearsed(&kernel));
+        let other_thread = || {
+            let elsewhere = std::thread::scope(|scope| scope.spawn(|| is_rehearsed(&kernel)).join());
+            assert!(!elsewhere.unwrap());
+        };
+        assert!(rehearse(other_thread).is_empty());
+        assert!(catch_unwind(|| rehearse(|| panic!("in a rehearsal"))).is_err());
         assert!(!is_rehearsed(&kernel));
     }
 }

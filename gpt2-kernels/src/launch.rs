@@ -12,8 +12,8 @@ use cubecl::{CompilationError, Compiler, CubeTask};
 use cubecl_cpp::shared::{Elem, Item, SharedMemory};
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdevice_attribute;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Files that are compiled one after the other.
 #[derive(Debug, Clone, Copy)]
@@ -89,11 +89,6 @@ impl Kernel {
     fn cube_dim(&self) -> CubeDim {
         CubeDim::new_1d(self.threads)
     }
-
-    /// Tells it from all others.
-    fn key(&self) -> String {
-        format!("{} {} {:?}", self.entry, self.sources.digest, self.defines)
-    }
 }
 
 /// What the test that compiles every kernel looks at.
@@ -133,8 +128,7 @@ impl KernelMetadata for Kernel {
     }
 }
 
-/// Kernels that were compiled, in the order of their ids.
-static COMPILED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static COMPILED: LazyLock<Mutex<HashSet<KernelId>>> = LazyLock::new(Mutex::default);
 
 /// Kernels that this process has compiled, or had the driver look up. The first of each kind takes from a few milliseconds to
 /// a second.
@@ -142,10 +136,16 @@ pub fn compiled() -> usize {
     COMPILED.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
+/// Whether `kernel` is among them.
+pub(crate) fn is_compiled(kernel: &Kernel) -> bool {
+    let compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.contains(&kernel.id())
+}
+
 /// Counts `kernels` as compiled.
 pub(crate) fn note_compiled<'a>(kernels: impl IntoIterator<Item = &'a Kernel>) {
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    compiled.extend(kernels.into_iter().map(Kernel::key));
+    compiled.extend(kernels.into_iter().map(Kernel::id));
 }
 
 impl CubeTask<CudaCompiler> for Kernel {

@@ -118,7 +118,7 @@ impl Program {
             defines,
             entries,
         } = self;
-        let ptx = compile(source, &[architecture, "-lineinfo"]).map(|ptx| text(&ptx));
+        let ptx = compile(source, &[architecture.clone(), "-lineinfo".to_owned()]).map(|ptx| text(&ptx));
         let missing = |ptx: &String| {
             entries
                 .iter()

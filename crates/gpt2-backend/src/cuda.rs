@@ -5,7 +5,7 @@ use crate::error::Unavailable;
 use crate::probe::{DeviceMemory, DeviceProbe};
 use burn_cuda::CudaDevice;
 use cubecl::Runtime;
-use cubecl::cuda::CudaRuntime;
+use cubecl::cuda::{CudaRuntime, install};
 use cudarc::driver::{result, sys};
 use nvml_wrapper::Nvml;
 
@@ -26,6 +26,13 @@ pub(crate) fn devices() -> Result<Vec<DeviceInfo>, Unavailable> {
     }
     if !compiler {
         return not_found("no CUDA run-time compiler (looked for libnvrtc.so; it comes with the CUDA toolkit)");
+    }
+    // CubeCL names it to the compiler, and its own kernels include what is in it.
+    if install::cuda_path().is_none() {
+        return not_found(
+            "no CUDA headers (looked for CUDA_PATH, /usr/local/cuda and /opt/cuda); set CUDA_PATH to the folder whose \
+             include/ has cuda_runtime.h: that of the CUDA toolkit, or nvidia/cu13 of `pip install nvidia-cuda-runtime`",
+        );
     }
     (0..count)
         .map(|index| {

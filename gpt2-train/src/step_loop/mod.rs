@@ -24,22 +24,22 @@ use crate::stop::{StopReason, StopRequest};
 use crate::tasks::TaskSet;
 use burn::module::AutodiffModule;
 use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Int, Tensor};
 use gpt2_backend::DeviceProbe;
 use gpt2_data::Loader;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::{Clip, Readback, TrainingBackend};
 use gpt2_model::spans::{Operation, Pass, span};
-use gpt2_model::{Gpt2, InferenceBackend};
+use gpt2_model::{Gpt2, InferenceBackend, Operations, Sequences};
 use gpt2_records::{Communication, Phases, RankStep};
 use memory::MemoryMeter;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// On a CPU, what dropout draws from is the process's: whoever has seeded it holds this until the draws are made.
+/// What dropout draws from is the process's: whoever has seeded it holds this until the draws are made.
 static RANDOM_STATE: Mutex<()> = Mutex::new(());
 
 type Inner<B> = <B as AutodiffBackend>::InnerBackend;
@@ -191,7 +191,8 @@ struct Run<'a, B: AutodiffBackend, S> {
     steps: Vec<StepRecord>,
     sample: Option<Arc<str>>,
     phases: Phases,
-    /// How long kernels were compiled for a step that has not begun. It is a part of that step, as if they were compiled in it.
+    /// How long kernels were compiled for a step that has not begun. It is a part of that step's time, and of the host's time to
+    /// queue it, as if they were compiled in it.
     compiled_for: Duration,
     /// The step of the newest checkpoint of this session.
     saved_step: Option<u64>,
@@ -207,9 +208,9 @@ where
     S: TrainStepper<B>,
 {
     fn run(&mut self) -> Result<Outcome, TrainError> {
-        let began = Instant::now();
-        self.compile_ahead();
-        self.compiled_for = began.elapsed();
+        if self.reason_to_stop(self.setup.state.step).is_none() {
+            self.compile_ahead();
+        }
         if self.setup.state.step == 0 {
             let mut record = StepRecord::default();
             if self.setup.plan.intervals.eval_every > 0 {
@@ -260,8 +261,8 @@ where
         })
     }
 
-    /// Compiles the kernels of a micro-step and of an evaluation.
-    fn compile_ahead(&self) {
+    /// Compiles the kernels of a step and of an evaluation.
+    fn compile_ahead(&mut self) {
         let StepLoop {
             plan,
             device,
@@ -269,13 +270,25 @@ where
             ranks,
             ..
         } = &self.setup;
-        Inner::<B>::compile_ahead(device, || {
+        if plan.machine.operations == Operations::Reference {
+            return;
+        }
+        let began = Instant::now();
+        Inner::<B>::compile_ahead(device, plan.machine.threads, || {
+            let _draws = RANDOM_STATE.lock().unwrap_or_else(PoisonError::into_inner);
             let model = self.stepper.model();
-            let tokens = Tensor::<B, 2, Int>::zeros([plan.batch.micro_batch, plan.batch.seq], device);
-            drop(model.loss(tokens.clone(), tokens).backward());
+            let tokens = vec![0; plan.batch.micro_batch * plan.batch.seq];
+            let batch = Sequences {
+                inputs: tokens.clone(),
+                targets: tokens,
+                seq: plan.batch.seq,
+            };
+            let [inputs, targets] = batch.upload(device);
+            drop(model.loss(inputs, targets).backward());
             let model = Inner::<B>::inference(model.valid());
             let _ = validation.losses(model.as_ref(), ranks.rank(), ranks.size()).next();
         });
+        self.compiled_for = began.elapsed();
     }
 
     /// Why no step should follow step `newest`, if so.

@@ -311,6 +311,8 @@ mod block_gradients {
             }
             assert!(found == expected, "{}: other gradients", fixture.name);
             assert!(pass() == expected, "nothing is taken any more");
+            B::InnerBackend::compile_ahead(device, 2, || drop(pass()));
+            assert!(pass() == expected, "a rehearsal leaves nothing behind");
         }
     }
 

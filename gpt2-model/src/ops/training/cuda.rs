@@ -105,8 +105,8 @@ impl TrainingBackend for Cuda {
         }
     }
 
-    fn compile_ahead(device: &Self::Device, rehearsal: impl FnOnce()) {
-        gpt2_kernels::compile_ahead(device, rehearsal);
+    fn compile_ahead(device: &Self::Device, threads: usize, rehearsal: impl FnOnce()) {
+        gpt2_kernels::compile_ahead(device, threads, rehearsal);
     }
 
     fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
