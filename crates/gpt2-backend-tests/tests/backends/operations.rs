@@ -395,6 +395,10 @@ mod elements_come_to_the_host_in_order {
             [9, 10, 16, 17].map(|i| values[i])
         );
         assert_eq!(ops::to_host(tensor.inner()), values);
+        // More than a GPU reads at once.
+        let values: Vec<f32> = (0..2_200_000).map(|i| i as f32).collect();
+        let tensor = Tensor::<B, 2>::from_data(TensorData::new(values.clone(), [2200, 1000]), device);
+        assert!(ops::to_host(tensor) == values);
     }
 
     crate::on_every_backend!(check);
