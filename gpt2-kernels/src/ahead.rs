@@ -1,8 +1,8 @@
 //! Kernels compiled before they are first launched, many at a time.
 //!
-//! CubeCL compiles a kernel when it is first launched, one after the other. NVIDIA's compiler (since CUDA 12.9) and driver keep
-//! on disk what they have compiled, so that what threads compile here is only looked up there. Where they cannot, on a disk
-//! that is full or must not be written to, all is compiled twice.
+//! CubeCL compiles a kernel when it is first launched, one after the other. NVIDIA's compiler (since CUDA 12.9) and
+//! driver keep on disk what they have compiled, so that what threads compile here is only looked up there. Where they
+//! cannot, on a disk that is full or must not be written to, all is compiled twice.
 
 use crate::adamw;
 use crate::launch::{self, ComputeCapability, Kernel};
@@ -25,9 +25,9 @@ thread_local! {
     static REHEARSED: RefCell<Option<Vec<Kernel>>> = const { RefCell::new(None) };
 }
 
-/// Compiles the kernels of this crate that `rehearsal` would launch on `device`, and AdamW's, on `threads` threads. None of
-/// them is launched: what their results are made of is whatever was in memory. Burn's own are launched as always. A kernel
-/// that cannot be compiled is an error where it is launched.
+/// Compiles the kernels of this crate that `rehearsal` would launch on `device`, and AdamW's, on `threads` threads.
+/// None of them is launched: what their results are made of is whatever was in memory. Burn's own are launched as
+/// always. A kernel that cannot be compiled is an error where it is launched.
 pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce()) {
     if threads == 1 || !keeps_on_disk() || install::cuda_path().is_none() {
         return;
@@ -114,8 +114,8 @@ impl Context {
 
     /// Lets the driver compile `ptx` for the device, and keep it on disk.
     fn load(&self, ptx: &[c_char]) {
-        // SAFETY: the context lives as long as the process, the compiler ends its texts with a zero byte, and nothing of the
-        // module is used.
+        // SAFETY: the context lives as long as the process, the compiler ends its texts with a zero byte, and nothing
+        // of the module is used.
         unsafe {
             if ctx::set_current(self.0).is_ok()
                 && let Ok(module) = module::load_data(ptx.as_ptr().cast())

@@ -1,5 +1,5 @@
-//! How long the device takes from one point of CubeCL's stream to another, by its own clock. An event of the whole context
-//! would also wait for what other streams do beside it.
+//! How long the device takes from one point of CubeCL's stream to another, by its own clock. An event of the whole
+//! context would wait for other streams too.
 
 use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources};

@@ -1,7 +1,8 @@
 //! The operations of a GPT-2's training step as CUDA kernels of our own, on tensors of Burn's CUDA backend.
 //!
-//! The sources, in `src/cuda/`, are compiled by NVIDIA's run-time compiler, ahead ([`compile_ahead`]) or when they are first
-//! used, and run on CubeCL's stream and memory. Each says at its head what it computes, and what it asks of its caller.
+//! The sources, in `src/cuda/`, are compiled by NVIDIA's run-time compiler, ahead ([`compile_ahead`]) or when they are
+//! first used, and run on CubeCL's stream and memory. Each says at its head what it computes, and what it asks of its
+//! caller.
 //!
 //! Everything here is deterministic: sums are taken in an order that follows from the shapes and the device.
 //!

@@ -1,7 +1,7 @@
 //! What the processes that train one model together exchange, each on a device of its own, by NVIDIA's NCCL.
 //!
-//! NCCL works on a stream of its own. Events of the whole context order it behind all that CubeCL has queued before, and,
-//! from a wait on, all that CubeCL queues later behind it: CubeCL's streams cannot be reached.
+//! NCCL works on a stream of its own. Events of the whole context order it behind all that CubeCL has queued before,
+//! and, from a wait on, all that CubeCL queues later behind it: CubeCL's streams cannot be reached.
 
 use crate::timer::{DRIVER, RecordInContext, Server};
 use crate::{Tensor, clock, contiguous, owned};
@@ -261,8 +261,9 @@ fn python_packages(prefix: &Path) -> Vec<PathBuf> {
 
 /// The ranks of a run, on their devices.
 ///
-/// What they exchange is queued behind all that the device has to do so far, and runs beside what is queued later, one group
-/// after the other. The tensors are in use until [`wait`](Self::wait) was called: they must be kept, and not be read.
+/// What they exchange is queued behind all that the device has to do so far, and runs at the same time as what is
+/// queued later, one group after the other. The tensors are in use until [`wait`](Self::wait) was called: they must be
+/// kept, and not be read.
 pub struct Communicator {
     nccl: Nccl,
     device: CudaDevice,
@@ -376,8 +377,8 @@ impl Communicator {
         tensors
     }
 
-    /// Lets all that is queued later wait for what is being exchanged. Gives how long the device then waits, in milliseconds,
-    /// `[1]` in `f32`.
+    /// Lets all that is queued later wait for what is being exchanged. Gives how long the device then waits, in
+    /// milliseconds, `[1]` in `f32`.
     pub fn wait(&mut self) -> Tensor {
         let began = clock::now(&self.device);
         let (functions, work) = (self.nccl.0, self.work);
@@ -411,9 +412,9 @@ impl Communicator {
         Ok(span)
     }
 
-    /// How many milliseconds the groups before the oldest [`wait`](Self::wait) took that was not asked for yet, each from when
-    /// this device was ready for it: the time that other ranks came later is in it. Something that was queued behind that wait
-    /// must have been read back.
+    /// How many milliseconds the groups before the oldest [`wait`](Self::wait) took that was not asked for yet, each
+    /// from when this device was ready for it: the time that other ranks came later is in it. Something that was queued
+    /// behind that wait must have been read back.
     ///
     /// # Errors
     /// [`NcclError::Failed`].

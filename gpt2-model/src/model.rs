@@ -71,8 +71,8 @@ impl<B: Backend> Gpt2<B> {
 }
 
 impl<B: Gpt2Backend> Gpt2<B> {
-    /// The blocks, by their number, that training computes as one operation each; the others go operation by operation. In
-    /// their order.
+    /// The blocks, by their number, that training computes as one operation each; the others go operation by operation.
+    /// In their order.
     pub fn blocks_in_one_operation(&self) -> Vec<usize> {
         let is_one = |number: &usize| self.h[*number].is_one_operation(self.operations, true);
         (0..self.h.len()).filter(is_one).collect()

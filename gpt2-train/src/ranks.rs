@@ -30,8 +30,8 @@ struct Several<B: AutodiffBackend> {
     processes: ProcessGroup,
     /// What sums from device to device; none where sums go through the host.
     collective: Option<OnDevices<B::InnerBackend>>,
-    /// Numbers of the step that is being queued, on the device: what each rank wants, `[ranks]`, and how long this device waited
-    /// each time, `[1]`.
+    /// Numbers of the step that is being queued, on the device: what each rank wants, `[ranks]`, and how long this
+    /// device waited each time, `[1]`.
     to_read: Vec<FloatTensor<B::InnerBackend>>,
     communication: Communication,
 }
@@ -120,14 +120,14 @@ where
         }
     }
 
-    /// Whether the ranks sum from device to device, so that it can be done beside other work.
+    /// Whether the ranks sum from device to device, so that it can be done during other work.
     pub(crate) fn sum_on_devices(&self) -> bool {
         self.0.as_ref().is_some_and(|several| several.collective.is_some())
     }
 
-    /// Runs `pass`, the last micro-step of a step. Where ranks sum on their devices, the gradients of each block begin to be summed
-    /// while those of the blocks in front of it are computed: with the micro-steps `before`, from which they are taken out. Gives
-    /// them besides what `pass` gives.
+    /// Runs `pass`, the last micro-step of a step. Where ranks sum on their devices, the gradients of each block begin
+    /// to be summed while those of the blocks in front of it are computed: with the micro-steps `before`, from which
+    /// they are taken out. Gives what `pass` gives, and them.
     pub(crate) fn sum_blocks<T>(
         &mut self,
         model: &Gpt2<B>,
@@ -156,9 +156,9 @@ where
         (output, blocks.sums)
     }
 
-    /// Sums a step over all ranks, in their order where sums go through the host, and tells what each wants: `wish` is why this
-    /// rank would stop after it. The step is the sum of its micro-steps' losses, `[1]`, and that of their gradients; `summed` are
-    /// [those of the blocks](Self::sum_blocks), where they are no more among them.
+    /// Sums a step over all ranks, in their order where sums go through the host, and tells what each wants: `wish` is
+    /// why this rank would stop after it. The step is the sum of its micro-steps' losses, `[1]`, and that of their
+    /// gradients; `summed` are [those of the blocks](Self::sum_blocks), where they are no more among them.
     ///
     /// # Errors
     /// [`TrainError::Ranks`].
@@ -284,8 +284,8 @@ where
         Ok(stop_reason(wishes, several.processes.rank(), exchange.own.as_ref()))
     }
 
-    /// Where the time of a step went between ranks. `read` are the numbers that came back from the device behind the step's
-    /// own. After [`stop_reason`](Self::stop_reason), once a step.
+    /// Where the time of a step went between ranks. `read` are the numbers that came back from the device behind the
+    /// step's own. After [`stop_reason`](Self::stop_reason), once a step.
     ///
     /// # Errors
     /// [`TrainError::Ranks`] if the device cannot tell.
@@ -408,8 +408,8 @@ fn all_can<T>(processes: &mut ProcessGroup, own: Result<T, CollectiveError>) -> 
     }
 }
 
-/// Sums tensors in the order of the ranks, so that the sums are those of one process that accumulates as many micro-steps.
-/// Gives how long the slowest rank was waited for too, and how long the exchange took after that.
+/// Sums tensors in the order of the ranks, so that the sums are those of one process that accumulates as many
+/// micro-steps. Gives how long the slowest rank was waited for too, and how long the exchange took after that.
 fn sum_on_host<B: Gpt2Backend>(
     processes: &mut ProcessGroup,
     tensors: Vec<FloatTensor<B>>,

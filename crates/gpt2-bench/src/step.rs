@@ -131,8 +131,8 @@ pub struct StepTiming {
     pub warmup_s: f64,
     /// Seconds of the first step, in which kernels are compiled.
     pub first_step_s: f64,
-    /// Median milliseconds in which the host queued a step, where the device computes behind it. As long as the step itself,
-    /// the device waits for the host.
+    /// Median milliseconds in which the host queued a step, where the device computes behind it. As long as the step
+    /// itself, the device waits for the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_ms_median: Option<f64>,
     /// Median milliseconds in which the host waited for the device, likewise.

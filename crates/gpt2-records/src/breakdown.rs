@@ -15,7 +15,8 @@ pub struct Breakdown {
     /// The rank that the others wait for: the one that waits least for others, and of those that do not tell, the one with the
     /// longest steps.
     pub slowest: usize,
-    /// `compute_ms` over `communication_ms`, in which nothing is computed, of the slowest rank; none where nothing is exchanged.
+    /// `compute_ms` over `communication_ms`, in which nothing is computed, of the slowest rank; none where nothing is
+    /// exchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_to_communication: Option<f64>,
 }

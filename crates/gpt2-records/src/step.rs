@@ -53,7 +53,8 @@ pub struct StepRecord {
     /// The part of `step_ms` spent exchanging gradients between ranks, nothing being computed meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub communication_ms: Option<f64>,
-    /// Spent exchanging gradients while others were computed, with the wait for other ranks: no part of `step_ms` by itself.
+    /// Spent exchanging gradients while others were computed, with the wait for other ranks: no part of `step_ms` by
+    /// itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlapped_communication_ms: Option<f64>,
     /// The rest of `step_ms`: computing, and waiting for the device.
@@ -115,7 +116,8 @@ pub struct RankStep {
     /// Spent exchanging gradients. Where the device sums, from when it had nothing else to do until it had the sums.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub communication_ms: Option<f64>,
-    /// Spent exchanging gradients while others were computed, with the wait for other ranks: no part of `step_ms` by itself.
+    /// Spent exchanging gradients while others were computed, with the wait for other ranks: no part of `step_ms` by
+    /// itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlapped_communication_ms: Option<f64>,
     /// The rest: computing, and waiting for the device.

@@ -12,9 +12,7 @@ __device__ u64 nanoseconds() {
     return time;
 }
 
-extern "C" __global__ void __launch_bounds__(1) now(u64 *at) {
-    *at = nanoseconds();
-}
+extern "C" __global__ void __launch_bounds__(1) now(u64 *at) { *at = nanoseconds(); }
 
 extern "C" __global__ void __launch_bounds__(1) milliseconds_since(const u64 *at, float *out) {
     const u64 end = nanoseconds();

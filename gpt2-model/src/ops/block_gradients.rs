@@ -1,8 +1,8 @@
 //! The gradients of a block's parameters as soon as they are queued, for whoever has work for them while those of the
 //! blocks in front are computed.
 //!
-//! Burn's backward pass returns when all of it is queued, and takes nothing along: like a span's observer, who takes the
-//! gradients is known by the thread.
+//! Burn's backward pass returns when all of it is queued, and takes nothing along: like a span's observer, who takes
+//! the gradients is known by the thread.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
@@ -12,8 +12,8 @@ use std::rc::Rc;
 
 /// Takes the gradients of blocks out of a backward pass.
 pub trait TakeBlockGradients<B: Backend>: 'static {
-    /// Takes those of one block's parameters, in the order of the module [`Block`](crate::block::Block). They are queued, not
-    /// computed.
+    /// Takes those of one block's parameters, in the order of the module [`Block`](crate::block::Block). They are
+    /// queued, not computed.
     fn take(&mut self, gradients: Vec<FloatTensor<B>>);
 }
 

@@ -39,8 +39,8 @@ impl Gpt2Backend for Cuda {
             .is_some_and(|precision| BackendKind::Cuda.supports_attention(precision, channels(qkv) / 3, n_head))
     }
 
-    /// In pieces: CubeCL reads into pages of pinned memory, which it keeps and which are far larger than what is read. On a
-    /// device of 141 GB that of an embedding of 154 MB has 2.2 GB, and takes more than a second to make.
+    /// In pieces: CubeCL reads into pages of pinned memory, which it keeps and which are far larger than what is read.
+    /// On a device of 141 GB that of an embedding of 154 MB has 2.2 GB, and takes more than a second to make.
     fn to_host(tensor: Tensor) -> Vec<f32> {
         const PIECE: usize = 8 << 20;
         if tensor.dtype != DType::F32 {

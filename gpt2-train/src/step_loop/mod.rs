@@ -127,8 +127,8 @@ struct QueuedStep {
     host_to_device: Duration,
     lr: f64,
     exchange: Exchange,
-    /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, and of several ranks what each wants
-    /// and how long the device waited for them.
+    /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, and of several ranks what
+    /// each wants and how long the device waited for them.
     numbers: Readback,
 }
 
@@ -191,8 +191,8 @@ struct Run<'a, B: AutodiffBackend, S> {
     steps: Vec<StepRecord>,
     sample: Option<Arc<str>>,
     phases: Phases,
-    /// How long kernels were compiled for a step that has not begun. It is a part of that step's time, and of the host's time to
-    /// queue it, as if they were compiled in it.
+    /// How long kernels were compiled for a step that has not begun. It is a part of that step's time, and of the
+    /// host's time to queue it, as if they were compiled in it.
     compiled_for: Duration,
     /// The step of the newest checkpoint of this session.
     saved_step: Option<u64>,

@@ -20,8 +20,9 @@ pub trait CollectiveLibrary<T, D> {
 
 /// The ranks of a run, on their devices. `T` is a tensor's primitive.
 ///
-/// What is exchanged is queued behind all that the device has to do so far, and runs beside what is queued later, one exchange
-/// after the other. The tensors are in use until [`wait`](Self::wait) was called: they must be kept, and not be read.
+/// What is exchanged is queued behind all that the device has to do so far, and runs at the same time as what is queued
+/// later, one exchange after the other. The tensors are in use until [`wait`](Self::wait) was called: they must be
+/// kept, and not be read.
 pub trait Collective<T> {
     /// Queues the sum of each of `tensors` over all ranks: each rank gives as many, of the same shapes.
     fn sum(&mut self, tensors: Vec<T>) -> Vec<T>;
@@ -29,13 +30,13 @@ pub trait Collective<T> {
     /// Queues that each of `tensors` becomes that of the rank which `owners` names: each rank gives as many, of the same shapes.
     fn broadcast(&mut self, tensors: Vec<T>, owners: &[usize]) -> Vec<T>;
 
-    /// Lets all that is queued later wait for what is being exchanged. Gives how long the device then waits, in milliseconds,
-    /// `[1]`.
+    /// Lets all that is queued later wait for what is being exchanged. Gives how long the device then waits, in
+    /// milliseconds, `[1]`.
     fn wait(&mut self) -> T;
 
-    /// How many milliseconds the exchanges before the oldest [`wait`](Self::wait) took that was not asked for yet, each from when
-    /// this device was ready for it: the time that other ranks came later is in it. Something that was queued behind that wait
-    /// must have been read back.
+    /// How many milliseconds the exchanges before the oldest [`wait`](Self::wait) took that was not asked for yet, each
+    /// from when this device was ready for it: the time that other ranks came later is in it. Something that was queued
+    /// behind that wait must have been read back.
     ///
     /// # Errors
     /// [`CollectiveError`].

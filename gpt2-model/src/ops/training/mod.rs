@@ -198,8 +198,8 @@ pub trait TrainingBackend: Gpt2Backend {
     /// its size. A training step asks for the same sizes each time; generation always for new ones.
     fn set_persistent_allocation(_device: &Self::Device, _on: bool) {}
 
-    /// Where kernels are compiled when they are first launched, compiles those that `rehearsal` would launch on `device`, on
-    /// `threads` threads. They are not launched in it: its results are whatever was in memory.
+    /// Where kernels are compiled when they are first launched, compiles those that `rehearsal` would launch on
+    /// `device`, on `threads` threads. They are not launched in it: its results are whatever was in memory.
     fn compile_ahead(_device: &Self::Device, _threads: usize, _rehearsal: impl FnOnce()) {}
 
     /// What tells when `device` passes points of the work that is queued on it.
