@@ -2,7 +2,7 @@
 //!
 //! CubeCL compiles a kernel when it is first launched, one after the other. NVIDIA's compiler (since CUDA 12.9) and
 //! driver keep on disk what they have compiled, so that what threads compile here is only looked up there. Where they
-//! cannot, on a disk that is full or must not be written to, all is compiled twice.
+//! have kept something already, nothing is compiled ahead: to look all kernels up twice takes half a second.
 
 use crate::adamw;
 use crate::launch::{self, ComputeCapability, Kernel};
@@ -18,6 +18,8 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 thread_local! {
@@ -29,7 +31,7 @@ thread_local! {
 /// None of them is launched: what their results are made of is whatever was in memory. Burn's own are launched as
 /// always. A kernel that cannot be compiled is an error where it is launched.
 pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce()) {
-    if threads == 1 || !keeps_on_disk() || install::cuda_path().is_none() {
+    if threads == 1 || !*KEEPS_NOTHING_YET || install::cuda_path().is_none() {
         return;
     }
     let mut kernels = rehearse(rehearsal);
@@ -59,6 +61,33 @@ pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce
             });
         }
     });
+}
+
+/// Whether compiler and driver keep what they compile, and had kept nothing before the first kernel of this process.
+static KEEPS_NOTHING_YET: LazyLock<bool> =
+    LazyLock::new(|| keeps_on_disk() && kept_in().is_some_and(|directory| is_empty(&directory)));
+
+/// Looks whether something is kept. To be called before a kernel is compiled.
+pub(crate) fn look() {
+    LazyLock::force(&KEEPS_NOTHING_YET);
+}
+
+/// The directory in which the driver keeps what was compiled, as its documentation has it.
+fn kept_in() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("CUDA_CACHE_PATH") {
+        return Some(path.into());
+    }
+    let (variable, below) = if cfg!(windows) {
+        ("APPDATA", "NVIDIA/ComputeCache")
+    } else {
+        ("HOME", ".nv/ComputeCache")
+    };
+    Some(PathBuf::from(std::env::var_os(variable)?).join(below))
+}
+
+/// Whether there is nothing in `directory`, or no such directory.
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// Whether compiler and driver keep what they compile.
@@ -129,7 +158,7 @@ impl Context {
 
 /// The options that CubeCL gives the compiler: with others, what is kept on disk would not be found.
 fn options(capability: ComputeCapability) -> Vec<String> {
-    let include = |path: std::path::PathBuf| format!("--include-path={}", path.display());
+    let include = |path: PathBuf| format!("--include-path={}", path.display());
     let mut options = vec![
         architecture(capability),
         include(install::include_path()),
@@ -180,6 +209,17 @@ mod tests {
     use super::*;
     use crate::launch::Sources;
     use std::panic::catch_unwind;
+
+    #[test]
+    fn a_directory_that_is_not_there_is_empty() {
+        let directory = std::env::temp_dir().join(format!("gpt2-kept-{}", std::process::id()));
+        assert!(is_empty(&directory));
+        std::fs::create_dir(&directory).unwrap();
+        assert!(is_empty(&directory));
+        std::fs::write(directory.join("index"), "").unwrap();
+        assert!(!is_empty(&directory));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn what_is_rehearsed_is_not_launched() {

@@ -156,6 +156,7 @@ impl CubeTask<CudaCompiler> for Kernel {
         mode: ExecutionMode,
         address_type: StorageType,
     ) -> Result<CompiledKernel<CudaCompiler>, CompilationError> {
+        ahead::look();
         note_compiled([self]);
         // CubeCL reads the size of the shared memory from the compiled form, which a source of our own does not have: an
         // empty kernel with one array of that size stands for it.
