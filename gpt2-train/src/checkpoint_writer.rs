@@ -110,23 +110,18 @@ impl Drop for CheckpointWriter {
 mod tests {
     use super::*;
     use crate::checkpoint::RunState;
+    use crate::tests::tiny_config;
     use burn::backend::Autodiff;
     use burn_ndarray::{NdArray, NdArrayDevice};
-    use gpt2_model::Gpt2Config;
 
     #[test]
     fn a_checkpoint_that_cannot_be_written_is_told_of() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("checkpoints");
         let mut writer = CheckpointWriter::new(Checkpoints::open(&path).unwrap(), 1);
-        let config = Gpt2Config {
-            n_layer: 1,
-            n_head: 1,
-            n_embd: 8,
-            block_size: 8,
-            ..Gpt2Config::preset("d3").unwrap()
-        };
-        let model = config.init::<Autodiff<NdArray>>(1, &NdArrayDevice::Cpu).unwrap();
+        let model = tiny_config(1)
+            .init::<Autodiff<NdArray>>(1, &NdArrayDevice::Cpu)
+            .unwrap();
         let snapshot = |step| {
             let state = RunState {
                 step,

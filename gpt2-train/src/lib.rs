@@ -39,3 +39,19 @@ pub use launch::Launch;
 pub use learner::{dashboard_is_shown, restore_terminal};
 pub use step_loop::Outcome;
 pub use stop::StopReason;
+
+#[cfg(test)]
+mod tests {
+    use gpt2_model::Gpt2Config;
+
+    /// A model that takes no time.
+    pub(crate) fn tiny_config(n_layer: usize) -> Gpt2Config {
+        Gpt2Config {
+            n_layer,
+            n_head: 1,
+            n_embd: 8,
+            block_size: 8,
+            ..Gpt2Config::preset("d3").unwrap()
+        }
+    }
+}

@@ -130,7 +130,7 @@ where
     /// they are taken out. Gives what `pass` gives, and them.
     pub(crate) fn sum_blocks<T>(
         &mut self,
-        model: &Gpt2<B>,
+        model: Gpt2<B>,
         before: &mut GradientSum<B>,
         pass: impl FnOnce() -> T,
     ) -> (T, GradientList<B>)
@@ -143,8 +143,8 @@ where
         };
         let blocks = BlockSums {
             collective,
-            model: model.clone(),
             left: model.blocks_in_one_operation(),
+            model,
             before: std::mem::replace(before, GradientSum::Empty),
             sums: Vec::new(),
         };
@@ -495,10 +495,10 @@ impl From<RanksError> for TrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::tiny_config;
     use burn::backend::Autodiff;
     use burn::tensor::Int;
     use burn_ndarray::{NdArray, NdArrayDevice};
-    use gpt2_model::Gpt2Config;
     use std::collections::HashMap;
 
     type Cpu = Autodiff<NdArray>;
@@ -531,15 +531,8 @@ mod tests {
 
     #[test]
     fn blocks_are_summed_within_the_backward_pass_with_the_micro_steps_before() {
-        let config = Gpt2Config {
-            n_layer: 2,
-            n_head: 1,
-            n_embd: 8,
-            block_size: 8,
-            ..Gpt2Config::preset("d3").unwrap()
-        };
         let device = NdArrayDevice::Cpu;
-        let model = config.init::<Cpu>(1, &device).unwrap();
+        let model = tiny_config(2).init::<Cpu>(1, &device).unwrap();
         let pass = |token: i32| {
             let tokens = Tensor::<Cpu, 2, Int>::from_data([[token, 2, 3]], &device);
             let loss = model.loss(tokens.clone(), tokens);

@@ -86,19 +86,19 @@ impl StepTimes {
     }
 
     fn mean_of(times: &[Self]) -> Self {
-        let mean_of_some = |part: fn(&Self) -> Option<f64>| {
-            let values: Vec<f64> = times.iter().filter_map(part).collect();
-            Summary::of(&values).map(|summary| summary.mean)
+        let mean = |part: fn(&Self) -> f64| {
+            let values: Vec<f64> = times.iter().map(part).collect();
+            Summary::of(&values).map_or(0.0, |summary| summary.mean)
         };
-        let mean = |part: fn(&Self) -> Option<f64>| mean_of_some(part).unwrap_or_default();
+        let overlapped = times.iter().filter_map(|times| times.overlapped_communication_ms);
         Self {
-            step_ms: mean(|times| Some(times.step_ms)),
-            data_wait_ms: mean(|times| Some(times.data_wait_ms)),
-            host_to_device_ms: mean(|times| Some(times.host_to_device_ms)),
-            compute_ms: mean(|times| Some(times.compute_ms)),
-            communication_ms: mean(|times| Some(times.communication_ms)),
-            rank_wait_ms: mean(|times| Some(times.rank_wait_ms)),
-            overlapped_communication_ms: mean_of_some(|times| times.overlapped_communication_ms),
+            step_ms: mean(|times| times.step_ms),
+            data_wait_ms: mean(|times| times.data_wait_ms),
+            host_to_device_ms: mean(|times| times.host_to_device_ms),
+            compute_ms: mean(|times| times.compute_ms),
+            communication_ms: mean(|times| times.communication_ms),
+            rank_wait_ms: mean(|times| times.rank_wait_ms),
+            overlapped_communication_ms: Summary::of(&overlapped.collect::<Vec<_>>()).map(|summary| summary.mean),
         }
     }
 }

@@ -113,9 +113,13 @@ impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
         let upstream = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
         let (x, weights, kept, shape) = ops.state;
-        let (by_x, by) = block::derivatives::<B>(x, weights, kept, shape, upstream);
-        let by = block_gradients::give::<B, _>(by.into_iter());
-        register::<B, 13>(parents, std::iter::once(by_x).chain(by.into_iter().flatten()), grads);
+        let (grad_x, gradients) = block::derivatives::<B>(x, weights, kept, shape, upstream);
+        let left = block_gradients::give::<B, _>(gradients.into_iter());
+        register::<B, 13>(
+            parents,
+            std::iter::once(grad_x).chain(left.into_iter().flatten()),
+            grads,
+        );
     }
 }
 

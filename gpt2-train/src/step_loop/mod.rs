@@ -398,7 +398,7 @@ where
                 let model = self.stepper.model();
                 let pass = || self.stepper.train_step(batch);
                 let output;
-                (output, summed) = ranks.sum_blocks(&model, &mut gradients, pass);
+                (output, summed) = ranks.sum_blocks(model, &mut gradients, pass);
                 output
             } else {
                 self.stepper.train_step(batch)

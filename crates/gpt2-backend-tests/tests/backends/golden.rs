@@ -152,14 +152,10 @@ mod forward_and_backward {
             "{name}, {operations}: loss: relative error {error:.2e}"
         );
 
-        let mut gradients = Gradients {
-            gradients: GradientsParams::from_grads(loss.backward(), &model),
-            found: HashMap::new(),
-        };
-        visit_parameters(&model, &mut gradients);
+        let gradients = gradients_of(&loss, &model);
         let count = 28 + usize::from(model.lm_head.is_some());
-        assert_eq!(gradients.found.len(), count, "parameters of a GPT-2 with two layers");
-        for (parameter, gradient) in gradients.found {
+        assert_eq!(gradients.len(), count, "parameters of a GPT-2 with two layers");
+        for (parameter, gradient) in gradients {
             let expected = golden.of_parameter("grad", &parameter);
             // The padded rows of tables of tokens are not in files.
             let (gradient, padding) = gradient.split_at(expected.len());
@@ -280,13 +276,7 @@ mod block_gradients {
             let model = model_of::<B>(fixture, device);
             let pass = || {
                 let [inputs, targets] = ["inputs", "targets"].map(|name| golden.tokens::<B>(name, device));
-                let loss = model.loss(inputs, targets);
-                let mut gradients = Gradients {
-                    gradients: GradientsParams::from_grads(loss.backward(), &model),
-                    found: HashMap::new(),
-                };
-                visit_parameters(&model, &mut gradients);
-                gradients.found
+                gradients_of(&model.loss(inputs, targets), &model)
             };
             let expected = pass();
             let (Taken(taken), mut found) = take_block_gradients::<B::InnerBackend, _, _>(Taken(Vec::new()), pass);
@@ -384,11 +374,7 @@ mod llmc_debug_state {
         let loss = model.loss(inputs, targets);
         close("loss", &floats(loss.clone()), &expected(1));
 
-        let mut gradients = Gradients {
-            gradients: GradientsParams::from_grads(loss.backward(), &model),
-            found: HashMap::new(),
-        };
-        visit_parameters(&model, &mut gradients);
+        let gradients = gradients_of(&loss, &model);
         let blocks = BLOCK
             .iter()
             .flat_map(|name| (0..model.config.n_layer).map(move |layer| format!("h.{layer}.{name}")));
@@ -397,7 +383,7 @@ mod llmc_debug_state {
             .into_iter()
             .chain(blocks);
         for name in names.chain(["ln_f.weight", "ln_f.bias"].map(str::to_owned)) {
-            let found = &gradients.found[&name];
+            let found = &gradients[&name];
             let values = expected(found.len());
             let input = match BLOCK.iter().find(|kind| name.ends_with(**kind) && kind.contains(".c_")) {
                 Some(kind) if kind.ends_with("weight") => {
@@ -421,6 +407,16 @@ mod llmc_debug_state {
     }
 
     crate::on_every_backend!(check);
+}
+
+/// The gradients of the parameters that have one, by their names.
+fn gradients_of<B: AutodiffBackend>(loss: &Tensor<B, 1>, model: &Gpt2<B>) -> HashMap<String, Vec<f32>> {
+    let mut gradients = Gradients {
+        gradients: GradientsParams::from_grads(loss.backward(), model),
+        found: HashMap::new(),
+    };
+    visit_parameters(model, &mut gradients);
+    gradients.found
 }
 
 struct Gradients {

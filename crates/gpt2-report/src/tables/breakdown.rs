@@ -85,12 +85,16 @@ fn table(all: &[Of<'_>]) -> Table {
             ranks.chain(mean)
         })
         .collect();
-    let ms = |title: &str, field: &str, value: fn(&StepTimes) -> Option<f64>| {
+    let ms = |title: &str, field: &str, value: fn(&StepTimes) -> f64| {
         let cells = lines
             .iter()
-            .map(|line| Cell::at(value(line.times()), format!("{}/{field}", line.at), 1.0));
+            .map(|line| Cell::at(Some(value(line.times())), format!("{}/{field}", line.at), 1.0));
         Column::new(Heading::number(title, "ms"), cells)
     };
+    let overlapped = lines.iter().map(|line| {
+        let at = format!("{}/overlapped_communication_ms", line.at);
+        Cell::at(line.times().overlapped_communication_ms, at, 1.0)
+    });
     let ratio = lines.iter().map(|line| {
         let is_slowest = line.rank.is_some_and(|rank| rank.rank == line.of.breakdown.slowest);
         let value = line.of.breakdown.compute_to_communication.filter(|_| is_slowest);
@@ -112,23 +116,13 @@ fn table(all: &[Of<'_>]) -> Table {
                 lines.iter().map(|line| Cell::Text(line.of.name.to_owned())),
             ),
             Column::new(Heading::text("Rank"), lines.iter().map(|line| Cell::Text(line.words()))),
-            ms("Step", "step_ms", |times| Some(times.step_ms)),
-            ms("Data wait", "data_wait_ms", |times| Some(times.data_wait_ms)),
-            ms("Host to device", "host_to_device_ms", |times| {
-                Some(times.host_to_device_ms)
-            }),
-            ms("Compute", "compute_ms", |times| Some(times.compute_ms)),
-            ms("Waiting for the slowest", "rank_wait_ms", |times| {
-                Some(times.rank_wait_ms)
-            }),
-            ms("Communication", "communication_ms", |times| {
-                Some(times.communication_ms)
-            }),
-            ms(
-                "Communication while computing",
-                "overlapped_communication_ms",
-                |times| times.overlapped_communication_ms,
-            ),
+            ms("Step", "step_ms", |times| times.step_ms),
+            ms("Data wait", "data_wait_ms", |times| times.data_wait_ms),
+            ms("Host to device", "host_to_device_ms", |times| times.host_to_device_ms),
+            ms("Compute", "compute_ms", |times| times.compute_ms),
+            ms("Waiting for the slowest", "rank_wait_ms", |times| times.rank_wait_ms),
+            ms("Communication", "communication_ms", |times| times.communication_ms),
+            Column::new(Heading::number("Communication while computing", "ms"), overlapped),
             Column::new(Heading::number("Compute : communication", ""), ratio),
             Column::new(Heading::number("Peak memory", "MiB"), memory).with_decimals(Some(0)),
         ],
