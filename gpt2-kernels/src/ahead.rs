@@ -3,24 +3,33 @@
 //! CubeCL compiles a kernel when it is first launched, one after the other. NVIDIA's compiler (since CUDA 12.9) and
 //! driver keep on disk what they have compiled, so that what threads compile here is only looked up there. Where they
 //! have kept something already, nothing is compiled ahead: to look all kernels up twice takes half a second.
+//!
+//! The compiler makes PTX on any number of threads at once. The driver, which makes machine code of it, does so for one
+//! thread at a time within a context: so a few threads have contexts of their own.
 
 use crate::adamw;
 use crate::launch::{self, ComputeCapability, Kernel};
-use crate::timer::Server;
+use crate::timer::{DRIVER, Server};
 use burn_cuda::CudaDevice;
 use cubecl::cuda::install;
 use cubecl::device::Device;
 use cubecl::device_handle::DeviceHandle;
-use cudarc::driver::result::{ctx, module};
-use cudarc::driver::sys::CUcontext;
+use cudarc::driver::result::{ctx, device, module};
+use cudarc::driver::sys::{self, CUcontext, CUdevice, CUresult};
 use cudarc::nvrtc;
+use libloading::Library;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_uint};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
+
+/// Contexts in which the driver compiles. Each takes a tenth of a second to make, and a few hundred MiB of the device's
+/// memory meanwhile.
+const CONTEXTS: usize = 4;
 
 thread_local! {
     /// What would have been launched, while this thread rehearses.
@@ -38,7 +47,7 @@ pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce
     kernels.extend(adamw::kernels());
     // What an earlier run of the process has used, CubeCL holds.
     kernels.retain(|kernel| !launch::is_compiled(kernel));
-    let Some(context) = Context::of(device) else { return };
+    let Some(shared) = Shared::of(device) else { return };
     let options = options(launch::compute_capability_of(device.index));
     // A text may hold several kernels.
     let mut texts: BTreeMap<String, Vec<Kernel>> = BTreeMap::new();
@@ -49,14 +58,29 @@ pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce
     // The longest take the most time.
     texts.sort_by_key(|(text, _)| Reverse(text.len()));
     let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    let receiver = Mutex::new(receiver);
     std::thread::scope(|scope| {
         for _ in 0..threads.min(texts.len()) {
-            scope.spawn(|| {
+            let sender = sender.clone();
+            let (texts, options, next) = (&texts, &options, &next);
+            scope.spawn(move || {
                 while let Some((text, kernels)) = texts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Ok(ptx) = compile(text, &options) {
-                        context.load(&ptx);
-                        launch::note_compiled(kernels);
+                    if let Ok(ptx) = compile(text, options) {
+                        // The other end is there as long as this scope.
+                        let _ = sender.send((ptx, kernels));
                     }
+                }
+            });
+        }
+        drop(sender);
+        for _ in 0..threads.min(CONTEXTS) {
+            scope.spawn(|| {
+                let context = Context::new(device, &shared);
+                let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok((ptx, kernels)) = next() {
+                    context.load(&ptx);
+                    launch::note_compiled(kernels);
                 }
             });
         }
@@ -126,32 +150,71 @@ fn rehearse(rehearsal: impl FnOnce()) -> Vec<Kernel> {
     REHEARSED.take().unwrap_or_default()
 }
 
+/// `cuCtxCreate`, as every driver has it.
+type CreateContext = unsafe extern "C" fn(*mut CUcontext, c_uint, CUdevice) -> CUresult;
+
 /// The context that CubeCL works in.
-struct Context(CUcontext);
+#[derive(Clone, Copy)]
+struct Shared(CUcontext);
 
 // SAFETY: the driver's contexts may be current in any number of threads.
-unsafe impl Send for Context {}
+unsafe impl Send for Shared {}
 // SAFETY: as above.
-unsafe impl Sync for Context {}
+unsafe impl Sync for Shared {}
 
-impl Context {
+impl Shared {
     fn of(device: &CudaDevice) -> Option<Self> {
         let thread = DeviceHandle::<Server>::new(device.to_id());
-        let context = thread.submit_blocking(|_| ctx::get_current().ok().flatten().map(Context));
+        let context = thread.submit_blocking(|_| ctx::get_current().ok().flatten().map(Self));
         context.ok().flatten()
+    }
+}
+
+/// A context in which one thread lets the driver compile.
+enum Context {
+    /// The thread's own.
+    Own(CUcontext),
+    /// CubeCL's, where there is no memory left for another.
+    Shared(CUcontext),
+}
+
+impl Context {
+    fn new(device: &CudaDevice, shared: &Shared) -> Self {
+        Self::create(device).map_or(Self::Shared(shared.0), Self::Own)
+    }
+
+    fn create(device: &CudaDevice) -> Option<CUcontext> {
+        let device = device::get(device.index as i32).ok()?;
+        // SAFETY: the driver is loaded already; this finds it again.
+        let driver = unsafe { Library::new(DRIVER) }.ok()?;
+        // SAFETY: the type is that of the driver's header, and the library is held while the function is called.
+        let create = unsafe { driver.get::<CreateContext>(b"cuCtxCreate_v2") }.ok()?;
+        let mut context = ptr::null_mut();
+        // SAFETY: it writes the context, of a device that is there.
+        let answer = unsafe { create(&raw mut context, 0, device) };
+        (answer == CUresult::CUDA_SUCCESS).then_some(context)
     }
 
     /// Lets the driver compile `ptx` for the device, and keep it on disk.
     fn load(&self, ptx: &[c_char]) {
-        // SAFETY: the context lives as long as the process, the compiler ends its texts with a zero byte, and nothing
-        // of the module is used.
+        let (Self::Own(context) | Self::Shared(context)) = self;
+        // SAFETY: the context is there, the compiler ends its texts with a zero byte, and nothing of the module is used.
         unsafe {
-            if ctx::set_current(self.0).is_ok()
+            if ctx::set_current(*context).is_ok()
                 && let Ok(module) = module::load_data(ptx.as_ptr().cast())
             {
                 // At the worst it stays loaded.
                 let _ = module::unload(module);
             }
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Self::Own(context) = self {
+            // SAFETY: this thread made it, and nobody else has it. At the worst it stays.
+            let _ = unsafe { sys::cuCtxDestroy_v2(*context) };
         }
     }
 }

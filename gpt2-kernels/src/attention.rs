@@ -227,5 +227,5 @@ fn backward_wide(wide: &Wide, qkv: &Tensor, attended: &Attended, upstream: &Tens
 /// Passes `tensor`, `[B, T, slots · 64]`, in boxes of 64 rows of one head.
 fn map<'a>(launch: Launch<'a>, tensor: &Tensor, slots: usize) -> Launch<'a> {
     let [batch, seq, _] = tensor.shape().dims();
-    launch.map(tensor, &[batch, seq, slots, HEAD_SIZE], &[1, TILE, 1, HEAD_SIZE])
+    launch.map(tensor, [batch, seq, slots, HEAD_SIZE], [1, TILE, 1, HEAD_SIZE])
 }

@@ -1,18 +1,29 @@
 //! From a kernel's source to its launch, through CubeCL.
+//!
+//! What CubeCL's client would do in a call for each tensor and one for the kernel, each of which its device's thread
+//! takes from a queue, is one call here: to small steps the host's time is what counts.
 
+use crate::timer::Server;
 use crate::{Tensor, ahead};
 use burn::tensor::{DType, Shape};
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cuda::CudaDevice;
 use cubecl::cuda::CudaCompiler;
+use cubecl::device::Device;
+use cubecl::device_handle::DeviceHandle;
 use cubecl::ir::{ElemType, FloatKind, Scope, StorageType};
 use cubecl::prelude::*;
-use cubecl::server::{Binding, KernelArguments, MetadataBindingInfo, TensorMapBinding, TensorMapMeta};
+use cubecl::server::{
+    Binding, ComputeServer, Handle, KernelArguments, MetadataBindingInfo, TensorMapBinding, TensorMapMeta,
+};
+use cubecl::stream_id::StreamId;
 use cubecl::zspace::{Strides, metadata::Metadata};
 use cubecl::{CompilationError, Compiler, CubeTask};
 use cubecl_cpp::shared::{Elem, Item, SharedMemory};
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdevice_attribute;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
+use std::mem;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Files that are compiled one after the other.
@@ -41,6 +52,9 @@ impl Sources {
     }
 }
 
+/// As many as a product has.
+const CONSTANTS: usize = 16;
+
 /// A kernel as it is compiled: `#define` lines, then the sources.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
@@ -57,7 +71,7 @@ impl Kernel {
         Self {
             entry,
             sources,
-            defines: Vec::new(),
+            defines: Vec::with_capacity(CONSTANTS),
             threads: threads as u32,
             shared_memory: 0,
         }
@@ -189,6 +203,10 @@ impl CubeTask<CudaCompiler> for Kernel {
     }
 }
 
+/// What most launches pass, so that their lists need not grow.
+const BUFFERS: usize = 8;
+const WORDS: usize = 8;
+
 /// A launch being put together.
 pub(crate) struct Launch<'a> {
     /// Any tensor of the launch, for its client.
@@ -204,23 +222,29 @@ impl<'a> Launch<'a> {
         Self {
             at,
             maps: Vec::new(),
-            buffers: Vec::new(),
-            words: Vec::new(),
+            buffers: Vec::with_capacity(BUFFERS),
+            words: Vec::with_capacity(WORDS),
         }
     }
 
     /// Passes a tensor map: a view of `tensor` as a matrix of `shape`, read in boxes, whose rows are swizzled in spans of
     /// 128 bytes.
-    pub(crate) fn map(self, tensor: &Tensor, shape: &[usize], boxes: &[usize]) -> Self {
-        let mut strides: Vec<usize> = vec![1; shape.len()];
-        for axis in (1..strides.len()).rev() {
+    pub(crate) fn map<const D: usize>(self, tensor: &Tensor, shape: [usize; D], boxes: [usize; D]) -> Self {
+        let mut strides = [1; D];
+        for axis in (1..D).rev() {
             strides[axis - 1] = strides[axis] * shape[axis];
         }
-        self.map_strided(tensor, shape, &strides, boxes)
+        self.map_strided(tensor, shape, strides, boxes)
     }
 
     /// The same for a view whose elements lie `strides` apart.
-    pub(crate) fn map_strided(mut self, tensor: &Tensor, shape: &[usize], strides: &[usize], boxes: &[usize]) -> Self {
+    pub(crate) fn map_strided<const D: usize>(
+        mut self,
+        tensor: &Tensor,
+        shape: [usize; D],
+        strides: [usize; D],
+        boxes: [usize; D],
+    ) -> Self {
         self.maps.push(tensor_map(tensor, shape, strides, boxes));
         self
     }
@@ -258,36 +282,43 @@ impl<'a> Launch<'a> {
 
     /// Queues the kernel.
     pub(crate) fn run(self, kernel: Kernel, grid: [usize; 3]) {
+        let device = &self.at.device;
         if ahead::is_rehearsed(&kernel) {
-            return;
+            return with_queue(device, Queue::reserve);
         }
         let [x, y, z] = grid.map(|blocks| u32::try_from(blocks).expect("CUDA counts blocks in 32 bits"));
         let words = self.words.len();
-        let arguments = KernelArguments::new()
-            .with_tensor_maps(self.maps)
-            .with_buffers(self.buffers)
+        let arguments = KernelArguments {
+            tensor_maps: self.maps,
+            buffers: self.buffers,
             // All words are passed by value: none is left for a buffer of metadata.
-            .with_info(MetadataBindingInfo::new(self.words, words));
+            info: MetadataBindingInfo::new(self.words, words),
+        };
         let kernel: Box<dyn CubeTask<CudaCompiler>> = Box::new(kernel);
-        self.at.client.launch(kernel, CubeCount::Static(x, y, z), arguments);
+        let count = CubeCount::Static(x, y, z);
+        with_queue(device, |queue| queue.launch(kernel, count, arguments));
     }
 }
 
-fn tensor_map(tensor: &Tensor, shape: &[usize], strides: &[usize], boxes: &[usize]) -> TensorMapBinding {
+fn tensor_map<const D: usize>(
+    tensor: &Tensor,
+    shape: [usize; D],
+    strides: [usize; D],
+    boxes: [usize; D],
+) -> TensorMapBinding {
     let element = match tensor.dtype {
         DType::BF16 => FloatKind::BF16,
         DType::F32 | DType::Flex32 => FloatKind::F32,
         other => unreachable!("no kernel reads {other:?} by boxes"),
     };
-    let rank = boxes.len();
     TensorMapBinding {
         binding: tensor.handle.clone().binding(),
         map: TensorMapMeta {
             format: TensorMapFormat::Tiled(TiledArgs {
-                tile_size: Shape::from(boxes.to_vec()),
+                tile_size: Shape::new(boxes),
             }),
-            metadata: Metadata::new(Shape::from(shape.to_vec()), Strides::new(strides)),
-            elem_stride: Strides::new(&vec![1; rank]),
+            metadata: Metadata::new(Shape::new(shape), Strides::new(&strides)),
+            elem_stride: Strides::new(&[1; D]),
             interleave: TensorMapInterleave::None,
             swizzle: TensorMapSwizzle::B128,
             prefetch: TensorMapPrefetch::B256,
@@ -302,9 +333,82 @@ pub(crate) fn is_wide(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::Flex32)
 }
 
-/// A tensor on the device of `at`, whose elements are whatever was there.
+/// What this thread queues on a device.
+struct Queue {
+    /// The device's number.
+    index: usize,
+    /// CubeCL's thread.
+    device: DeviceHandle<Server>,
+    /// What the next kernel will find reserved.
+    to_reserve: Vec<Handle>,
+}
+
+impl Queue {
+    /// Memory that is reserved by the time that the next kernel of this thread is launched.
+    fn empty(&mut self, bytes: usize, alignment: usize) -> Handle {
+        let size = bytes.next_multiple_of(alignment);
+        let handle = Handle::new(StreamId::current(), size as u64);
+        self.to_reserve.push(handle.clone());
+        handle.offset_end((size - bytes) as u64)
+    }
+
+    fn launch(&mut self, kernel: Box<dyn CubeTask<CudaCompiler>>, count: CubeCount, arguments: KernelArguments) {
+        let to_reserve = mem::take(&mut self.to_reserve);
+        let stream = StreamId::current();
+        self.device.submit(move |server| {
+            reserve(server, to_reserve);
+            // SAFETY: as CubeCL's client does it.
+            unsafe { server.launch(kernel, count, arguments, ExecutionMode::Checked, stream) };
+        });
+    }
+
+    /// Reserves what no kernel will.
+    fn reserve(&mut self) {
+        let to_reserve = mem::take(&mut self.to_reserve);
+        self.device.submit(move |server| reserve(server, to_reserve));
+    }
+}
+
+fn reserve(server: &mut Server, handles: Vec<Handle>) {
+    for handle in handles {
+        let (size, stream) = (handle.size(), handle.stream);
+        server.initialize_memory(handle.memory, size, stream);
+    }
+}
+
+/// Uses the queue of this thread to `device`.
+fn with_queue<T>(device: &CudaDevice, work: impl FnOnce(&mut Queue) -> T) -> T {
+    thread_local! {
+        /// One for each device that the thread has used: hardly ever more than one.
+        static QUEUES: RefCell<Vec<Queue>> = const { RefCell::new(Vec::new()) };
+    }
+    QUEUES.with_borrow_mut(|queues| {
+        let known = queues.iter().position(|queue| queue.index == device.index);
+        let at = known.unwrap_or_else(|| {
+            queues.push(Queue {
+                index: device.index,
+                device: DeviceHandle::new(device.to_id()),
+                to_reserve: Vec::new(),
+            });
+            queues.len() - 1
+        });
+        work(&mut queues[at])
+    })
+}
+
+/// A tensor on the device of `at`, whose elements are whatever was there. The next kernel that this thread launches there
+/// writes it: its memory is not reserved before.
 pub(crate) fn empty(at: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
-    empty_device_contiguous_dtype(at.client.clone(), at.device.clone(), Shape::from(shape.to_vec()), dtype)
+    let mut strides = Strides::new(shape);
+    let mut elements = 1;
+    for (stride, length) in strides.iter_mut().zip(shape).rev() {
+        *stride = elements;
+        elements *= length;
+    }
+    let alignment = at.client.properties().memory.alignment as usize;
+    let handle = with_queue(&at.device, |queue| queue.empty(elements * dtype.size(), alignment));
+    let metadata = Metadata::new(shape.iter().copied().collect::<Shape>(), strides);
+    Tensor::new(at.client.clone(), handle, metadata, at.device.clone(), dtype)
 }
 
 /// Where the blocks of each of `slots` tensors begin, given the blocks that each takes, and how many there are. Unused slots

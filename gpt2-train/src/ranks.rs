@@ -18,6 +18,7 @@ use gpt2_ranks::{ProcessGroup, RanksError};
 use gpt2_records::{Communication, RankPlace, RankStep};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The ranks of a run. Of a run of one process nothing is exchanged, and nothing costs anything.
@@ -130,7 +131,7 @@ where
     /// they are taken out. Gives what `pass` gives, and them.
     pub(crate) fn sum_blocks<T>(
         &mut self,
-        model: Gpt2<B>,
+        model: Arc<Gpt2<B>>,
         before: &mut GradientSum<B>,
         pass: impl FnOnce() -> T,
     ) -> (T, GradientList<B>)
@@ -437,7 +438,7 @@ fn sum_on_host<B: Gpt2Backend>(
 /// Begins to sum the gradients of each block as soon as the backward pass has queued them.
 struct BlockSums<B: AutodiffBackend> {
     collective: OnDevices<B::InnerBackend>,
-    model: Gpt2<B>,
+    model: Arc<Gpt2<B>>,
     /// The blocks that the backward pass has not come to.
     left: Vec<usize>,
     /// The micro-steps before.

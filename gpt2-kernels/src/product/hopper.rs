@@ -167,12 +167,12 @@ fn launch(
         _ => panels(launch, b, [k, n], [plan.tile_n / 64, TILE_K / 2]),
     };
     launch = match epilogue {
-        Epilogue::Single { .. } => launch.map(out, &[plan.splits, m, n], &[1, 64, 32]),
-        Epilogue::Onto { residual, .. } => launch.map(out, &[m, n], &[64, 32]).map(residual, &[m, n], &[64, 32]),
+        Epilogue::Single { .. } => launch.map(out, [plan.splits, m, n], [1, 64, 32]),
+        Epilogue::Onto { residual, .. } => launch.map(out, [m, n], [64, 32]).map(residual, [m, n], [64, 32]),
         Epilogue::Gelu { activated: extra, .. } | Epilogue::GeluGradient { inner: extra, .. } => {
-            launch.map(out, &[m, n], &[64, 64]).map(extra, &[m, n], &[64, 64])
+            launch.map(out, [m, n], [64, 64]).map(extra, [m, n], [64, 64])
         }
-        Epilogue::Plain | Epilogue::Bias(_) => launch.map(out, &[m, n], &[64, 64]),
+        Epilogue::Plain | Epilogue::Bias(_) => launch.map(out, [m, n], [64, 64]),
     };
     let flag = match epilogue {
         Epilogue::Bias(bias) | Epilogue::Gelu { bias, .. } | Epilogue::Onto { bias, .. } => {
@@ -205,9 +205,9 @@ fn panels<'a>(
 ) -> Launch<'a> {
     launch.map_strided(
         matrix,
-        &[columns.div_ceil(64), rows, 64],
-        &[64, columns, 1],
-        &[panels_at_once, rows_at_once, 64],
+        [columns.div_ceil(64), rows, 64],
+        [64, columns, 1],
+        [panels_at_once, rows_at_once, 64],
     )
 }
 

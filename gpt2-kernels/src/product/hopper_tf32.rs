@@ -140,18 +140,18 @@ fn launch(layout: Layout, sizes: Sizes, [a, b]: [&Tensor; 2], out: &Tensor, epil
     let kernel = kernel(layout, epilogue.kind(), plan);
     let launch = Launch::on(out);
     let launch = match layout {
-        Layout::Tn => launch.map_strided(a, &[m / 32, k, 32], &[32, m, 1], &[TILE_M / 32, TILE_K, 32]),
-        _ => launch.map(a, &[m, k], &[TILE_M, TILE_K]),
+        Layout::Tn => launch.map_strided(a, [m / 32, k, 32], [32, m, 1], [TILE_M / 32, TILE_K, 32]),
+        _ => launch.map(a, [m, k], [TILE_M, TILE_K]),
     };
     let launch = match layout {
         // The order of rows in which a warpgroup's registers take them.
         Layout::Nt => launch.map_strided(
             b,
-            &[2, n / 32, 2, 8, k],
-            &[2 * k, 32 * k, k, 4 * k, 1],
-            &[2, 4, 2, 8, TILE_K],
+            [2, n / 32, 2, 8, k],
+            [2 * k, 32 * k, k, 4 * k, 1],
+            [2, 4, 2, 8, TILE_K],
         ),
-        _ => launch.map_strided(b, &[n / 32, k, 32], &[32, n, 1], &[plan.tile_n() / 32, TILE_K, 32]),
+        _ => launch.map_strided(b, [n / 32, k, 32], [32, n, 1], [plan.tile_n() / 32, TILE_K, 32]),
     };
     // Rows of tiles that are done together, so that their operands stay in the cache.
     let group = if n > 8192 { 4 } else { 8 };

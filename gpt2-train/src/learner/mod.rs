@@ -23,6 +23,7 @@ use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::{Gpt2, Operands};
 use schedule::SteppedSchedule;
+use std::sync::Arc;
 use task::{StepOutput, TrainingTask};
 
 /// The parts of a learner here.
@@ -101,7 +102,7 @@ where
         self.learner.lr_current()
     }
 
-    fn model(&self) -> Gpt2<B> {
+    fn model(&self) -> Arc<Gpt2<B>> {
         self.learner.model().model()
     }
 }

@@ -18,20 +18,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// weights of their own, every update would first copy them all.
 #[derive(Debug, Clone)]
 pub(crate) struct TrainingTask<B: Backend> {
-    /// Taken only while a module's method changes it.
-    model: Arc<Mutex<Option<Gpt2<B>>>>,
+    /// Taken only while a module's method changes it. Those who read it share it: a clone of a model clones each of its
+    /// parameters.
+    model: Arc<Mutex<Option<Arc<Gpt2<B>>>>>,
 }
 
 impl<B: Backend> TrainingTask<B> {
     /// A task of its own.
     pub(super) fn new(model: Gpt2<B>) -> Self {
         Self {
-            model: Arc::new(Mutex::new(Some(model))),
+            model: Arc::new(Mutex::new(Some(Arc::new(model)))),
         }
     }
 
     /// The model as it is now. Dropped before the next update, it costs nothing; else the update copies the weights.
-    pub(super) fn model(&self) -> Gpt2<B> {
+    pub(super) fn model(&self) -> Arc<Gpt2<B>> {
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         model.clone().expect("no other clone is changing the model")
     }
@@ -40,7 +41,8 @@ impl<B: Backend> TrainingTask<B> {
     pub(super) fn change(self, change: impl FnOnce(Gpt2<B>) -> Gpt2<B>) -> Self {
         {
             let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-            *model = Some(change(model.take().expect("no other clone is changing the model")));
+            let before = model.take().expect("no other clone is changing the model");
+            *model = Some(Arc::new(change(Arc::unwrap_or_clone(before))));
         }
         self
     }
@@ -74,7 +76,7 @@ impl<B: Backend> Module<B> for TrainingTask<B> {
     }
 
     fn into_record(self) -> Self::Record {
-        self.model().into_record()
+        Arc::unwrap_or_clone(self.model()).into_record()
     }
 }
 
@@ -86,7 +88,7 @@ impl<B: AutodiffBackend> AutodiffModule<B> for TrainingTask<B> {
     }
 
     fn from_inner(task: Self::InnerModule) -> Self {
-        Self::new(Gpt2::from_inner(task.model()))
+        Self::new(Gpt2::from_inner(Arc::unwrap_or_clone(task.model())))
     }
 }
 

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sharding::is_own;
 pub(crate) use sharding::{Shards, change_parameters, largest_share};
 use std::collections::HashMap;
+use std::iter::Peekable;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -244,7 +245,7 @@ where
         let TakeParameters { ids, inputs, .. } = taken;
         let outputs = B::InnerBackend::adamw(inputs, &step, scale.into_primitive().tensor());
         model.map(&mut ReturnParameters {
-            outputs: ids.into_iter().zip(outputs).collect(),
+            outputs: ids.into_iter().zip(outputs).peekable(),
             moments,
             operands,
         })
@@ -342,16 +343,21 @@ impl<B: AutodiffBackend> ModuleMapper<B> for TakeParameters<'_, B::InnerBackend>
 }
 
 /// Puts the updated parameters back into the model.
-struct ReturnParameters<'a, B: Backend> {
-    outputs: HashMap<ParamId, AdamWOutput<FloatTensor<B>>>,
+struct ReturnParameters<'a, B: Backend, O: Iterator<Item = (ParamId, AdamWOutput<FloatTensor<B>>)>> {
+    /// In the order in which they were taken.
+    outputs: Peekable<O>,
     moments: &'a mut HashMap<ParamId, Moments<B>>,
     operands: &'a mut Operands<B>,
 }
 
-impl<B: AutodiffBackend> ModuleMapper<B> for ReturnParameters<'_, B::InnerBackend> {
+impl<B, O> ModuleMapper<B> for ReturnParameters<'_, B::InnerBackend, O>
+where
+    B: AutodiffBackend,
+    O: Iterator<Item = (ParamId, AdamWOutput<FloatTensor<B::InnerBackend>>)>,
+{
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let Some(output) = self.outputs.remove(&id) else {
+        let Some((_, output)) = self.outputs.next_if(|(taken, _)| *taken == id) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
         let [exp_avg, exp_avg_sq] = [output.exp_avg, output.exp_avg_sq].map(TensorPrimitive::Float);

@@ -66,7 +66,7 @@ pub(crate) trait TrainStepper<B: AutodiffBackend> {
     fn lr(&self) -> f64;
 
     /// The model as it is now. Dropped before the next update, it costs nothing; else the update copies the weights.
-    fn model(&self) -> Gpt2<B>;
+    fn model(&self) -> Arc<Gpt2<B>>;
 }
 
 /// What a run came to.
