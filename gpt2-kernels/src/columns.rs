@@ -3,6 +3,7 @@
 use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, first_blocks, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
+use std::cell::RefCell;
 
 const SOURCES: Sources = Sources::new(&[
     include_str!("cuda/common.cuh"),
@@ -15,24 +16,69 @@ const THREADS: usize = 256;
 /// Columns that a block sums in the second stage.
 const SUM_COLUMNS: usize = 32;
 
+/// Matrices of such a launch: as many as the backward pass of a transformer block has.
+const SUM_SLOTS: usize = 8;
+
 /// Elements that a block casts.
 const CAST_CHUNK: usize = 8192;
 
-/// The sums of the rows of one to three `f32` matrices, `[columns]` each.
+thread_local! {
+    /// Matrices of this thread and the sums of their rows, which [`DeferredSums`] computes.
+    static DEFERRED: RefCell<Option<Vec<[Tensor; 2]>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread's [`sum_rows`] are deferred; when it goes, they are computed by as few kernels as may be. No
+/// kernel may read a sum before.
+#[derive(Debug)]
+pub struct DeferredSums(());
+
+impl DeferredSums {
+    /// Defers sums from now on. Within another one's life, that one's end is what counts.
+    pub fn begin() -> Option<Self> {
+        DEFERRED.with_borrow_mut(|deferred| {
+            let is_first = deferred.is_none();
+            deferred.get_or_insert_default();
+            is_first.then_some(Self(()))
+        })
+    }
+}
+
+impl Drop for DeferredSums {
+    fn drop(&mut self) {
+        let deferred = DEFERRED.take().unwrap_or_default();
+        if !std::thread::panicking() {
+            deferred.chunks(SUM_SLOTS).for_each(launch_sums);
+        }
+    }
+}
+
+/// The sums of the rows of `f32` matrices, `[columns]` each.
 pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
-    const { assert!(N >= 1 && N <= 3) };
-    let dims = matrices.map(|matrix| matrix.shape().dims::<2>());
-    let sums = std::array::from_fn(|i| empty(matrices[0], &[dims[i][1]], DType::F32));
-    let blocks = dims.map(|[_, columns]| columns.div_ceil(SUM_COLUMNS));
-    let (first, grid) = first_blocks(&blocks, N);
-    Launch::on(matrices[0])
-        .buffers(matrices)
-        .buffers(&sums)
-        .words(dims.map(|[rows, _]| rows))
-        .words(dims.map(|[_, columns]| columns))
-        .words(first)
-        .run(sum_rows_kernel(N), [grid, 1, 1]);
+    let sums = matrices.map(|matrix| empty(matrix, &[matrix.shape()[1]], DType::F32));
+    let mut pairs: Vec<_> = matrices.into_iter().zip(&sums).map(|(matrix, sum)| [matrix.clone(), sum.clone()]).collect();
+    DEFERRED.with_borrow_mut(|deferred| {
+        if let Some(deferred) = deferred {
+            deferred.append(&mut pairs);
+        }
+    });
+    pairs.chunks(SUM_SLOTS).for_each(launch_sums);
     sums
+}
+
+/// Computes the sums of the rows of up to [`SUM_SLOTS`] matrices.
+fn launch_sums(pairs: &[[Tensor; 2]]) {
+    let slots = if pairs.len() <= 3 { pairs.len() } else { SUM_SLOTS };
+    let slot = |i: usize| &pairs[i.min(pairs.len() - 1)];
+    let dims = |i: usize| slot(i)[0].shape().dims::<2>();
+    let blocks: Vec<_> = (0..pairs.len()).map(|i| dims(i)[1].div_ceil(SUM_COLUMNS)).collect();
+    let (first, grid) = first_blocks(&blocks, slots);
+    Launch::on(&pairs[0][0])
+        .buffers((0..slots).map(|i| &slot(i)[0]))
+        .buffers((0..slots).map(|i| &slot(i)[1]))
+        .words((0..slots).map(|i| dims(i)[0]))
+        .words((0..slots).map(|i| dims(i)[1]))
+        .words(first)
+        .run(sum_rows_kernel(slots), [grid, 1, 1]);
 }
 
 /// `matrix`, `[N, M]`, as an operand in `dtype`, and the sums of its columns, `[M]` in `f32`, in one pass.
@@ -117,6 +163,7 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         sum_rows_kernel(1),
         sum_rows_kernel(2),
         sum_rows_kernel(3),
+        sum_rows_kernel(SUM_SLOTS),
         partials_bf16_kernel(),
         partials_f32_kernel(false),
         partials_f32_kernel(true),

@@ -29,6 +29,8 @@ template <int WARPS, typename T> __device__ __forceinline__ T block_sum(T v, T (
 #define PARAMETERS_1(TYPE, name) TYPE name##0
 #define PARAMETERS_2(TYPE, name) TYPE name##0, TYPE name##1
 #define PARAMETERS_3(TYPE, name) TYPE name##0, TYPE name##1, TYPE name##2
+#define PARAMETERS_8(TYPE, name) \
+    TYPE name##0, TYPE name##1, TYPE name##2, TYPE name##3, TYPE name##4, TYPE name##5, TYPE name##6, TYPE name##7
 #define PARAMETERS_16(TYPE, name) \
     TYPE name##0, TYPE name##1, TYPE name##2, TYPE name##3, TYPE name##4, TYPE name##5, TYPE name##6, TYPE name##7, \
     TYPE name##8, TYPE name##9, TYPE name##10, TYPE name##11, TYPE name##12, TYPE name##13, TYPE name##14, TYPE name##15
@@ -36,6 +38,7 @@ template <int WARPS, typename T> __device__ __forceinline__ T block_sum(T v, T (
 #define EACH_OF_1(X) X(0)
 #define EACH_OF_2(X) X(0) X(1)
 #define EACH_OF_3(X) X(0) X(1) X(2)
+#define EACH_OF_8(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #define EACH_OF_16(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 
 // The slot whose blocks include this one, a lane looking at each. To find the slot first and then fetch its pointers

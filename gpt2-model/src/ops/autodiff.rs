@@ -101,18 +101,19 @@ impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
 struct BlockBackward;
 
 impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
-    /// Input, parameters with rounded weights, what is kept of the activations, and the shape.
-    type State = (
+    /// Input, parameters with rounded weights, what is kept of the activations, and the shape: kilobytes, which Burn moves
+    /// a dozen times.
+    type State = Box<(
         FloatTensor<B>,
         BlockWeights<FloatTensor<B>>,
         Option<Activations<FloatTensor<B>>>,
         BlockShape,
-    );
+    )>;
 
     fn backward(self, ops: Ops<Self::State, 13>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
-        let (x, weights, kept, shape) = ops.state;
+        let (x, weights, kept, shape) = *ops.state;
         let (grad_x, gradients) = block::derivatives::<B>(x, weights, kept, shape, upstream);
         let left = block_gradients::give::<B, _>(gradients.into_iter());
         register::<B, 13>(
@@ -288,7 +289,7 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         operands: [Option<FloatTensor<Self>>; 4],
         shape: BlockShape,
     ) -> FloatTensor<Self> {
-        let parameters = weights.clone().into_iter().map(|parameter| parameter.node);
+        let parameters = weights.iter().map(|parameter| parameter.node.clone());
         let nodes: Vec<_> = std::iter::once(x.node.clone()).chain(parameters).collect();
         let nodes: [_; 13] = nodes.try_into().expect("an input and twelve parameters");
         let [qkv, attention_out, feed_in, feed_out] = operands.map(|operand| operand.map(|operand| operand.primitive));
@@ -309,7 +310,7 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         match BlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let kept = activations.kept(shape.recompute);
-                prepared.finish((x.primitive, weights, kept, shape), out)
+                prepared.finish(Box::new((x.primitive, weights, kept, shape)), out)
             }
             OpsKind::UnTracked(prepared) => prepared.finish(out),
         }

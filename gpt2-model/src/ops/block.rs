@@ -107,6 +107,8 @@ pub(super) fn derivatives<B: Gpt2Backend>(
         activated,
     } = kept.unwrap_or_else(|| activations::<B>(x.clone(), &weights, shape, Pass::Backward));
     let backward = Pass::Backward;
+    // Those of biases, gains and offsets, which nothing here reads.
+    let sums = B::defer_sums();
 
     // The second half. Its derivative by the residual stream goes around it and is added to in place.
     let normal = normal_2.unwrap_or_else(|| normalise::<B>(middle.clone(), &weights.ln_2, shape, backward).out);
@@ -134,7 +136,9 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     let projected = span(Operation::Qkv, backward, || B::affine_backward(normal, w, by_qkv));
     let [gain, _] = weights.ln_1;
     let by_x = span(Operation::LayerNorm, backward, || {
-        B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x))
+        let by_x = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x));
+        drop(sums);
+        by_x
     });
     let by = BlockWeights {
         ln_1: [by_x.weight, by_x.bias],

@@ -302,6 +302,10 @@ impl Gpt2Backend for Cuda {
         (found, grad_x)
     }
 
+    fn defer_sums() -> impl Sized {
+        kernels::columns::DeferredSums::begin()
+    }
+
     fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
         if !Self::supports_attention(&qkv, n_head) {
             return attention::value::<Self>(qkv, n_head);

@@ -142,6 +142,19 @@ impl<T> BlockWeights<T> {
     }
 
     /// All twelve, in the order of the fields.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        let Self {
+            ln_1,
+            qkv,
+            attention_out,
+            ln_2,
+            feed_in,
+            feed_out,
+        } = self;
+        [ln_1, qkv, attention_out, ln_2, feed_in, feed_out].into_iter().flatten()
+    }
+
+    /// The same by value.
     pub(super) fn into_iter(self) -> impl Iterator<Item = T> {
         let Self {
             ln_1,
