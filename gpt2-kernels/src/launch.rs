@@ -219,11 +219,16 @@ pub(crate) struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// A launch on the device of `at`.
     pub(crate) fn on(at: &'a Tensor) -> Self {
+        Self::with_buffers(at, BUFFERS)
+    }
+
+    /// The same with room for so many tensors.
+    pub(crate) fn with_buffers(at: &'a Tensor, buffers: usize) -> Self {
         Self {
             at,
             maps: Vec::new(),
-            buffers: Vec::with_capacity(BUFFERS),
-            words: Vec::with_capacity(WORDS),
+            buffers: Vec::with_capacity(buffers),
+            words: Vec::with_capacity(buffers.max(WORDS)),
         }
     }
 

@@ -232,13 +232,14 @@ where
         };
         let step = self.config.step(lr, state.step);
         let State { moments, operands, .. } = &mut *state;
+        let count = grads.len();
         let mut taken = TakeParameters {
             shards: self.shards(),
             moments,
             operands,
             grads,
-            ids: Vec::new(),
-            inputs: Vec::new(),
+            ids: Vec::with_capacity(count),
+            inputs: Vec::with_capacity(count),
             placeholders: Placeholders(HashMap::new()),
         };
         let model = model.map(&mut taken);
@@ -382,7 +383,7 @@ where
 {
     let mut visitor = Collect::<B::InnerBackend> {
         grads,
-        found: Vec::new(),
+        found: Vec::with_capacity(grads.len()),
     };
     model.visit(&mut visitor);
     Tensor::from_primitive(TensorPrimitive::Float(B::InnerBackend::squared_norm(visitor.found)))
