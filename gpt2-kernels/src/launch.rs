@@ -5,11 +5,12 @@
 
 use crate::timer::Server;
 use crate::{Tensor, ahead};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Shape, TensorMetadata};
 use burn_cuda::CudaDevice;
 use cubecl::cuda::CudaCompiler;
 use cubecl::device::Device;
 use cubecl::device_handle::DeviceHandle;
+use cubecl::future::block_on;
 use cubecl::ir::{ElemType, FloatKind, Scope, StorageType};
 use cubecl::prelude::*;
 use cubecl::server::{
@@ -24,7 +25,7 @@ use cudarc::driver::sys::CUdevice_attribute;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::mem;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 
 /// Files that are compiled one after the other.
 #[derive(Debug, Clone, Copy)]
@@ -399,6 +400,38 @@ fn with_queue<T>(device: &CudaDevice, work: impl FnOnce(&mut Queue) -> T) -> T {
         });
         work(&mut queues[at])
     })
+}
+
+/// Begins to copy the elements of `tensors`, all `f32` and of one device, to the host; what it gives waits for them, one
+/// tensor after the other. Not even for the device's thread is anything waited here.
+pub fn read(tensors: Vec<Tensor>) -> impl FnOnce() -> Vec<f32> + 'static {
+    // Memory is handed out in larger pieces than may be asked for.
+    let counts: Vec<usize> = tensors.iter().map(|tensor| tensor.shape().num_elements()).collect();
+    let device = tensors[0].device.clone();
+    let descriptor = |tensor: Tensor| {
+        let bytes = tensor.handle.size_in_used() as usize;
+        let (shape, strides) = (Shape::new([bytes]), Strides::new(&[1]));
+        tensor.handle.copy_descriptor(shape, strides, 1)
+    };
+    let descriptors = tensors.into_iter().map(descriptor).collect();
+    let (sender, receiver) = mpsc::channel();
+    with_queue(&device, |queue| {
+        let stream = StreamId::current();
+        queue.device.submit(move |server| {
+            // Who does not wait for the numbers has dropped the other end.
+            let _ = sender.send(server.read(descriptors, stream));
+        });
+        queue.device.flush_queue();
+    });
+    move || {
+        let copies = receiver.recv().expect("the device's thread answers");
+        let copies = block_on(copies).expect("the device has done its work");
+        let numbers = copies.iter().zip(counts);
+        numbers
+            .flat_map(|(bytes, count)| &f32::from_bytes(bytes)[..count])
+            .copied()
+            .collect()
+    }
 }
 
 /// A tensor on the device of `at`, whose elements are whatever was there. The next kernel that this thread launches there

@@ -6,17 +6,12 @@ use super::{
 };
 use crate::ops::Cuda;
 use burn::tensor::ops::FloatTensor;
-use cubecl::client::ComputeClient;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
-use cubecl::future::block_on;
-use cubecl::prelude::CubeElement;
 use cubecl::{MemoryAllocationMode, Runtime};
 use gpt2_kernels::adamw::{self, Rule, Slot, gradient_scale, squared_norm, update};
 use gpt2_kernels::nccl::{Communicator, Nccl, NcclError};
 use gpt2_kernels::timer::{self, EventTimer};
 use gpt2_kernels::{Tensor, contiguous, owned};
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 impl TrainingBackend for Cuda {
     const PIPELINES_STEPS: bool = true;
@@ -79,21 +74,7 @@ impl TrainingBackend for Cuda {
     }
 
     fn read_async(tensors: Vec<FloatTensor<Self>>) -> Readback {
-        let client = client(&tensors[0]);
-        // Memory is handed out in larger pieces than may be asked for.
-        let counts: Vec<usize> = tensors
-            .iter()
-            .map(|tensor| tensor.meta.shape().num_elements())
-            .collect();
-        let copies = client.read_async(tensors.into_iter().map(|tensor| tensor.handle).collect());
-        Readback::new(move || {
-            let copies = block_on(copies).expect("the device has done its work");
-            let numbers = copies.iter().zip(counts);
-            numbers
-                .flat_map(|(bytes, count)| &f32::from_bytes(bytes)[..count])
-                .copied()
-                .collect()
-        })
+        Readback::new(gpt2_kernels::read(tensors))
     }
 
     fn set_persistent_allocation(device: &Self::Device, on: bool) {
@@ -199,13 +180,4 @@ impl From<timer::TimerError> for TimerError {
             timer::TimerError::NoDevice => Self::Failed("its thread has ended".to_owned()),
         }
     }
-}
-
-/// The client of a tensor's device, which is never dropped: what is being read borrows it.
-fn client(tensor: &FloatTensor<Cuda>) -> &'static ComputeClient<CudaRuntime> {
-    static CLIENTS: Mutex<BTreeMap<usize, &'static ComputeClient<CudaRuntime>>> = Mutex::new(BTreeMap::new());
-    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    clients
-        .entry(tensor.device.index)
-        .or_insert_with(|| Box::leak(Box::new(tensor.client.clone())))
 }
