@@ -7,9 +7,9 @@
 //! The compiler makes PTX on any number of threads at once. The driver, which makes machine code of it, does so for one
 //! thread at a time within a context: so a few threads have contexts of their own.
 
-use crate::adamw;
 use crate::launch::{self, ComputeCapability, Kernel};
 use crate::timer::{DRIVER, Server};
+use crate::{adamw, clock};
 use burn_cuda::CudaDevice;
 use cubecl::cuda::install;
 use cubecl::device::Device;
@@ -36,7 +36,8 @@ thread_local! {
     static REHEARSED: RefCell<Option<Vec<Kernel>>> = const { RefCell::new(None) };
 }
 
-/// Compiles the kernels of this crate that `rehearsal` would launch on `device`, and AdamW's, on `threads` threads.
+/// Compiles the kernels of this crate that `rehearsal` would launch on `device`, and those of a step's end, on `threads`
+/// threads.
 /// None of them is launched: what their results are made of is whatever was in memory. Burn's own are launched as
 /// always. A kernel that cannot be compiled is an error where it is launched.
 pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce()) {
@@ -45,6 +46,7 @@ pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce
     }
     let mut kernels = rehearse(rehearsal);
     kernels.extend(adamw::kernels());
+    kernels.push(clock::lap_kernel());
     // What an earlier run of the process has used, CubeCL holds.
     kernels.retain(|kernel| !launch::is_compiled(kernel));
     let Some(shared) = Shared::of(device) else { return };

@@ -13,10 +13,26 @@ const SOURCES: Sources = Sources::new(&[include_str!("cuda/common.cuh"), include
 
 /// The time when the device comes to this point: 8 bytes, for [`milliseconds_since`].
 pub(crate) fn now(device: &CudaDevice) -> Tensor {
-    let client = CudaRuntime::client(device);
-    let at = empty_device_contiguous_dtype(client, device.clone(), Shape::from([2]), DType::F32);
+    let at = of_device(device);
     Launch::on(&at).buffer(&at).run(kernel("now"), [1, 1, 1]);
     at
+}
+
+/// Where a time is written.
+fn of_device(device: &CudaDevice) -> Tensor {
+    let client = CudaRuntime::client(device);
+    empty_device_contiguous_dtype(client, device.clone(), Shape::from([2]), DType::F32)
+}
+
+/// The time when the device comes to this point, as [`now`] gives it, and how many milliseconds it is after `before`, `[1]`
+/// in `f32`, of no meaning if there is none.
+pub fn lap(device: &CudaDevice, before: Option<&Tensor>) -> (Tensor, Tensor) {
+    let now = of_device(device);
+    let milliseconds = crate::launch::empty(&now, &[1], DType::F32);
+    Launch::on(&now)
+        .buffers([before.unwrap_or(&now), &now, &milliseconds])
+        .run(lap_kernel(), [1, 1, 1]);
+    (now, milliseconds)
 }
 
 /// The time from `began` until the device comes to this point, in milliseconds, `[1]` in `f32`.
@@ -32,8 +48,13 @@ fn kernel(entry: &'static str) -> Kernel {
     Kernel::new(SOURCES, entry, 1)
 }
 
+/// What every step ends with.
+pub(crate) fn lap_kernel() -> Kernel {
+    kernel("lap")
+}
+
 /// Every kernel of this file, to be compiled by a test.
 #[cfg(test)]
 pub(crate) fn kernels() -> Vec<Kernel> {
-    ["now", "milliseconds_since"].map(kernel).to_vec()
+    ["now", "lap", "milliseconds_since"].map(kernel).to_vec()
 }

@@ -27,6 +27,7 @@ pub mod scale;
 pub mod timer;
 
 pub use ahead::compile_ahead;
+pub use clock::lap;
 pub use launch::read;
 pub use launch::compiled;
 

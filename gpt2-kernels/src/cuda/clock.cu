@@ -3,8 +3,11 @@
 // now(at)
 //     at[0] = nanoseconds, u64. grid 1, block 1.
 //
+// lap(before, at, out)
+//     at[0] = nanoseconds, u64; out[0] = milliseconds since before[0], which may be at[0], f32. grid 1, block 1.
 // milliseconds_since(at, out)
-//     out[0] = the time since at[0], f32; 0 if the clock was set back. grid 1, block 1.
+//     out[0] = milliseconds since at[0], f32. grid 1, block 1.
+// No time is less than 0, though a clock was set back.
 
 __device__ u64 nanoseconds() {
     u64 time;
@@ -14,7 +17,14 @@ __device__ u64 nanoseconds() {
 
 extern "C" __global__ void __launch_bounds__(1) now(u64 *at) { *at = nanoseconds(); }
 
+__device__ float milliseconds(u64 begin, u64 end) { return end > begin ? float(end - begin) * 1e-6f : 0.f; }
+
+extern "C" __global__ void __launch_bounds__(1) lap(const u64 *before, u64 *at, float *out) {
+    const u64 begin = *before, end = nanoseconds();
+    *at = end;
+    *out = milliseconds(begin, end);
+}
+
 extern "C" __global__ void __launch_bounds__(1) milliseconds_since(const u64 *at, float *out) {
-    const u64 end = nanoseconds();
-    *out = end > *at ? float(end - *at) * 1e-6f : 0.f;
+    *out = milliseconds(*at, nanoseconds());
 }

@@ -127,8 +127,10 @@ struct QueuedStep {
     host_to_device: Duration,
     lr: f64,
     exchange: Exchange,
-    /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, and of several ranks what
-    /// each wants and how long the device waited for them.
+    /// Whether the last of the numbers is the time between the ends of this step and the one before, by the device's clock.
+    has_lap: bool,
+    /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, of several ranks what each
+    /// wants and how long the device waited for them, and the lap in milliseconds.
     numbers: Readback,
 }
 
@@ -163,6 +165,7 @@ where
             saved_step: None,
             started: now,
             completed_at: now,
+            clock: None,
         };
         run.run().map_err(|error| match run.finish_saving() {
             Ok(()) => error,
@@ -199,6 +202,8 @@ struct Run<'a, B: AutodiffBackend, S> {
     started: Instant,
     /// When the newest step was over.
     completed_at: Instant,
+    /// The device's clock at the end of the newest step that was queued.
+    clock: Option<FloatTensor<Inner<B>>>,
 }
 
 impl<B, S> Run<'_, B, S>
@@ -436,8 +441,17 @@ where
         })?;
         // Behind the update, so that a step is over when they are there.
         let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
-        let numbers = numbers.into_iter().chain(self.setup.ranks.take_to_read()).collect();
-        let numbers = span(Operation::Readback, Pass::Update, || Inner::<B>::read_async(numbers));
+        let mut numbers: Vec<_> = numbers.into_iter().chain(self.setup.ranks.take_to_read()).collect();
+        let has_before = self.clock.is_some();
+        let mut has_lap = false;
+        let numbers = span(Operation::Readback, Pass::Update, || {
+            if let Some((clock, lap)) = Inner::<B>::lap(&self.setup.device, self.clock.take()) {
+                self.clock = Some(clock);
+                has_lap = has_before;
+                numbers.extend(has_lap.then_some(lap));
+            }
+            Inner::<B>::read_async(numbers)
+        });
         Ok(QueuedStep {
             step,
             began,
@@ -446,6 +460,7 @@ where
             host_to_device,
             lr: self.stepper.lr(),
             exchange,
+            has_lap,
             numbers,
         })
     }
@@ -511,12 +526,14 @@ where
             host_to_device,
             lr,
             exchange,
+            has_lap,
             numbers,
         } = queued;
         let looked = Instant::now();
-        let numbers = numbers.wait(); // host–device sync
+        let mut numbers = numbers.wait(); // host–device sync
         let arrived = Instant::now();
-        let over = over_at(self.completed_at, queued, [looked, arrived]);
+        let lap = numbers.pop_if(|_| has_lap);
+        let over = over_at(self.completed_at, lap, [looked, arrived]);
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         let exchange = self.setup.ranks.exchange_times(&exchange, &numbers[2..])?;
         self.observer.step_ends(step);
@@ -783,16 +800,15 @@ where
 }
 
 /// When a step was over whose numbers were looked for and had arrived `at` these times, after the one before was over at
-/// `before`. If they had to be waited for, it is when they came. Else, where the step was queued behind that one's end, the
-/// host is the slower one: the device was done as soon as it had everything.
-fn over_at(before: Instant, queued: Instant, at: [Instant; 2]) -> Instant {
+/// `before`. If they had to be waited for, it is when they came. Else they were there already, and the device's clock tells
+/// by how many milliseconds, its `lap`, this step was over later than that one.
+fn over_at(before: Instant, lap: Option<f32>, at: [Instant; 2]) -> Instant {
     /// Reads back what is there already.
     const READING: Duration = Duration::from_micros(100);
     let [looked, arrived] = at;
-    if arrived - looked <= READING && queued > before {
-        queued
-    } else {
-        arrived
+    match lap {
+        Some(lap) if arrived - looked <= READING => arrived.min(before + Duration::from_secs_f32(1e-3 * lap)),
+        _ => arrived,
     }
 }
 
@@ -811,14 +827,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_was_not_waited_for_was_over_when_it_was_queued() {
+    fn a_step_that_was_not_waited_for_was_over_when_the_device_says() {
         let began = Instant::now();
-        let [before, queued, looked] = [1, 2, 5].map(|ms| began + Duration::from_millis(ms));
+        let [before, looked] = [1, 5].map(|ms| began + Duration::from_millis(ms));
         let waited = [looked, looked + Duration::from_millis(1)];
         let ready = [looked, looked + Duration::from_micros(20)];
-        assert_eq!(over_at(before, queued, waited), waited[1]);
-        assert_eq!(over_at(before, queued, ready), queued);
-        // The device had been behind, and the host was held up since.
-        assert_eq!(over_at(queued, before, ready), ready[1]);
+        assert_eq!(over_at(before, Some(2.0), waited), waited[1]);
+        assert_eq!(over_at(before, Some(2.0), ready), before + Duration::from_millis(2));
+        // Numbers are there once a step is over, whatever two clocks may say.
+        assert_eq!(over_at(before, Some(9.0), ready), ready[1]);
+        assert_eq!(over_at(before, None, ready), ready[1]);
     }
 }

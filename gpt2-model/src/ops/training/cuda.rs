@@ -95,6 +95,13 @@ impl TrainingBackend for Cuda {
         gpt2_kernels::compile_ahead(device, threads, rehearsal);
     }
 
+    fn lap(
+        device: &Self::Device,
+        before: Option<FloatTensor<Self>>,
+    ) -> Option<(FloatTensor<Self>, FloatTensor<Self>)> {
+        Some(gpt2_kernels::lap(device, before.as_ref()))
+    }
+
     fn squared_norm(tensors: Vec<FloatTensor<Self>>) -> FloatTensor<Self> {
         let tensors: Vec<_> = tensors.into_iter().map(contiguous).collect();
         squared_norm(&tensors)

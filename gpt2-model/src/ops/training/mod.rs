@@ -202,6 +202,16 @@ pub trait TrainingBackend: Gpt2Backend {
     /// `device`, on `threads` threads. They are not launched in it: its results are whatever was in memory.
     fn compile_ahead(_device: &Self::Device, _threads: usize, _rehearsal: impl FnOnce()) {}
 
+    /// The time when `device` comes to this point of its work, for the next call, and how long after `before`, what the
+    /// last one gave: milliseconds, `[1]`, of no meaning where there was none. None where the host waits for each step, and
+    /// sees for itself.
+    fn lap(
+        _device: &Self::Device,
+        _before: Option<FloatTensor<Self>>,
+    ) -> Option<(FloatTensor<Self>, FloatTensor<Self>)> {
+        None
+    }
+
     /// What tells when `device` passes points of the work that is queued on it.
     ///
     /// # Errors
