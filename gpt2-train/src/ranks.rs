@@ -552,7 +552,7 @@ mod tests {
             }
             let blocks = BlockSums {
                 collective: Box::new(Twice),
-                model: model.clone(),
+                model: Arc::new(model.clone()),
                 left: vec![0, 1],
                 before: before(),
                 sums: Vec::new(),

@@ -291,3 +291,20 @@ fn reference_adamw<B: Gpt2Backend>(
         exp_avg_sq,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_is_multiplied_by_nothing() {
+        let clip = Clip {
+            max_norm: 1.0,
+            micro_steps: 2.0,
+        };
+        assert!(clip.scale(6.0, 64.0) > 0.0);
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!([clip.scale(bad, 64.0), clip.scale(6.0, bad)], [0.0, 0.0]);
+        }
+    }
+}
