@@ -55,7 +55,11 @@ impl Drop for DeferredSums {
 /// The sums of the rows of `f32` matrices, `[columns]` each.
 pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
     let sums = matrices.map(|matrix| empty(matrix, &[matrix.shape()[1]], DType::F32));
-    let mut pairs: Vec<_> = matrices.into_iter().zip(&sums).map(|(matrix, sum)| [matrix.clone(), sum.clone()]).collect();
+    let mut pairs: Vec<_> = matrices
+        .into_iter()
+        .zip(&sums)
+        .map(|(matrix, sum)| [matrix.clone(), sum.clone()])
+        .collect();
     DEFERRED.with_borrow_mut(|deferred| {
         if let Some(deferred) = deferred {
             deferred.append(&mut pairs);

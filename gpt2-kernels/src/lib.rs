@@ -28,8 +28,8 @@ pub mod timer;
 
 pub use ahead::compile_ahead;
 pub use clock::lap;
-pub use launch::read;
 pub use launch::compiled;
+pub use launch::read;
 
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -43,7 +43,11 @@ pub const HEAD_SIZE: usize = 64;
 
 /// `tensor` with its elements one after the other in memory, in the order of its indices.
 pub fn contiguous(tensor: Tensor) -> Tensor {
-    if tensor.is_contiguous() { tensor } else { into_contiguous(tensor) }
+    if tensor.is_contiguous() {
+        tensor
+    } else {
+        into_contiguous(tensor)
+    }
 }
 
 /// `tensor`, contiguous and nobody else's, to be written to: itself where it is that, else a copy.

@@ -151,7 +151,9 @@ impl<T> BlockWeights<T> {
             feed_in,
             feed_out,
         } = self;
-        [ln_1, qkv, attention_out, ln_2, feed_in, feed_out].into_iter().flatten()
+        [ln_1, qkv, attention_out, ln_2, feed_in, feed_out]
+            .into_iter()
+            .flatten()
     }
 
     /// The same by value.

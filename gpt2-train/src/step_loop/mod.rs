@@ -127,10 +127,10 @@ struct QueuedStep {
     host_to_device: Duration,
     lr: f64,
     exchange: Exchange,
-    /// Whether the last of the numbers is the time between the ends of this step and the one before, by the device's clock.
+    /// Whether the last of the numbers is a [lap](TrainingBackend::lap).
     has_lap: bool,
     /// The sum of the micro-steps' losses, the squared norm of the sum of their gradients, of several ranks what each
-    /// wants and how long the device waited for them, and the lap in milliseconds.
+    /// wants and how long the device waited for them, and the lap.
     numbers: Readback,
 }
 
@@ -166,6 +166,7 @@ where
             started: now,
             completed_at: now,
             clock: None,
+            clock_at: now,
         };
         run.run().map_err(|error| match run.finish_saving() {
             Ok(()) => error,
@@ -202,8 +203,10 @@ struct Run<'a, B: AutodiffBackend, S> {
     started: Instant,
     /// When the newest step was over.
     completed_at: Instant,
-    /// The device's clock at the end of the newest step that was queued.
+    /// The device's clock at the end of the newest step that was queued, or before the first.
     clock: Option<FloatTensor<Inner<B>>>,
+    /// When the device was at the end of the newest step whose numbers have come, or before the first.
+    clock_at: Instant,
 }
 
 impl<B, S> Run<'_, B, S>
@@ -229,6 +232,7 @@ where
                 self.report(record);
             }
         }
+        self.start_clock();
         let mut queued: Option<QueuedStep> = None;
         let reason = loop {
             let newest = queued.as_ref().map_or(self.setup.state.step, |queued| queued.step);
@@ -294,6 +298,18 @@ where
             let _ = validation.losses(model.as_ref(), ranks.rank(), ranks.size()).next();
         });
         self.compiled_for = began.elapsed();
+    }
+
+    /// Reads the device's clock while the device has nothing to do, so that the first lap begins at a known time.
+    fn start_clock(&mut self) {
+        let began = Instant::now();
+        if let Some((clock, lap)) = Inner::<B>::lap(&self.setup.device, None) {
+            Inner::<B>::read_async(vec![lap]).wait();
+            self.clock = Some(clock);
+            self.clock_at = Instant::now();
+            // Its kernel was looked up.
+            self.compiled_for += began.elapsed();
+        }
     }
 
     /// Why no step should follow step `newest`, if so.
@@ -442,13 +458,12 @@ where
         // Behind the update, so that a step is over when they are there.
         let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
         let mut numbers: Vec<_> = numbers.into_iter().chain(self.setup.ranks.take_to_read()).collect();
-        let has_before = self.clock.is_some();
-        let mut has_lap = false;
+        let before = self.clock.take();
+        let has_lap = before.is_some();
         let numbers = span(Operation::Readback, Pass::Update, || {
-            if let Some((clock, lap)) = Inner::<B>::lap(&self.setup.device, self.clock.take()) {
+            if has_lap && let Some((clock, lap)) = Inner::<B>::lap(&self.setup.device, before) {
                 self.clock = Some(clock);
-                has_lap = has_before;
-                numbers.extend(has_lap.then_some(lap));
+                numbers.push(lap);
             }
             Inner::<B>::read_async(numbers)
         });
@@ -533,7 +548,8 @@ where
         let mut numbers = numbers.wait(); // host–device sync
         let arrived = Instant::now();
         let lap = numbers.pop_if(|_| has_lap);
-        let over = over_at(self.completed_at, lap, [looked, arrived]);
+        let over = over_at(self.clock_at, lap, [looked, arrived]);
+        self.clock_at = over;
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         let exchange = self.setup.ranks.exchange_times(&exchange, &numbers[2..])?;
         self.observer.step_ends(step);

@@ -95,10 +95,7 @@ impl TrainingBackend for Cuda {
         gpt2_kernels::compile_ahead(device, threads, rehearsal);
     }
 
-    fn lap(
-        device: &Self::Device,
-        before: Option<FloatTensor<Self>>,
-    ) -> Option<(FloatTensor<Self>, FloatTensor<Self>)> {
+    fn lap(device: &Self::Device, before: Option<FloatTensor<Self>>) -> Option<(FloatTensor<Self>, FloatTensor<Self>)> {
         Some(gpt2_kernels::lap(device, before.as_ref()))
     }
 
