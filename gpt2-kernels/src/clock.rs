@@ -24,8 +24,8 @@ fn of_device(device: &CudaDevice) -> Tensor {
     empty_device_contiguous_dtype(client, device.clone(), Shape::from([2]), DType::F32)
 }
 
-/// The time when the device comes to this point, as [`now`] gives it, and how many milliseconds it is after `before`, `[1]`
-/// in `f32`, of no meaning if there is none.
+/// The time when the device comes to this point, for the next call, and how many milliseconds it is after `before`, what the
+/// last call gave: `[1]` in `f32`, of no meaning if there is none.
 pub fn lap(device: &CudaDevice, before: Option<&Tensor>) -> (Tensor, Tensor) {
     let now = of_device(device);
     let milliseconds = crate::launch::empty(&now, &[1], DType::F32);

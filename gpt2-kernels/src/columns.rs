@@ -27,8 +27,8 @@ thread_local! {
     static DEFERRED: RefCell<Option<Vec<[Tensor; 2]>>> = const { RefCell::new(None) };
 }
 
-/// While it lives, this thread's [`sum_rows`] are deferred; when it goes, they are computed by as few kernels as may be. No
-/// kernel may read a sum before.
+/// While it lives, the sums over rows that this thread's kernels end with are deferred; when it goes, they are computed by as
+/// few kernels as may be. Nothing may read one before.
 #[derive(Debug)]
 pub struct DeferredSums(());
 
