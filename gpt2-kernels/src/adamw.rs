@@ -74,7 +74,7 @@ pub fn update(slots: &[Slot], scale: &Tensor, rule: &Rule) {
             |slot| &slot.mean,
             |slot| &slot.square,
         ];
-        let mut launch = Launch::with_buffers(&slots[0].parameter, 5 * UPDATE_SLOTS + 1);
+        let mut launch = Launch::on(&slots[0].parameter);
         for field in fields {
             launch = launch.buffers((0..UPDATE_SLOTS).map(|i| field(slot(i))));
         }
@@ -121,7 +121,7 @@ pub fn squared_norm(tensors: &[Tensor]) -> Tensor {
     let partials = empty(&tensors[0], &[total], DType::F32);
     let mut first_partial = 0;
     for tensors in tensors.chunks(SQUARE_SLOTS) {
-        let mut launch = Launch::with_buffers(&partials, SQUARE_SLOTS + 1);
+        let mut launch = Launch::on(&partials);
         for i in 0..SQUARE_SLOTS {
             launch = launch.buffer(&tensors[i.min(tensors.len() - 1)]);
         }

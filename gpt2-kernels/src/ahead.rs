@@ -36,8 +36,9 @@ thread_local! {
     static REHEARSED: RefCell<Option<Vec<Kernel>>> = const { RefCell::new(None) };
 }
 
-/// Compiles the kernels of this crate that `rehearsal` would launch on `device`, and those of a step's end, on `threads`
-/// threads.
+/// Compiles the kernels of this crate that `rehearsal` would launch on `device`, and those of a step's end: `threads`
+/// threads make PTX of them, and a few more have the driver compile that.
+///
 /// None of them is launched: what their results are made of is whatever was in memory. Burn's own are launched as
 /// always. A kernel that cannot be compiled is an error where it is launched.
 pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce()) {
@@ -49,6 +50,9 @@ pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce
     kernels.push(clock::lap_kernel());
     // What an earlier run of the process has used, CubeCL holds.
     kernels.retain(|kernel| !launch::is_compiled(kernel));
+    if kernels.is_empty() {
+        return;
+    }
     let Some(shared) = Shared::of(device) else { return };
     let options = options(launch::compute_capability_of(device.index));
     // A text may hold several kernels.
@@ -76,11 +80,11 @@ pub fn compile_ahead(device: &CudaDevice, threads: usize, rehearsal: impl FnOnce
             });
         }
         drop(sender);
-        for _ in 0..threads.min(CONTEXTS) {
+        for _ in 0..threads.min(texts.len()).min(CONTEXTS) {
             scope.spawn(|| {
                 let context = Context::new(device, &shared);
-                let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                while let Ok((ptx, kernels)) = next() {
+                let receive = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok((ptx, kernels)) = receive() {
                     context.load(&ptx);
                     launch::note_compiled(kernels);
                 }
@@ -200,7 +204,8 @@ impl Context {
     /// Lets the driver compile `ptx` for the device, and keep it on disk.
     fn load(&self, ptx: &[c_char]) {
         let (Self::Own(context) | Self::Shared(context)) = self;
-        // SAFETY: the context is there, the compiler ends its texts with a zero byte, and nothing of the module is used.
+        // SAFETY: the context is there, the compiler ends its texts with a zero byte, and nothing of the module is
+        // used.
         unsafe {
             if ctx::set_current(*context).is_ok()
                 && let Ok(module) = module::load_data(ptx.as_ptr().cast())

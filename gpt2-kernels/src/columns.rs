@@ -4,6 +4,7 @@ use crate::Tensor;
 use crate::launch::{Kernel, Launch, Sources, empty, first_blocks, multiprocessors};
 use burn::tensor::{DType, TensorMetadata};
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
 const SOURCES: Sources = Sources::new(&[
     include_str!("cuda/common.cuh"),
@@ -16,7 +17,7 @@ const THREADS: usize = 256;
 /// Columns that a block sums in the second stage.
 const SUM_COLUMNS: usize = 32;
 
-/// Matrices of such a launch: as many as the backward pass of a transformer block has.
+/// The most matrices of one launch of `sum_rows`: those of a block's backward pass.
 const SUM_SLOTS: usize = 8;
 
 /// Elements that a block casts.
@@ -27,19 +28,23 @@ thread_local! {
     static DEFERRED: RefCell<Option<Vec<[Tensor; 2]>>> = const { RefCell::new(None) };
 }
 
-/// While it lives, the sums over rows that this thread's kernels end with are deferred; when it goes, they are computed by as
-/// few kernels as may be. Nothing may read one before.
+/// While it lives, the sums over rows that this thread's kernels end with are deferred; when it goes, they are computed
+/// by as few kernels as may be. Nothing may read one before.
 #[derive(Debug)]
-pub struct DeferredSums(());
+pub struct DeferredSums {
+    /// They are those of one thread.
+    _stays: PhantomData<*const ()>,
+}
 
 impl DeferredSums {
-    /// Defers sums from now on. Within another one's life, that one's end is what counts.
-    pub fn begin() -> Option<Self> {
-        DEFERRED.with_borrow_mut(|deferred| {
-            let is_first = deferred.is_none();
-            deferred.get_or_insert_default();
-            is_first.then_some(Self(()))
-        })
+    /// Defers sums from now on.
+    ///
+    /// # Panics
+    /// If they are deferred already: what is computed at the end of the inner one would be read before that of the outer.
+    pub fn begin() -> Self {
+        let before = DEFERRED.replace(Some(Vec::new()));
+        assert!(before.is_none(), "sums are deferred once at a time");
+        Self { _stays: PhantomData }
     }
 }
 
@@ -71,7 +76,8 @@ pub(crate) fn sum_rows<const N: usize>(matrices: [&Tensor; N]) -> [Tensor; N] {
 
 /// Computes the sums of the rows of up to [`SUM_SLOTS`] matrices.
 fn launch_sums(pairs: &[[Tensor; 2]]) {
-    let slots = if pairs.len() <= 3 { pairs.len() } else { SUM_SLOTS };
+    let slots = sum_slots(pairs.len());
+    // Slots without a matrix have no blocks.
     let slot = |i: usize| &pairs[i.min(pairs.len() - 1)];
     let dims = |i: usize| slot(i)[0].shape().dims::<2>();
     let blocks: Vec<_> = (0..pairs.len()).map(|i| dims(i)[1].div_ceil(SUM_COLUMNS)).collect();
@@ -140,6 +146,11 @@ pub fn round(tensor: &Tensor) -> Tensor {
     copy
 }
 
+/// How many matrices the kernel is made for that takes so many.
+fn sum_slots(matrices: usize) -> usize {
+    if matrices <= 3 { matrices } else { SUM_SLOTS }
+}
+
 fn sum_rows_kernel(matrices: usize) -> Kernel {
     Kernel::new(SOURCES, "sum_rows", THREADS).define("MATRICES", matrices)
 }
@@ -163,14 +174,33 @@ fn cast_kernel() -> Kernel {
 /// Every kernel of this file, to be compiled by a test.
 #[cfg(test)]
 pub(crate) fn kernels() -> Vec<Kernel> {
-    vec![
-        sum_rows_kernel(1),
-        sum_rows_kernel(2),
-        sum_rows_kernel(3),
-        sum_rows_kernel(SUM_SLOTS),
+    let sums = [1, 2, 3, SUM_SLOTS].map(sum_rows_kernel);
+    let others = [
         partials_bf16_kernel(),
         partials_f32_kernel(false),
         partials_f32_kernel(true),
         cast_kernel(),
-    ]
+    ];
+    sums.into_iter().chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn sums_take_a_kernel_that_is_compiled() {
+        let slots: Vec<_> = (1..=SUM_SLOTS).map(sum_slots).collect();
+        assert_eq!(slots, [1, 2, 3, 8, 8, 8, 8, 8]);
+    }
+
+    #[test]
+    fn sums_are_deferred_once_at_a_time() {
+        drop(DeferredSums::begin());
+        let nested = || [DeferredSums::begin(), DeferredSums::begin()];
+        assert!(catch_unwind(nested).is_err());
+        // After a panic nothing is left deferred.
+        drop(DeferredSums::begin());
+    }
 }

@@ -53,8 +53,8 @@ impl Sources {
     }
 }
 
-/// As many as a product has.
-const CONSTANTS: usize = 16;
+/// No kernel has more, so that the list need not grow.
+const CONSTANTS: usize = 8;
 
 /// A kernel as it is compiled: `#define` lines, then the sources.
 #[derive(Debug, Clone)]
@@ -210,7 +210,7 @@ const WORDS: usize = 8;
 
 /// A launch being put together.
 pub(crate) struct Launch<'a> {
-    /// Any tensor of the launch, for its client.
+    /// Any tensor of the launch, for its device.
     at: &'a Tensor,
     maps: Vec<TensorMapBinding>,
     buffers: Vec<Binding>,
@@ -220,16 +220,11 @@ pub(crate) struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// A launch on the device of `at`.
     pub(crate) fn on(at: &'a Tensor) -> Self {
-        Self::with_buffers(at, BUFFERS)
-    }
-
-    /// The same with room for so many tensors.
-    pub(crate) fn with_buffers(at: &'a Tensor, buffers: usize) -> Self {
         Self {
             at,
             maps: Vec::new(),
-            buffers: Vec::with_capacity(buffers),
-            words: Vec::with_capacity(buffers.max(WORDS)),
+            buffers: Vec::with_capacity(BUFFERS),
+            words: Vec::with_capacity(WORDS),
         }
     }
 
@@ -402,8 +397,11 @@ fn with_queue<T>(device: &CudaDevice, work: impl FnOnce(&mut Queue) -> T) -> T {
     })
 }
 
-/// Begins to copy the elements of `tensors`, all `f32` and of one device, to the host; what it gives waits for them, one
-/// tensor after the other. Not even for the device's thread is anything waited here.
+/// Begins to copy the elements of `tensors`, all `f32` and of one device, to the host, and does not wait for CubeCL's
+/// thread; what it gives waits for them, one tensor after the other.
+///
+/// # Panics
+/// If there are none, or the device has failed.
 pub fn read(tensors: Vec<Tensor>) -> impl FnOnce() -> Vec<f32> + 'static {
     // Memory is handed out in larger pieces than may be asked for.
     let counts: Vec<usize> = tensors.iter().map(|tensor| tensor.shape().num_elements()).collect();
@@ -434,8 +432,8 @@ pub fn read(tensors: Vec<Tensor>) -> impl FnOnce() -> Vec<f32> + 'static {
     }
 }
 
-/// A tensor on the device of `at`, whose elements are whatever was there. The next kernel that this thread launches there
-/// writes it: its memory is not reserved before.
+/// A tensor on the device of `at`, whose elements are whatever was there. Its memory is reserved with the next kernel
+/// that this thread launches there: nothing may use it before.
 pub(crate) fn empty(at: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
     let mut strides = Strides::new(shape);
     let mut elements = 1;

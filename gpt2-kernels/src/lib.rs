@@ -43,11 +43,7 @@ pub const HEAD_SIZE: usize = 64;
 
 /// `tensor` with its elements one after the other in memory, in the order of its indices.
 pub fn contiguous(tensor: Tensor) -> Tensor {
-    if tensor.is_contiguous() {
-        tensor
-    } else {
-        into_contiguous(tensor)
-    }
+    into_contiguous(tensor)
 }
 
 /// `tensor`, contiguous and nobody else's, to be written to: itself where it is that, else a copy.

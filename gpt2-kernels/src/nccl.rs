@@ -4,7 +4,7 @@
 //! and, from a wait on, all that CubeCL queues later behind it: CubeCL's streams cannot be reached.
 
 use crate::timer::{DRIVER, RecordInContext, Server};
-use crate::{Tensor, clock, contiguous, owned};
+use crate::{Tensor, contiguous, lap, owned};
 use burn::tensor::DType;
 use burn_cuda::CudaDevice;
 use cubecl::device::Device;
@@ -333,8 +333,8 @@ impl Communicator {
             action: "join the other ranks",
             answer: "the device's thread has ended".to_owned(),
         })??;
-        // Compiled here, these kernels are not waited for in a step.
-        clock::milliseconds_since(&clock::now(device));
+        // Compiled here, the kernel is not waited for in a step.
+        lap(device, None);
         Ok(Self {
             nccl,
             device: device.clone(),
@@ -380,11 +380,11 @@ impl Communicator {
     /// Lets all that is queued later wait for what is being exchanged. Gives how long the device then waits, in
     /// milliseconds, `[1]` in `f32`.
     pub fn wait(&mut self) -> Tensor {
-        let began = clock::now(&self.device);
+        let (began, _) = lap(&self.device, None);
         let (functions, work) = (self.nccl.0, self.work);
         self.submit(move |_| queue_wait(functions, work));
         self.waited.push_back(std::mem::take(&mut self.queued));
-        clock::milliseconds_since(&began)
+        lap(&self.device, Some(&began)).1
     }
 
     /// Hands work to the device's thread, behind all that was handed to it.

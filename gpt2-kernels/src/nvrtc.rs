@@ -32,7 +32,7 @@ fn kernels(capability: ComputeCapability) -> Vec<Kernel> {
         adamw::kernels(),
         attention::kernels(capability),
         classifier::kernels(),
-        clock::kernels(),
+        vec![clock::lap_kernel()],
         columns::kernels(),
         embedding::kernels(),
         gelu::kernels(),

@@ -9,8 +9,8 @@
 //     bf16 [rows, columns] -> partial column sums, likewise.
 //     grid (ceil(columns / 256), ceil(rows / rows_per_block)), block 256.
 // sum_rows(source 0.., destination 0.., {rows[MATRICES], columns[MATRICES], first_blocks[MATRICES]})
-//     MATRICES (1, 2, 3 or 8) matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every partial
-//     sum). A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256. first_blocks are the
+//     MATRICES (1, 2, 3 or 8) matrices f32 [rows, columns] -> their column sums f32 [columns] (the second stage of every
+//     partial sum). A matrix takes ceil(columns / SUM_COLUMNS = 32) blocks; grid: all of them, block 256. first_blocks are the
 //     running sums of the blocks, from 0.
 // cast_bf16(source, destination, {count})
 //     f32 -> bf16. grid ceil(count / CAST_CHUNK = 8192), block 256.

@@ -20,7 +20,7 @@ template <int WARPS, typename T> __device__ __forceinline__ T block_sum(T v, T (
 
 // ---- launches over several tensors, each of which has a slot ----
 
-// One to three or sixteen parameters, from name0 on; and X(0), X(1) and so on, for the cases of a switch that picks one.
+// One to three, eight or sixteen parameters, from name0 on; and X(0), X(1) and so on, for the cases of a switch that picks one.
 // OF_MATRICES(PARAMETERS_) is that of as many as MATRICES says.
 // clang-format off
 #define JOINED(name, number) name##number

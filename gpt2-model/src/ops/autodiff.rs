@@ -101,19 +101,18 @@ impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
 struct BlockBackward;
 
 impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
-    /// Input, parameters with rounded weights, what is kept of the activations, and the shape: kilobytes, which Burn moves
-    /// a dozen times.
-    type State = Box<(
+    /// Input, parameters with rounded weights, what is kept of the activations, and the shape.
+    type State = (
         FloatTensor<B>,
         BlockWeights<FloatTensor<B>>,
         Option<Activations<FloatTensor<B>>>,
         BlockShape,
-    )>;
+    );
 
     fn backward(self, ops: Ops<Self::State, 13>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
-        let (x, weights, kept, shape) = *ops.state;
+        let (x, weights, kept, shape) = ops.state;
         let (grad_x, gradients) = block::derivatives::<B>(x, weights, kept, shape, upstream);
         let left = block_gradients::give::<B, _>(gradients.into_iter());
         register::<B, 13>(
@@ -310,7 +309,7 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         match BlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let kept = activations.kept(shape.recompute);
-                prepared.finish(Box::new((x.primitive, weights, kept, shape)), out)
+                prepared.finish((x.primitive, weights, kept, shape), out)
             }
             OpsKind::UnTracked(prepared) => prepared.finish(out),
         }

@@ -235,8 +235,8 @@ pub trait Gpt2Backend: Backend {
         layer_norm::derivatives::<Self>(x, weight, upstream, sum)
     }
 
-    /// Until what it gives is dropped, derivatives by biases, gains and offsets, which are sums over rows, may be left to be
-    /// computed together then. Nothing may read one before.
+    /// Until what it gives is dropped, the gradients of biases, gains and offsets, which are sums over rows, may be left to
+    /// be computed together then. Nothing may read one before.
     fn defer_sums() -> impl Sized {}
 
     /// Causal attention of `n_head` heads: every position attends to itself and those before it.

@@ -107,7 +107,7 @@ pub(super) fn derivatives<B: Gpt2Backend>(
         activated,
     } = kept.unwrap_or_else(|| activations::<B>(x.clone(), &weights, shape, Pass::Backward));
     let backward = Pass::Backward;
-    // Those of biases, gains and offsets, which nothing here reads.
+    // The gradients of biases, gains and offsets: nothing here reads them.
     let sums = B::defer_sums();
 
     // The second half. Its derivative by the residual stream goes around it and is added to in place.

@@ -184,3 +184,22 @@ pub struct BlockShape {
     /// What is not kept for the backward pass.
     pub recompute: Recompute,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_have_one_order() {
+        let weights = BlockWeights {
+            ln_1: [1, 2],
+            qkv: [3, 4],
+            attention_out: [5, 6],
+            ln_2: [7, 8],
+            feed_in: [9, 10],
+            feed_out: [11, 12],
+        };
+        assert!(weights.iter().copied().eq(1..=12));
+        assert!(weights.into_iter().eq(1..=12));
+    }
+}

@@ -232,24 +232,26 @@ where
         };
         let step = self.config.step(lr, state.step);
         let State { moments, operands, .. } = &mut *state;
-        let count = grads.len();
         let mut taken = TakeParameters {
             shards: self.shards(),
             moments,
             operands,
             grads,
-            ids: Vec::with_capacity(count),
-            inputs: Vec::with_capacity(count),
+            ids: Vec::new(),
+            inputs: Vec::new(),
             placeholders: Placeholders(HashMap::new()),
         };
         let model = model.map(&mut taken);
         let TakeParameters { ids, inputs, .. } = taken;
         let outputs = B::InnerBackend::adamw(inputs, &step, scale.into_primitive().tensor());
-        model.map(&mut ReturnParameters {
+        let mut returned = ReturnParameters {
             outputs: ids.into_iter().zip(outputs).peekable(),
             moments,
             operands,
-        })
+        };
+        let model = model.map(&mut returned);
+        assert!(returned.outputs.next().is_none(), "every parameter is put back");
+        model
     }
 
     fn step_multi(&mut self, lr: LearningRate, model: M, mut grads: MultiGradientsParams) -> M {
@@ -383,7 +385,7 @@ where
 {
     let mut visitor = Collect::<B::InnerBackend> {
         grads,
-        found: Vec::with_capacity(grads.len()),
+        found: Vec::new(),
     };
     model.visit(&mut visitor);
     Tensor::from_primitive(TensorPrimitive::Float(B::InnerBackend::squared_norm(visitor.found)))

@@ -459,11 +459,12 @@ where
         let numbers = [loss, squared_norm].map(|number| number.into_primitive().tensor());
         let mut numbers: Vec<_> = numbers.into_iter().chain(self.setup.ranks.take_to_read()).collect();
         let before = self.clock.take();
-        let has_lap = before.is_some();
+        let mut has_lap = false;
         let numbers = span(Operation::Readback, Pass::Update, || {
-            if has_lap && let Some((clock, lap)) = Inner::<B>::lap(&self.setup.device, before) {
+            if let Some((clock, lap)) = before.and_then(|before| Inner::<B>::lap(&self.setup.device, Some(before))) {
                 self.clock = Some(clock);
                 numbers.push(lap);
+                has_lap = true;
             }
             Inner::<B>::read_async(numbers)
         });
@@ -548,7 +549,7 @@ where
         let mut numbers = numbers.wait(); // host–device sync
         let arrived = Instant::now();
         let lap = numbers.pop_if(|_| has_lap);
-        let over = over_at(self.clock_at, lap, [looked, arrived]);
+        let over = over_at(self.clock_at, lap, queued, [looked, arrived]);
         self.clock_at = over;
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         let exchange = self.setup.ranks.exchange_times(&exchange, &numbers[2..])?;
@@ -815,15 +816,19 @@ where
     }
 }
 
-/// When a step was over whose numbers were looked for and had arrived `at` these times, after the one before was over at
-/// `before`. If they had to be waited for, it is when they came. Else they were there already, and the device's clock tells
-/// by how many milliseconds, its `lap`, this step was over later than that one.
-fn over_at(before: Instant, lap: Option<f32>, at: [Instant; 2]) -> Instant {
+/// When a step was over whose numbers were looked for and had arrived `at` these times, after all of it was `queued` and
+/// the device's clock was read at `before`. If they had to be waited for, it is when they came. Else they were there
+/// already, and the device's clock tells how many milliseconds later, its `lap`, the step was over.
+fn over_at(before: Instant, lap: Option<f32>, queued: Instant, at: [Instant; 2]) -> Instant {
     /// Reads back what is there already.
     const READING: Duration = Duration::from_micros(100);
     let [looked, arrived] = at;
     match lap {
-        Some(lap) if arrived - looked <= READING => arrived.min(before + Duration::from_secs_f32(1e-3 * lap)),
+        // Two clocks may differ: a step is over behind its last kernel, and before its numbers are there.
+        Some(lap) if arrived - looked <= READING => {
+            let over = before + Duration::from_secs_f32(1e-3 * lap);
+            over.max(queued).min(arrived)
+        }
         _ => arrived,
     }
 }
@@ -845,13 +850,15 @@ mod tests {
     #[test]
     fn a_step_that_was_not_waited_for_was_over_when_the_device_says() {
         let began = Instant::now();
-        let [before, looked] = [1, 5].map(|ms| began + Duration::from_millis(ms));
+        let [before, queued, looked] = [1, 2, 5].map(|ms| began + Duration::from_millis(ms));
         let waited = [looked, looked + Duration::from_millis(1)];
         let ready = [looked, looked + Duration::from_micros(20)];
-        assert_eq!(over_at(before, Some(2.0), waited), waited[1]);
-        assert_eq!(over_at(before, Some(2.0), ready), before + Duration::from_millis(2));
-        // Numbers are there once a step is over, whatever two clocks may say.
-        assert_eq!(over_at(before, Some(9.0), ready), ready[1]);
-        assert_eq!(over_at(before, None, ready), ready[1]);
+        let over_at = |lap, at| over_at(before, lap, queued, at);
+        assert_eq!(over_at(Some(2.0), waited), waited[1]);
+        assert_eq!(over_at(Some(2.0), ready), before + Duration::from_millis(2));
+        // Whatever two clocks may say.
+        assert_eq!(over_at(Some(9.0), ready), ready[1]);
+        assert_eq!(over_at(Some(0.0), ready), queued);
+        assert_eq!(over_at(None, ready), ready[1]);
     }
 }

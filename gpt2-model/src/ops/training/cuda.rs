@@ -22,18 +22,16 @@ impl TrainingBackend for Cuda {
         step: &AdamWStep,
         scale: FloatTensor<Self>,
     ) -> Vec<AdamWOutput<FloatTensor<Self>>> {
-        let mut slots = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            // The tensors that are written must be uniquely owned.
-            slots.push(Slot {
-                parameter: owned(input.parameter),
-                gradient: contiguous(input.grad),
-                mean: owned(input.exp_avg),
-                square: owned(input.exp_avg_sq),
-                operand: input.operand.map(owned),
-                decays: input.has_weight_decay,
-            });
-        }
+        // The tensors that are written must be uniquely owned.
+        let slot = |input: AdamWInput<FloatTensor<Self>>| Slot {
+            parameter: owned(input.parameter),
+            gradient: contiguous(input.grad),
+            mean: owned(input.exp_avg),
+            square: owned(input.exp_avg_sq),
+            operand: input.operand.map(owned),
+            decays: input.has_weight_decay,
+        };
+        let slots: Vec<Slot> = inputs.into_iter().map(slot).collect();
         let rule = Rule {
             beta1: step.beta1,
             beta2: step.beta2,
@@ -43,16 +41,13 @@ impl TrainingBackend for Cuda {
             shrink: step.decay_factor,
         };
         update(&slots, &scale, &rule);
-        let mut outputs = Vec::with_capacity(slots.len());
-        for slot in slots {
-            outputs.push(AdamWOutput {
-                parameter: slot.parameter,
-                exp_avg: slot.mean,
-                exp_avg_sq: slot.square,
-                operand: slot.operand,
-            });
-        }
-        outputs
+        let output = |slot: Slot| AdamWOutput {
+            parameter: slot.parameter,
+            exp_avg: slot.mean,
+            exp_avg_sq: slot.square,
+            operand: slot.operand,
+        };
+        slots.into_iter().map(output).collect()
     }
 
     fn add_gradients(sums: Vec<Tensor>, gradients: Vec<Tensor>) -> Vec<Tensor> {

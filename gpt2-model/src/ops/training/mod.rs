@@ -199,12 +199,11 @@ pub trait TrainingBackend: Gpt2Backend {
     fn set_persistent_allocation(_device: &Self::Device, _on: bool) {}
 
     /// Where kernels are compiled when they are first launched, compiles those that `rehearsal` would launch on
-    /// `device`, on `threads` threads. They are not launched in it: its results are whatever was in memory.
+    /// `device`, on `threads` threads and a few more. They are not launched in it: its results are whatever was in memory.
     fn compile_ahead(_device: &Self::Device, _threads: usize, _rehearsal: impl FnOnce()) {}
 
-    /// The time when `device` comes to this point of its work, for the next call, and how long after `before`, what the
-    /// last one gave: milliseconds, `[1]`, of no meaning where there was none. None where the host waits for each step, and
-    /// sees for itself.
+    /// The time when `device` comes to this point of its work, and how long that is after `before`, such a time: in
+    /// milliseconds, `[1]`, of no meaning where there is none. None where the host waits for each step.
     fn lap(
         _device: &Self::Device,
         _before: Option<FloatTensor<Self>>,
