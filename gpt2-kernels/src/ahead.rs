@@ -220,7 +220,7 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         if let Self::Own(context) = self {
-            // SAFETY: this thread made it, and nobody else has it. At the worst it stays.
+            // SAFETY: this thread made it, and no other has it. At the worst it stays.
             let _ = unsafe { sys::cuCtxDestroy_v2(*context) };
         }
     }

@@ -435,16 +435,11 @@ pub fn read(tensors: Vec<Tensor>) -> impl FnOnce() -> Vec<f32> + 'static {
 /// A tensor on the device of `at`, whose elements are whatever was there. Its memory is reserved with the next kernel
 /// that this thread launches there: nothing may use it before.
 pub(crate) fn empty(at: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
-    let mut strides = Strides::new(shape);
-    let mut elements = 1;
-    for (stride, length) in strides.iter_mut().zip(shape).rev() {
-        *stride = elements;
-        elements *= length;
-    }
+    let shape: Shape = shape.iter().copied().collect();
+    let bytes = shape.num_elements() * dtype.size();
     let alignment = at.client.properties().memory.alignment as usize;
-    let handle = with_queue(&at.device, |queue| queue.empty(elements * dtype.size(), alignment));
-    let metadata = Metadata::new(shape.iter().copied().collect::<Shape>(), strides);
-    Tensor::new(at.client.clone(), handle, metadata, at.device.clone(), dtype)
+    let handle = with_queue(&at.device, |queue| queue.empty(bytes, alignment));
+    Tensor::new_contiguous(at.client.clone(), at.device.clone(), shape, handle, dtype)
 }
 
 /// Where the blocks of each of `slots` tensors begin, given the blocks that each takes, and how many there are. Unused slots

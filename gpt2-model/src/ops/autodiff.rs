@@ -288,11 +288,13 @@ impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
         operands: [Option<FloatTensor<Self>>; 4],
         shape: BlockShape,
     ) -> FloatTensor<Self> {
-        let parameters = weights.iter().map(|parameter| parameter.node.clone());
-        let nodes: Vec<_> = std::iter::once(x.node.clone()).chain(parameters).collect();
+        let mut nodes = vec![x.node.clone()];
+        let weights = weights.map(|parameter| {
+            nodes.push(parameter.node);
+            parameter.primitive
+        });
         let nodes: [_; 13] = nodes.try_into().expect("an input and twelve parameters");
         let [qkv, attention_out, feed_in, feed_out] = operands.map(|operand| operand.map(|operand| operand.primitive));
-        let weights = weights.map(|parameter| parameter.primitive);
         let pair = |operation, products, operands| rounded_pair::<B>(operation, products, operands, shape.precision);
         let attention = [weights.qkv, weights.attention_out];
         let [qkv, attention_out] = pair(Operation::AttentionWeights, attention, [qkv, attention_out]);

@@ -135,20 +135,20 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     let [w, _] = weights.qkv;
     let projected = span(Operation::Qkv, backward, || B::affine_backward(normal, w, by_qkv));
     let [gain, _] = weights.ln_1;
-    let by_x = span(Operation::LayerNorm, backward, || {
-        let by_x = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x));
+    let grad_x = span(Operation::LayerNorm, backward, || {
+        let grad_x = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x));
         drop(sums);
-        by_x
+        grad_x
     });
     let by = BlockWeights {
-        ln_1: [by_x.weight, by_x.bias],
+        ln_1: [grad_x.weight, grad_x.bias],
         qkv: [projected.w, projected.bias],
         attention_out: [out.w, out.bias],
         ln_2: [by_middle.weight, by_middle.bias],
         feed_in: [fed.w_in, fed.bias_in],
         feed_out: [fed.w_out, fed.bias_out],
     };
-    (by_x.x, by)
+    (grad_x.x, by)
 }
 
 fn normalise<B: Gpt2Backend>(

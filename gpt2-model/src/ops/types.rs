@@ -116,15 +116,15 @@ pub struct BlockWeights<T> {
 }
 
 impl<T> BlockWeights<T> {
-    /// `change` of each.
-    pub(super) fn map<U>(self, change: impl Fn(T) -> U) -> BlockWeights<U> {
+    /// `change` of each, in the order of the fields.
+    pub(super) fn map<U>(self, mut change: impl FnMut(T) -> U) -> BlockWeights<U> {
         BlockWeights {
-            ln_1: self.ln_1.map(&change),
-            qkv: self.qkv.map(&change),
-            attention_out: self.attention_out.map(&change),
-            ln_2: self.ln_2.map(&change),
-            feed_in: self.feed_in.map(&change),
-            feed_out: self.feed_out.map(&change),
+            ln_1: self.ln_1.map(&mut change),
+            qkv: self.qkv.map(&mut change),
+            attention_out: self.attention_out.map(&mut change),
+            ln_2: self.ln_2.map(&mut change),
+            feed_in: self.feed_in.map(&mut change),
+            feed_out: self.feed_out.map(&mut change),
         }
     }
 
@@ -142,21 +142,6 @@ impl<T> BlockWeights<T> {
     }
 
     /// All twelve, in the order of the fields.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        let Self {
-            ln_1,
-            qkv,
-            attention_out,
-            ln_2,
-            feed_in,
-            feed_out,
-        } = self;
-        [ln_1, qkv, attention_out, ln_2, feed_in, feed_out]
-            .into_iter()
-            .flatten()
-    }
-
-    /// The same by value.
     pub(super) fn into_iter(self) -> impl Iterator<Item = T> {
         let Self {
             ln_1,
@@ -199,7 +184,12 @@ mod tests {
             feed_in: [9, 10],
             feed_out: [11, 12],
         };
-        assert!(weights.iter().copied().eq(1..=12));
+        let mut mapped = Vec::new();
+        let weights = weights.map(|weight| {
+            mapped.push(weight);
+            weight
+        });
+        assert!(mapped.into_iter().eq(1..=12));
         assert!(weights.into_iter().eq(1..=12));
     }
 }
