@@ -203,9 +203,9 @@ struct Run<'a, B: AutodiffBackend, S> {
     started: Instant,
     /// When the newest step was over.
     completed_at: Instant,
-    /// The device's clock at the end of the newest step that was queued, or before the first.
+    /// The device's clock at the end of the newest step that was queued, or at the [start](Self::start_clock).
     clock: Option<FloatTensor<Inner<B>>>,
-    /// When the device was at the end of the newest step whose numbers have come, or before the first.
+    /// When the device was at the end of the newest step whose numbers have come, or at the start.
     clock_at: Instant,
 }
 
@@ -232,7 +232,10 @@ where
                 self.report(record);
             }
         }
+        let began = Instant::now();
         self.start_clock();
+        // The clock's kernel was compiled.
+        self.compiled_for += began.elapsed();
         let mut queued: Option<QueuedStep> = None;
         let reason = loop {
             let newest = queued.as_ref().map_or(self.setup.state.step, |queued| queued.step);
@@ -251,6 +254,7 @@ where
             };
             if let Some(queued) = queued.take_if(|queued| self.must_finish_before_next(queued.step)) {
                 self.finish(queued)?;
+                self.start_clock();
             }
             if let Some(reason) = reason {
                 break reason;
@@ -300,15 +304,12 @@ where
         self.compiled_for = began.elapsed();
     }
 
-    /// Reads the device's clock while the device has nothing to do, so that the first lap begins at a known time.
+    /// Reads the device's clock while the device has nothing to do, so that the next lap begins at a known time.
     fn start_clock(&mut self) {
-        let began = Instant::now();
         if let Some((clock, lap)) = Inner::<B>::lap(&self.setup.device, None) {
             Inner::<B>::read_async(vec![lap]).wait();
             self.clock = Some(clock);
             self.clock_at = Instant::now();
-            // Its kernel was looked up.
-            self.compiled_for += began.elapsed();
         }
     }
 
@@ -549,7 +550,7 @@ where
         let mut numbers = numbers.wait(); // host–device sync
         let arrived = Instant::now();
         let lap = numbers.pop_if(|_| has_lap);
-        let over = over_at(self.clock_at, lap, queued, [looked, arrived]);
+        let over = over_at(self.clock_at, lap, queued, arrived);
         self.clock_at = over;
         self.agreed_stop = self.setup.ranks.stop_reason(&exchange, &numbers[2..])?;
         let exchange = self.setup.ranks.exchange_times(&exchange, &numbers[2..])?;
@@ -816,21 +817,15 @@ where
     }
 }
 
-/// When a step was over whose numbers were looked for and had arrived `at` these times, after all of it was `queued` and
-/// the device's clock was read at `before`. If they had to be waited for, it is when they came. Else they were there
-/// already, and the device's clock tells how many milliseconds later, its `lap`, the step was over.
-fn over_at(before: Instant, lap: Option<f32>, queued: Instant, at: [Instant; 2]) -> Instant {
-    /// Reads back what is there already.
-    const READING: Duration = Duration::from_micros(100);
-    let [looked, arrived] = at;
-    match lap {
-        // Two clocks may differ: a step is over behind its last kernel, and before its numbers are there.
-        Some(lap) if arrived - looked <= READING => {
-            let over = before + Duration::from_secs_f32(1e-3 * lap);
-            over.max(queued).min(arrived)
-        }
-        _ => arrived,
-    }
+/// When a step was over, all of which was `queued` by a time, and whose numbers had `arrived` by another: `lap`
+/// milliseconds by the device's clock after `before`, if it has one. Numbers may arrive long after a step, while the
+/// host queues the next one.
+fn over_at(before: Instant, lap: Option<f32>, queued: Instant, arrived: Instant) -> Instant {
+    // Two clocks may differ: a step is over behind its last kernel, and before its numbers are there.
+    lap.map_or(arrived, |lap| {
+        let over = before + Duration::from_secs_f32(1e-3 * lap.max(0.0));
+        over.max(queued).min(arrived)
+    })
 }
 
 fn ms(time: Duration) -> f64 {
@@ -848,17 +843,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_was_not_waited_for_was_over_when_the_device_says() {
+    fn a_step_is_over_when_the_device_says() {
         let began = Instant::now();
-        let [before, queued, looked] = [1, 2, 5].map(|ms| began + Duration::from_millis(ms));
-        let waited = [looked, looked + Duration::from_millis(1)];
-        let ready = [looked, looked + Duration::from_micros(20)];
-        let over_at = |lap, at| over_at(before, lap, queued, at);
-        assert_eq!(over_at(Some(2.0), waited), waited[1]);
-        assert_eq!(over_at(Some(2.0), ready), before + Duration::from_millis(2));
+        let [before, queued, arrived] = [1, 2, 5].map(|ms| began + Duration::from_millis(ms));
+        let over_at = |lap| over_at(before, lap, queued, arrived);
+        assert_eq!(over_at(Some(2.0)), before + Duration::from_millis(2));
         // Whatever two clocks may say.
-        assert_eq!(over_at(Some(9.0), ready), ready[1]);
-        assert_eq!(over_at(Some(0.0), ready), queued);
-        assert_eq!(over_at(None, ready), ready[1]);
+        assert_eq!(over_at(Some(9.0)), arrived);
+        assert_eq!(over_at(Some(0.0)), queued);
+        assert_eq!(over_at(None), arrived);
     }
 }
