@@ -66,7 +66,7 @@ pub fn flops_per_token(config: &Gpt2Config, seq: usize) -> u64 {
 pub struct Memory {
     /// Parameters, `f32`.
     pub weights: u64,
-    /// Their gradients, `f32`.
+    /// Their gradients, `f32`, and with several micro-steps the sum of those before.
     pub gradients: u64,
     /// AdamW's two moments, `f32`.
     pub optimizer: u64,
@@ -88,7 +88,7 @@ pub fn training_memory(config: &Gpt2Config, batch: usize, seq: usize, kept: Kept
     let weights = padded_parameters(config) * F32_BYTES;
     Memory {
         weights,
-        gradients: weights,
+        gradients: if kept.accumulates { 2 * weights } else { weights },
         optimizer: 2 * weights,
         activations: activation_bytes(config, batch as u64, seq as u64, kept),
     }
@@ -107,6 +107,8 @@ pub struct Kept {
     pub plain_tensors: bool,
     /// Bytes of logits, and of what is made of them, that stand in memory at the most.
     pub logits_bytes: u64,
+    /// Whether a step has several micro-steps.
+    pub accumulates: bool,
 }
 
 /// The largest micro-batch whose predicted memory is within `available` bytes; 0 if not even one sequence fits.

@@ -238,6 +238,7 @@ impl RunPlan {
             scores: !capabilities.attention.is_kernel(),
             plain_tensors: self.machine.operations == Operations::Reference,
             logits_bytes: capabilities.logits_bytes,
+            accumulates: self.batch.grad_accum > 1,
         }
     }
 
@@ -251,7 +252,18 @@ impl RunPlan {
             return Ok(());
         }
         let without_sharding = available_bytes.saturating_add(self.moments_elsewhere());
-        let largest = cost::largest_batch(&self.model, self.batch.seq, self.kept(), without_sharding);
+        let largest_if = |accumulates| {
+            let kept = cost::Kept {
+                accumulates,
+                ..self.kept()
+            };
+            cost::largest_batch(&self.model, self.batch.seq, kept, without_sharding)
+        };
+        // A smaller micro-batch is one of several, or the step has fewer sequences.
+        let largest = match largest_if(true) {
+            0 => largest_if(false),
+            largest => largest,
+        };
         Err(TrainError::OutOfMemory {
             batch: self.batch.micro_batch as u64,
             seq: self.batch.seq as u64,
@@ -407,13 +419,14 @@ mod tests {
             ..RunConfig::default()
         });
         plan.check_memory(plan.memory().total()).unwrap();
+        // Three sequences would fit, but not with the sum of gradients that the fourth then needs.
         let error = plan.check_memory(plan.memory().total() - 1).unwrap_err();
         assert!(
             matches!(
                 error,
                 TrainError::OutOfMemory {
                     batch: 4,
-                    largest_batch: Some(3),
+                    largest_batch: Some(1),
                     ..
                 }
             ),

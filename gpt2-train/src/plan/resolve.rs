@@ -346,7 +346,8 @@ mod tests {
             assert!(plan.memory().total() <= gib << 30 || plan.batch.micro_batch == 1);
             plan.batch.micro_batch
         });
-        assert_eq!(batches, [2, 8, 12, 24]);
+        // But for the last the step has several micro-steps, whose sum of gradients takes memory too.
+        assert_eq!(batches, [1, 6, 12, 24]);
         // A checkpoint is copied there too.
         let on_host = resolved(Some(4 << 30), Some(24), true).unwrap();
         assert_eq!(on_host.batch.micro_batch, 1);
