@@ -96,6 +96,7 @@ def arguments():
     parser.add_argument("--compile", default="none", help="a mode of torch.compile, or none")
     parser.add_argument("--attention", choices=ATTENTION, default="any", help="PyTorch's kernel of it")
     parser.add_argument("--model", choices=MODELS, default="gpt2")
+    parser.add_argument("--n-head", type=int, help="heads of a block; the model's without")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq", type=int, default=1024)
     parser.add_argument("--grad-accum", type=int, default=1)
@@ -120,6 +121,9 @@ def main():
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = args.dtype == "tf32"
     n_layer, n_head, n_embd, block_size = MODELS[args.model]
+    name = args.model
+    if args.n_head and args.n_head != n_head:
+        n_head, name = args.n_head, f"{name} with {args.n_head} heads"
     model = Gpt2(n_layer, n_head, n_embd, max(block_size, args.seq)).to(device)
     parameters = list(model.parameters())
     groups = [
@@ -171,7 +175,7 @@ def main():
         "peer": f"pytorch {torch.__version__}" + (" ddp" if ranks > 1 else ""),
         "backend": "pytorch",
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "model": args.model,
+        "model": name,
         "threads": torch.get_num_threads(),
         "dtype": args.dtype,
         "compile": args.compile,

@@ -69,7 +69,12 @@ pub fn backward(
     let [rows, channels] = x.shape().dims();
     let kernel = backward_kernel(channels, is_wide(upstream.dtype), sum.is_some(), with_operand);
     // As many blocks as the multiprocessors hold at once.
-    let grid = multiprocessors(x) * if channels <= 512 { 3 } else { 2 };
+    let blocks = match channels {
+        0..=512 => 3,
+        513..=2560 => 2,
+        _ => 1,
+    };
+    let grid = multiprocessors(x) * blocks;
     let fresh = || empty(x, &[rows, channels], DType::F32);
     let (residual, by_x) = match sum {
         Some(sum) if sum.can_mut() => (sum.clone(), sum),

@@ -7,7 +7,8 @@
 //! Everything here is deterministic: sums are taken in an order that follows from the shapes and the device.
 //!
 //! Tensors must be contiguous ([`contiguous`]). Products take widths that are multiples of 8, [`layer_norm`] and [`embedding`]
-//! multiples of 64, and [`attention`] heads of [`HEAD_SIZE`] channels.
+//! multiples of 4 up to [`WIDEST_ROW`], and [`attention`] heads of a multiple of [`HEAD_MULTIPLE`] channels up to
+//! [`WIDEST_HEAD`], in TF32 of 64 alone.
 
 pub mod adamw;
 mod ahead;
@@ -38,8 +39,14 @@ use cubecl::cuda::CudaRuntime;
 /// A tensor in the memory of a CUDA device.
 pub type Tensor = CubeTensor<CudaRuntime>;
 
-/// Channels of an attention head that the kernels are made for: every published GPT-2's.
-pub const HEAD_SIZE: usize = 64;
+/// Channels of the widest attention head that the kernels take.
+pub const WIDEST_HEAD: usize = 128;
+
+/// What divides the channels of every attention head that the kernels take.
+pub const HEAD_MULTIPLE: usize = 8;
+
+/// Channels of the widest rows that are normalised and looked up.
+pub const WIDEST_ROW: usize = 4096;
 
 /// `tensor` with its elements one after the other in memory, in the order of its indices.
 pub fn contiguous(tensor: Tensor) -> Tensor {

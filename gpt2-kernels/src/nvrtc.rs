@@ -3,6 +3,7 @@
 //!
 //! Without the library the test says so and passes, unless `GPT2_REQUIRE` names `nvrtc`.
 
+use crate::WIDEST_ROW;
 use crate::ahead::{architecture, compile, text};
 use crate::launch::{ComputeCapability, Kernel};
 use crate::{adamw, attention, classifier, clock, columns, embedding, gelu, layer_norm, product, scale};
@@ -12,8 +13,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Widths of models that kernels are compiled for: the least, and those of the smallest and the largest GPT-2.
-pub(crate) const CHANNELS: [usize; 3] = [64, 768, 1600];
+/// Widths of models that kernels are compiled for: the least, the smallest and the largest GPT-2's, and the most.
+pub(crate) const CHANNELS: [usize; 4] = [8, 768, 1600, WIDEST_ROW];
 
 /// The values of two flags.
 pub(crate) const BOTH_FLAGS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];

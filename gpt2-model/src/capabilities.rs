@@ -9,8 +9,17 @@ use crate::recompute::Recompute;
 use crate::variant::Activation;
 use std::fmt;
 
-/// Channels of the attention heads that the CUDA kernels take: every published GPT-2's.
-pub(crate) const CUDA_HEAD_SIZE: usize = 64;
+/// What divides the widths that the CUDA kernels take: elements that they read at once in `bf16`.
+pub(crate) const CUDA_LANES: usize = 8;
+
+/// Channels of the widest attention head that the CUDA kernels take.
+pub(crate) const CUDA_WIDEST_HEAD: usize = 128;
+
+/// Channels of the only attention head that the CUDA kernels for TF32 take: every published GPT-2's.
+const CUDA_TF32_HEAD: usize = 64;
+
+/// Channels of the widest rows that the CUDA kernels normalise and look up.
+pub(crate) const CUDA_WIDEST_ROW: usize = 4096;
 
 /// Channels of the widest attention head that the wgpu kernels take.
 pub(crate) const WGPU_WIDEST_HEAD: usize = 128;
@@ -59,7 +68,7 @@ impl BackendKind {
     /// Whether a kernel multiplies operands in `precision` where one of them is a matrix of parameters with these sides.
     pub fn supports_matmul(self, precision: Precision, sides: &[usize]) -> bool {
         match self {
-            Self::Cuda => sides.iter().all(|side| side.is_multiple_of(8)),
+            Self::Cuda => sides.iter().all(|side| side.is_multiple_of(CUDA_LANES)),
             Self::Wgpu => precision == Precision::F32 && sides.iter().all(|side| side.is_multiple_of(WGPU_LANES)),
             Self::Ndarray => precision == Precision::F32,
             Self::Flex => precision != Precision::Tf32,
@@ -69,7 +78,7 @@ impl BackendKind {
     /// Whether a kernel normalises rows of `n_embd` channels, with a result in `precision`. On CUDA it looks up rows of as many.
     pub fn supports_layer_norm(self, precision: Precision, n_embd: usize) -> bool {
         match self {
-            Self::Cuda => n_embd.is_multiple_of(64),
+            Self::Cuda => n_embd.is_multiple_of(CUDA_LANES) && n_embd <= CUDA_WIDEST_ROW,
             Self::Wgpu | Self::Ndarray => precision == Precision::F32,
             Self::Flex => precision != Precision::Tf32,
         }
@@ -78,7 +87,8 @@ impl BackendKind {
     /// Whether a kernel computes attention of `n_head` heads on `n_embd` channels, with operands in `precision`.
     pub fn supports_attention(self, precision: Precision, n_embd: usize, n_head: usize) -> bool {
         match self {
-            Self::Cuda => n_embd == n_head * CUDA_HEAD_SIZE,
+            Self::Cuda if precision == Precision::Tf32 => n_embd == n_head * CUDA_TF32_HEAD,
+            Self::Cuda => n_embd.is_multiple_of(CUDA_LANES * n_head) && n_embd / n_head <= CUDA_WIDEST_HEAD,
             Self::Wgpu => {
                 precision == Precision::F32
                     && n_embd.is_multiple_of(WGPU_LANES * n_head)
@@ -174,12 +184,16 @@ impl Capabilities {
             Implementation::Reference("the kernels have no dropout".to_owned())
         } else {
             let is_supported = backend.supports_attention(precision, n_embd, n_head);
-            Implementation::kernel_if(is_supported, || match backend {
-                _ if is_wgpu_in_other => in_f32(),
-                BackendKind::Cuda => format!("the kernels take heads of {CUDA_HEAD_SIZE} channels, not of {head}"),
-                _ => format!(
-                    "the kernels take heads of a multiple of {WGPU_LANES} channels, up to {WGPU_WIDEST_HEAD}, not of {head}"
-                ),
+            Implementation::kernel_if(is_supported, || {
+                let (lanes, widest) = match backend {
+                    _ if is_wgpu_in_other => return in_f32(),
+                    BackendKind::Cuda if precision == Precision::Tf32 => {
+                        return format!("the TF32 kernels take heads of {CUDA_TF32_HEAD} channels, not of {head}");
+                    }
+                    BackendKind::Cuda => (CUDA_LANES, CUDA_WIDEST_HEAD),
+                    _ => (WGPU_LANES, WGPU_WIDEST_HEAD),
+                };
+                format!("the kernels take heads of a multiple of {lanes} channels, up to {widest}, not of {head}")
             })
         };
         let multiple = |of: usize| format!("the kernels take widths that are a multiple of {of}, not {n_embd}");
@@ -189,11 +203,21 @@ impl Capabilities {
                 if is_wgpu_in_other {
                     in_f32()
                 } else {
-                    multiple(if backend == BackendKind::Cuda { 8 } else { WGPU_LANES })
+                    multiple(if backend == BackendKind::Cuda {
+                        CUDA_LANES
+                    } else {
+                        WGPU_LANES
+                    })
                 }
             }),
             layer_norm: Implementation::kernel_if(backend.supports_layer_norm(precision, n_embd), || {
-                if is_wgpu_in_other { in_f32() } else { multiple(64) }
+                if is_wgpu_in_other {
+                    in_f32()
+                } else if backend == BackendKind::Cuda && n_embd > CUDA_WIDEST_ROW {
+                    format!("the kernels take rows of up to {CUDA_WIDEST_ROW} channels, not of {n_embd}")
+                } else {
+                    multiple(CUDA_LANES)
+                }
             }),
             attention,
             activation: Implementation::kernel_if(activation == Activation::GeluTanh, || {
@@ -263,10 +287,13 @@ impl Capabilities {
                 "f32 or bf16 for a model with another activation or attention than OpenAI's".to_owned(),
                 "the TF32 kernels compute OpenAI's alone; choose another `precision`",
             ),
-            (Precision::Tf32, BackendKind::Cuda) if self.attention.is_kernel() => return Ok(()),
+            (Precision::Tf32, BackendKind::Cuda) if self.attention.is_kernel() && self.layer_norm.is_kernel() => {
+                return Ok(());
+            }
             (Precision::Tf32, BackendKind::Cuda) => (
                 "f32 or bf16 for this shape".to_owned(),
-                "the TF32 kernels take heads of 64 channels and no dropout; choose `n-head` as `n-embd` / 64",
+                "the TF32 kernels take widths up to 4096, heads of 64 channels and no dropout; \
+                 choose `n-head` as `n-embd` / 64",
             ),
             (Precision::Tf32, _) => (
                 "f32 or bf16 on any backend but cuda".to_owned(),
@@ -346,14 +373,23 @@ mod tests {
             Capabilities::of(backend, &config(n_embd, n_head, dropout), precision).describe_references()
         };
         assert_eq!(
-            said(BackendKind::Cuda, 128, 4, 0.0, Precision::F32).unwrap(),
-            "attention in plain tensors, slower and in TF32: the kernels take heads of 64 channels, not of 32"
+            said(BackendKind::Cuda, 512, 2, 0.0, Precision::F32).unwrap(),
+            "attention in plain tensors, slower and in TF32: \
+             the kernels take heads of a multiple of 8 channels, up to 128, not of 256"
         );
         assert_eq!(
             said(BackendKind::Cuda, 100, 4, 0.0, Precision::Bf16).unwrap(),
-            "matrix products in plain tensors, slower: the kernels take widths that are a multiple of 8, not 100; \
-             LayerNorm in plain tensors, slower: the kernels take widths that are a multiple of 64, not 100; \
-             attention in plain tensors, slower: the kernels take heads of 64 channels, not of 25"
+            "matrix products, LayerNorm in plain tensors, slower: \
+             the kernels take widths that are a multiple of 8, not 100; attention in plain tensors, slower: \
+             the kernels take heads of a multiple of 8 channels, up to 128, not of 25"
+        );
+        assert_eq!(
+            said(BackendKind::Cuda, 8192, 64, 0.0, Precision::Bf16).unwrap(),
+            "LayerNorm in plain tensors, slower: the kernels take rows of up to 4096 channels, not of 8192"
+        );
+        assert_eq!(
+            said(BackendKind::Cuda, 128, 4, 0.0, Precision::Tf32).unwrap(),
+            "attention in plain tensors, slower: the TF32 kernels take heads of 64 channels, not of 32"
         );
         assert_eq!(
             said(BackendKind::Wgpu, 128, 4, 0.0, Precision::Bf16).unwrap(),
@@ -368,6 +404,9 @@ mod tests {
             "attention in plain tensors, slower: the kernels have no dropout"
         );
         assert_eq!(said(BackendKind::Ndarray, 100, 4, 0.0, Precision::F32), None);
+        for (n_embd, n_head) in [(128, 4), (800, 10), (1152, 12), (1024, 8), (40, 1)] {
+            assert_eq!(said(BackendKind::Cuda, n_embd, n_head, 0.0, Precision::Bf16), None);
+        }
     }
 
     #[test]

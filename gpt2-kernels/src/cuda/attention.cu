@@ -1,7 +1,7 @@
 // Causal multi-head attention with mma.sync, for sm_80 and later, straight from the packed projection. Follows
 // common.cuh and warp.cuh.
 //
-// Defines: HEAD_SIZE (32, 64 or 128).
+// Defines: HEAD_SIZE, a multiple of 8 up to 128.
 //
 // Tensors    qkv, d_qkv  bf16 [batch, length, 3, heads, HEAD_SIZE]   (query, key, value side by side)
 //            out, d_out  bf16 [batch, length, heads, HEAD_SIZE]
@@ -9,11 +9,11 @@
 //            stats       f32  written by attention_delta: [2, batch * heads, padded], padded = length rounded up to 64
 //
 // attention_forward(qkv, out, log_sum, args{batch, length, heads})
-//   grid (ceil(length / 128) * batch * heads), block 256, dynamic shared memory (128 + 4 * 64) * HEAD_SIZE * 2 bytes
+//   grid (ceil(length / 128) * batch * heads), block 256, dynamic shared memory (128 + 4 * 64) * ROW_BYTES
 // attention_backward_keys(qkv, d_out, stats, d_qkv, args{batch, length, heads})      (writes keys and values of d_qkv)
-//   grid (ceil(length / 64) * batch * heads), block 128, dynamic shared memory 6 * 64 * HEAD_SIZE * 2 + 1024 bytes
+//   grid (ceil(length / 64) * batch * heads), block 128, dynamic shared memory (128 + 4 * QUERIES) * ROW_BYTES + 1024
 // attention_backward_queries(qkv, d_out, stats, d_qkv, args{batch, length, heads})   (writes queries of d_qkv)
-//   grid (ceil(length / 64) * batch * heads), block 128, dynamic shared memory 6 * 64 * HEAD_SIZE * 2 bytes
+//   grid (ceil(length / 64) * batch * heads), block 128, dynamic shared memory 6 * 64 * ROW_BYTES
 //
 // The length is arbitrary: rows beyond it are read as zeros and never written. Every sum has a fixed order, so results
 // repeat bit for bit. A warp owns 16 rows of the result and keeps scores, probabilities and sums in registers; the
@@ -23,26 +23,40 @@ struct AttentionArgs {
     u64 batch, length, heads;
 };
 
-constexpr u32 CHUNKS = HEAD_SIZE / 8; // 16-byte pieces of a row
-constexpr u32 ROW_BYTES = HEAD_SIZE * 2;
-constexpr u32 KEYS = 64;                          // keys of a tile, forward and for the gradient of queries
-constexpr u32 QUERIES = HEAD_SIZE > 64 ? 32 : 64; // queries of a tile, for the gradients of keys and values
-constexpr float SCALE = HEAD_SIZE == 32 ? 0.17677669529663687f : HEAD_SIZE == 64 ? 0.125f : 0.08838834764831845f;
+// 1 over the root of x.
+__device__ constexpr float inverse_root(double x) {
+    double root = x;
+    for (int i = 0; i < 32; ++i) root = 0.5 * (root + x / root);
+    return float(1.0 / root);
+}
+
+// A row of a tile is padded with zeros to what the products take.
+constexpr u32 WIDTH = (HEAD_SIZE + 15) / 16 * 16;
+constexpr u32 CHUNKS = WIDTH / 8, FILLED = HEAD_SIZE / 8; // 16-byte pieces of a row, and those in memory
+// Eight rows of one column touch all banks where their chunks are permuted, or where rows are an odd number of chunks
+// apart.
+constexpr bool PERMUTED = CHUNKS == 4 || CHUNKS == 8 || CHUNKS == 16;
+constexpr u32 ROW_BYTES = (PERMUTED ? CHUNKS : CHUNKS + 1) * 16;
+constexpr u32 KEYS = 64;                      // keys of a tile, forward and for the gradient of queries
+constexpr u32 QUERIES = WIDTH > 64 ? 32 : 64; // queries of a tile, for the gradients of keys and values
+constexpr float SCALE = inverse_root(HEAD_SIZE);
 constexpr float SCALE_LOG2 = SCALE * LOG2_E;
 
 // ---- shared memory -------------------------------------------------------------------------------------------------
 
-// Address of a 16-byte chunk; chunks are permuted within rows so that 8 rows of one column touch all banks.
+// Address of a 16-byte chunk.
 __device__ __forceinline__ u32 chunk_address(u32 tile, u32 row, u32 chunk) {
-    return tile + row * ROW_BYTES + (chunk ^ (CHUNKS >= 8 ? row % 8 : row / 2 % 4)) * 16;
+    if (PERMUTED) chunk ^= CHUNKS >= 8 ? row % 8 : row / 2 % 4;
+    return tile + row * ROW_BYTES + chunk * 16;
 }
-// ROWS rows of one head from `first` on; `source` is row 0. Rows beyond the length become zeros.
+// ROWS rows of one head from `first` on; `source` is row 0. Rows beyond the length become zeros, and what pads a row.
 template <u32 ROWS, u32 THREADS>
 __device__ __forceinline__ void load_rows(u32 tile, const bf16 *source, u64 stride, u32 first, u32 length) {
 #pragma unroll
-    for (u32 i = 0; i < ROWS * CHUNKS / THREADS; ++i) {
+    for (u32 i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; ++i) {
         const u32 at = i * THREADS + threadIdx.x, row = at / CHUNKS, chunk = at % CHUNKS;
-        const bool valid = first + row < length;
+        if (ROWS * CHUNKS % THREADS && at >= ROWS * CHUNKS) break;
+        const bool valid = first + row < length && chunk < FILLED;
         copy_chunk(chunk_address(tile, row, chunk), source + (valid ? first + row : 0) * stride + chunk * 8, valid);
     }
 }
@@ -55,20 +69,19 @@ template <u32 N> __device__ __forceinline__ void pack_operand(u32 (&a)[N / 16][4
     for (u32 i = 0; i < N / 4; ++i) a[i / 4][i % 4] = bf16_pack(sum[2 * i], sum[2 * i + 1]);
 }
 // 16 rows from `row` on as a left operand.
-__device__ __forceinline__ void load_operand(u32 (&a)[HEAD_SIZE / 16][4], u32 tile, u32 row) {
+__device__ __forceinline__ void load_operand(u32 (&a)[WIDTH / 16][4], u32 tile, u32 row) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
-    for (u32 k = 0; k < HEAD_SIZE / 16; ++k)
-        load_matrices(a[k], chunk_address(tile, row + lane % 16, 2 * k + lane / 16));
+    for (u32 k = 0; k < WIDTH / 16; ++k) load_matrices(a[k], chunk_address(tile, row + lane % 16, 2 * k + lane / 16));
 }
 // scores = a * tile^T: the rows of the tile are the columns of the result.
 template <u32 N>
-__device__ __forceinline__ void multiply_scores(float (&scores)[N / 2], const u32 (&a)[HEAD_SIZE / 16][4], u32 tile) {
+__device__ __forceinline__ void multiply_scores(float (&scores)[N / 2], const u32 (&a)[WIDTH / 16][4], u32 tile) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (u32 i = 0; i < N / 2; ++i) scores[i] = 0.0f;
 #pragma unroll
-    for (u32 k = 0; k < HEAD_SIZE / 16; ++k)
+    for (u32 k = 0; k < WIDTH / 16; ++k)
 #pragma unroll
         for (u32 n = 0; n < N / 16; ++n) {
             u32 b[4];
@@ -79,12 +92,12 @@ __device__ __forceinline__ void multiply_scores(float (&scores)[N / 2], const u3
 }
 // sum += a * tile: the rows of the tile are summed over.
 template <u32 N>
-__device__ __forceinline__ void multiply_add(float (&sum)[HEAD_SIZE / 2], const u32 (&a)[N / 16][4], u32 tile) {
+__device__ __forceinline__ void multiply_add(float (&sum)[WIDTH / 2], const u32 (&a)[N / 16][4], u32 tile) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (u32 k = 0; k < N / 16; ++k)
 #pragma unroll
-        for (u32 n = 0; n < HEAD_SIZE / 16; ++n) {
+        for (u32 n = 0; n < WIDTH / 16; ++n) {
             u32 b[4];
             load_matrices_transposed(b, chunk_address(tile, 16 * k + lane % 16, 2 * n + lane / 16));
             mma_bf16(sum + 8 * n, a[k], b[0], b[1]);
@@ -92,7 +105,7 @@ __device__ __forceinline__ void multiply_add(float (&sum)[HEAD_SIZE / 2], const 
         }
 }
 // Writes the warp's 16 rows, scaled and rounded, to rows first.. of `target`, through its rows of a tile.
-__device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)[HEAD_SIZE / 2], float scale_low,
+__device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)[WIDTH / 2], float scale_low,
                                            float scale_high, bf16 *target, u64 stride, u32 first, u32 length) {
     const u32 lane = threadIdx.x % 32;
     __syncwarp();
@@ -108,13 +121,13 @@ __device__ __forceinline__ void store_rows(u32 tile, u32 row, const float (&sum)
     for (u32 i = 0; i < CHUNKS / 2; ++i) {
         const u32 at = i * 32 + lane, r = at / CHUNKS, chunk = at % CHUNKS;
         const float4 v = load_shared<float4>(chunk_address(tile, row + r, chunk));
-        if (first + r < length) *(float4 *)(target + (first + r) * stride + chunk * 8) = v;
+        if (first + r < length && chunk < FILLED) *(float4 *)(target + (first + r) * stride + chunk * 8) = v;
     }
 }
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void __launch_bounds__(256, HEAD_SIZE > 64 ? 1 : 2)
+extern "C" __global__ void __launch_bounds__(256, WIDTH > 64 ? 1 : 2)
     attention_forward(const bf16 *qkv, bf16 *out, float *log_sum, const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(128) u8 shared[];
     const u32 query_tile = shared_address(shared), ring = query_tile + 128 * ROW_BYTES;
@@ -134,11 +147,11 @@ extern "C" __global__ void __launch_bounds__(256, HEAD_SIZE > 64 ? 1 : 2)
 
     load_rows<128, 256>(query_tile, source, 3 * stride, block * 128, length);
     load(0);
-    u32 query[HEAD_SIZE / 16][4], probability[KEYS / 16][4];
-    float scores[KEYS / 2], sum[HEAD_SIZE / 2];
+    u32 query[WIDTH / 16][4], probability[KEYS / 16][4];
+    float scores[KEYS / 2], sum[WIDTH / 2];
     float maximum[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, total[2] = {0.0f, 0.0f};
 #pragma unroll
-    for (u32 i = 0; i < HEAD_SIZE / 2; ++i) sum[i] = 0.0f;
+    for (u32 i = 0; i < WIDTH / 2; ++i) sum[i] = 0.0f;
 
     for (u32 tile = 0; tile < tiles; ++tile) {
         copies_wait<0>();
@@ -166,7 +179,7 @@ extern "C" __global__ void __launch_bounds__(256, HEAD_SIZE > 64 ? 1 : 2)
             const float keep[2] = {exp2_fast((maximum[0] - top[0]) * SCALE_LOG2),
                                    exp2_fast((maximum[1] - top[1]) * SCALE_LOG2)};
 #pragma unroll
-            for (u32 i = 0; i < HEAD_SIZE / 2; ++i) sum[i] *= keep[i / 2 % 2];
+            for (u32 i = 0; i < WIDTH / 2; ++i) sum[i] *= keep[i / 2 % 2];
 #pragma unroll
             for (u32 h = 0; h < 2; ++h) {
                 maximum[h] = top[h];
@@ -230,10 +243,10 @@ extern "C" __global__ void __launch_bounds__(128, 2)
     load_rows<64, 128>(key_tile, source + stride, 3 * stride, block * 64, length);
     load_rows<64, 128>(value_tile, source + 2 * stride, 3 * stride, block * 64, length);
     load(begin);
-    u32 key[HEAD_SIZE / 16][4], value[HEAD_SIZE / 16][4], left[QUERIES / 16][4];
-    float p[QUERIES / 2], dp[QUERIES / 2], d_key[HEAD_SIZE / 2], d_value[HEAD_SIZE / 2];
+    u32 key[WIDTH / 16][4], value[WIDTH / 16][4], left[QUERIES / 16][4];
+    float p[QUERIES / 2], dp[QUERIES / 2], d_key[WIDTH / 2], d_value[WIDTH / 2];
 #pragma unroll
-    for (u32 i = 0; i < HEAD_SIZE / 2; ++i) d_key[i] = d_value[i] = 0.0f;
+    for (u32 i = 0; i < WIDTH / 2; ++i) d_key[i] = d_value[i] = 0.0f;
 
     for (u32 tile = begin; tile < end; ++tile) {
         copies_wait<0>();
@@ -300,10 +313,10 @@ extern "C" __global__ void __launch_bounds__(128, 2)
     load_rows<64, 128>(query_tile, source, 3 * stride, block * 64, length);
     load_rows<64, 128>(gradient_tile, d_out + batch * length * stride + head * HEAD_SIZE, stride, block * 64, length);
     load(0);
-    u32 query[HEAD_SIZE / 16][4], gradient[HEAD_SIZE / 16][4], left[KEYS / 16][4];
-    float p[KEYS / 2], dp[KEYS / 2], d_query[HEAD_SIZE / 2], shift[2], delta[2];
+    u32 query[WIDTH / 16][4], gradient[WIDTH / 16][4], left[KEYS / 16][4];
+    float p[KEYS / 2], dp[KEYS / 2], d_query[WIDTH / 2], shift[2], delta[2];
 #pragma unroll
-    for (u32 i = 0; i < HEAD_SIZE / 2; ++i) d_query[i] = 0.0f;
+    for (u32 i = 0; i < WIDTH / 2; ++i) d_query[i] = 0.0f;
 #pragma unroll
     for (u32 h = 0; h < 2; ++h) {
         const u64 at = (u64)batch_head * padded + block * 64 + row + lane / 4 + 8 * h;

@@ -1,6 +1,6 @@
 // Row statistics for the backward pass of attention, in the form its kernels consume. Follows common.cuh.
 //
-// Defines: HEAD_SIZE (32, 64 or 128).
+// Defines: HEAD_SIZE, a multiple of 8 up to 128.
 //
 // attention_delta(out, d_out, log_sum, stats, args{batch, length, heads})
 //   out, d_out  bf16 [batch, length, heads * HEAD_SIZE]
@@ -18,7 +18,8 @@ struct AttentionArgs {
 extern "C" __global__ void __launch_bounds__(256)
     attention_delta(const uint4 *out, const uint4 *d_out, const float *log_sum, float *stats,
                     const __grid_constant__ AttentionArgs args) {
-    constexpr int LANES = HEAD_SIZE / 8; // threads per row, 16 bytes each
+    // Threads per row, of which the first FILLED take 16 bytes each.
+    constexpr int FILLED = HEAD_SIZE / 8, LANES = FILLED <= 4 ? 4 : FILLED <= 8 ? 8 : 16;
     constexpr int ROWS = 64;
     constexpr int STEPS = ROWS * LANES / 256;
     const u32 length = args.length, heads = args.heads, batch_heads = args.batch * args.heads;
@@ -32,8 +33,8 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int step = 0; step < STEPS; ++step) {
         const u32 row = first + (step * 256 + threadIdx.x) / LANES;
         float sum = 0.0f;
-        if (row < length) {
-            const u64 at = (((u64)(head / heads) * length + row) * heads + head % heads) * LANES + lane;
+        if (row < length && lane < FILLED) {
+            const u64 at = (((u64)(head / heads) * length + row) * heads + head % heads) * FILLED + lane;
             const uint4 a = out[at], b = d_out[at];
             sum = bf16_low(a.x) * bf16_low(b.x) + bf16_high(a.x) * bf16_high(b.x) + bf16_low(a.y) * bf16_low(b.y) +
                   bf16_high(a.y) * bf16_high(b.y) + bf16_low(a.z) * bf16_low(b.z) + bf16_high(a.z) * bf16_high(b.z) +

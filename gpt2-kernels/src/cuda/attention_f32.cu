@@ -2,7 +2,7 @@
 // qkv [B, T, 3C]: query, key and value side by side, each of them H heads of HEAD_SIZE, C = H * HEAD_SIZE.
 // Follows common.cuh and warp.cuh. T is arbitrary; nothing of size T x T reaches memory; every sum has a fixed order.
 //
-// Defines: HEAD_SIZE (32, 64 or 128); PASS picks the one kernel that is compiled:
+// Defines: HEAD_SIZE, a multiple of 8 up to 128; PASS picks the one kernel that is compiled:
 //
 //   PASS 0  attention_f32_forward         const float *qkv, float *out [B, T, C], float *log_sum [B, H, T], Args
 //           log_sum: natural logarithm of the sum of the exponentials of the scores, scaled by 1 / sqrt(HEAD_SIZE).
@@ -14,9 +14,10 @@
 //           Writes the keys' and values' thirds of d_qkv. Runs after pass 1.
 //
 //   Args {batch, heads, tokens}
-//   grid (batch * heads, ceil(tokens / ROWS), 1), block THREADS, dynamic shared memory SHARED bytes:
-//     PASS 0     ROWS 128, THREADS 128, SHARED = 4 * (256 * HEAD_SIZE + 8192): 64, 96 or 160 KiB
-//     PASS 1, 2  ROWS  64, THREADS 128, SHARED = 4 * (256 * HEAD_SIZE + 4096): 48, 80 or 144 KiB
+//   grid (batch * heads, ceil(tokens / ROWS), 1), block THREADS = 128, dynamic shared memory SHARED bytes:
+//     COLUMNS 64 (above 64 channels 32), D: HEAD_SIZE up to a multiple of 32
+//     PASS 0     ROWS 128 (above 64 channels 64), SHARED = 4 * ((ROWS + 2 * COLUMNS) * D + ROWS * COLUMNS)
+//     PASS 1, 2  ROWS  64 (above 64 channels 32), SHARED = 4 * ((2 * ROWS + 2 * COLUMNS) * D + ROWS * COLUMNS)
 
 struct Args {
     u64 batch, heads, tokens;
@@ -25,9 +26,10 @@ struct Args {
 // A block owns ROWS rows (queries; keys in pass 2) and walks over the other side in tiles of COLUMNS. A warp owns
 // whole rows; its lanes form a grid of LANES_M x LANES_N, and a thread holds the rows lane_m, lane_m + LANES_M, ...
 // and the columns lane_n, lane_n + LANES_N, ...
-constexpr int D = HEAD_SIZE;
-constexpr int ROWS = PASS == 0 ? 128 : 64;
-constexpr int COLUMNS = 64;
+constexpr int D = (HEAD_SIZE + 31) / 32 * 32; // channels of a tile, the last of them zeros
+constexpr bool WIDE = D > 64;                 // then tiles have fewer rows, so that they fit
+constexpr int ROWS = (PASS == 0 ? 128 : 64) / (WIDE ? 2 : 1);
+constexpr int COLUMNS = WIDE ? 32 : 64;
 constexpr int THREADS = 128;
 constexpr int LANES_N = 8, LANES_M = 4;
 constexpr int WARP_ROWS = ROWS / (THREADS / 32);
@@ -69,13 +71,14 @@ __device__ __forceinline__ float row_max(float x) {
     return over_row(x, [](float a, float b) { return fmaxf(a, b); });
 }
 
-// Starts copying COUNT rows of a head, from row `first`, into a tile; rows from `tokens` on become zeros.
+// Starts copying COUNT rows of a head, from row `first`, into a tile; rows from `tokens` on become zeros, and what pads
+// a row.
 template <int COUNT>
 __device__ __forceinline__ void copy_tile(float *tile, const float *head, u64 pitch, int first, int tokens) {
 #pragma unroll
     for (int v = threadIdx.x; v < COUNT * D / 4; v += THREADS) {
         int row = v / (D / 4), column = v % (D / 4) * 4;
-        bool inside = first + row < tokens;
+        bool inside = first + row < tokens && column < HEAD_SIZE;
         const float *from = head + (inside ? first + row : 0) * pitch + column;
         copy_chunk(shared_address(tile + row * D + (column ^ tile_swap(row))), from, inside);
     }
@@ -170,8 +173,9 @@ __device__ __forceinline__ void write_rows(float *head, u64 pitch, int first, in
         if (row >= tokens) continue;
 #pragma unroll
         for (int j = 0; j < DN; j += 4)
-            store4(head + row * pitch + at.output_column(j),
-                   make_float4(o[i][j], o[i][j + 1], o[i][j + 2], o[i][j + 3]) * factor[i]);
+            if (at.output_column(j) < HEAD_SIZE)
+                store4(head + row * pitch + at.output_column(j),
+                       make_float4(o[i][j], o[i][j + 1], o[i][j + 2], o[i][j + 3]) * factor[i]);
     }
 }
 
@@ -183,16 +187,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     float *query = shared, *key = query + ROWS * D, *value = key + COLUMNS * D, *weights = value + COLUMNS * D;
     const Place at;
     int tokens = (int)args.tokens, head = blockIdx.x % args.heads;
-    u64 batch = blockIdx.x / args.heads, channels = args.heads * D, pitch = 3 * channels;
+    u64 batch = blockIdx.x / args.heads, channels = args.heads * HEAD_SIZE, pitch = 3 * channels;
     int first = (gridDim.y - 1 - blockIdx.y) * ROWS; // the longest blocks start first
-    const float *queries = qkv + batch * args.tokens * pitch + head * D;
+    const float *queries = qkv + batch * args.tokens * pitch + head * HEAD_SIZE;
     const float *keys = queries + channels, *values = keys + channels;
 
     copy_tile<ROWS>(query, queries, pitch, first, tokens);
     copy_tile<COLUMNS>(key, keys, pitch, 0, tokens);
     copy_tile<COLUMNS>(value, values, pitch, 0, tokens);
 
-    float scale = LOG2_E * rsqrtf((float)D); // scores count powers of two
+    float scale = LOG2_E * rsqrtf((float)HEAD_SIZE); // scores count powers of two
     float o[RM][DN] = {}, highest[RM], sum[RM];
 #pragma unroll
     for (int i = 0; i < RM; i++) highest[i] = NEGATIVE_INFINITY, sum[i] = 0.0f;
@@ -242,9 +246,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         inverse[i] = 1.0f / sum[i];
         int row = first + at.row(i);
         if (at.lane_n == 0 && row < tokens)
-            log_sum[blockIdx.x * args.tokens + row] = fmaf(highest[i], rsqrtf((float)D), logf(sum[i]));
+            log_sum[blockIdx.x * args.tokens + row] = fmaf(highest[i], rsqrtf((float)HEAD_SIZE), logf(sum[i]));
     }
-    write_rows(out + batch * args.tokens * channels + head * D, channels, first, tokens, o, inverse, at);
+    write_rows(out + batch * args.tokens * channels + head * HEAD_SIZE, channels, first, tokens, o, inverse, at);
 }
 
 #elif PASS == 1
@@ -257,12 +261,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     float *weights = value + COLUMNS * D;
     const Place at;
     int tokens = (int)args.tokens, head = blockIdx.x % args.heads;
-    u64 batch = blockIdx.x / args.heads, channels = args.heads * D, pitch = 3 * channels;
+    u64 batch = blockIdx.x / args.heads, channels = args.heads * HEAD_SIZE, pitch = 3 * channels;
     int first = (gridDim.y - 1 - blockIdx.y) * ROWS; // the longest blocks start first
-    const float *queries = qkv + batch * args.tokens * pitch + head * D;
+    const float *queries = qkv + batch * args.tokens * pitch + head * HEAD_SIZE;
     const float *keys = queries + channels, *values = keys + channels;
-    const float *slopes = d_out + batch * args.tokens * channels + head * D;
-    out += batch * args.tokens * channels + head * D;
+    const float *slopes = d_out + batch * args.tokens * channels + head * HEAD_SIZE;
+    out += batch * args.tokens * channels + head * HEAD_SIZE;
     log_sum += blockIdx.x * args.tokens;
     delta += blockIdx.x * args.tokens;
 
@@ -270,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     copy_tile<ROWS>(slope, slopes, channels, first, tokens);
     copy_tile<COLUMNS>(key, keys, pitch, 0, tokens);
 
-    float scale = rsqrtf((float)D);
+    float scale = rsqrtf((float)HEAD_SIZE);
     float shift[RM], dot[RM];
 #pragma unroll
     for (int i = 0; i < RM; i++) {
@@ -280,6 +284,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         if (row < tokens)
 #pragma unroll
             for (int j = 0; j < DN; j += 4) {
+                if (at.output_column(j) >= HEAD_SIZE) continue;
                 float4 x = load4(out + row * channels + at.output_column(j));
                 float4 y = load4(slopes + row * channels + at.output_column(j));
                 dot[i] += x.x * y.x + x.y * y.y + (x.z * y.z + x.w * y.w);
@@ -324,7 +329,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     float factor[RM];
 #pragma unroll
     for (int i = 0; i < RM; i++) factor[i] = scale;
-    write_rows(d_qkv + batch * args.tokens * pitch + head * D, pitch, first, tokens, d_query, factor, at);
+    write_rows(d_qkv + batch * args.tokens * pitch + head * HEAD_SIZE, pitch, first, tokens, d_query, factor, at);
 }
 
 #else
@@ -337,11 +342,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     float *weights = slope + COLUMNS * D;
     const Place at;
     int tokens = (int)args.tokens, head = blockIdx.x % args.heads;
-    u64 batch = blockIdx.x / args.heads, channels = args.heads * D, pitch = 3 * channels;
+    u64 batch = blockIdx.x / args.heads, channels = args.heads * HEAD_SIZE, pitch = 3 * channels;
     int first = blockIdx.y * ROWS;
-    const float *queries = qkv + batch * args.tokens * pitch + head * D;
+    const float *queries = qkv + batch * args.tokens * pitch + head * HEAD_SIZE;
     const float *keys = queries + channels, *values = keys + channels;
-    const float *slopes = d_out + batch * args.tokens * channels + head * D;
+    const float *slopes = d_out + batch * args.tokens * channels + head * HEAD_SIZE;
     log_sum += blockIdx.x * args.tokens;
     delta += blockIdx.x * args.tokens;
 
@@ -350,7 +355,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     copy_tile<ROWS>(value, values, pitch, first, tokens);
     copy_tile<COLUMNS>(query, queries, pitch, start, tokens);
 
-    float scale = rsqrtf((float)D);
+    float scale = rsqrtf((float)HEAD_SIZE);
     float d_key[RM][DN] = {}, d_value[RM][DN] = {};
     for (int column = start; column < tokens; column += COLUMNS) {
         bool active = column + COLUMNS > first + at.warp_row; // otherwise all of it lies in the warp's past
@@ -393,7 +398,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     float factor[RM], one[RM];
 #pragma unroll
     for (int i = 0; i < RM; i++) factor[i] = scale, one[i] = 1.0f;
-    float *target = d_qkv + batch * args.tokens * pitch + channels + head * D;
+    float *target = d_qkv + batch * args.tokens * pitch + channels + head * HEAD_SIZE;
     write_rows(target, pitch, first, tokens, d_key, factor, at);
     write_rows(target + channels, pitch, first, tokens, d_value, one, at);
 }

@@ -1,6 +1,6 @@
 // Token and position embeddings and their gradients. Follows elementwise.cuh.
 //
-// Defines: CHANNELS    row length, a multiple of 64
+// Defines: CHANNELS    row length, a multiple of 4 up to 4096
 //
 // embedding_forward(tokens, token_table, position_table, x, {rows, sequence, offset})
 //     x[b, t] = token_table[tokens[b, t]] + position_table[offset + t], rows = B * T, sequence = T.

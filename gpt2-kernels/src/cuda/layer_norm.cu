@@ -1,6 +1,6 @@
 // LayerNorm over rows of CHANNELS f32 values, eps = 1e-5. Follows elementwise.cuh.
 //
-// Defines: CHANNELS        row length, a multiple of 64
+// Defines: CHANNELS        row length, a multiple of 4 up to 4096
 //          OUTPUT_F32      forward: y is f32, else bf16
 //          UPSTREAM_F32    backward: dy is f32, else bf16
 //          ADD_RESIDUAL    backward: `residual` is added to the result, else it is not read
@@ -75,8 +75,8 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS)
     }
 }
 
-constexpr int BACKWARD_ROWS = CHANNELS <= 1280 ? 4 : 2;  // rows a block has in flight
-constexpr int BACKWARD_BLOCKS = CHANNELS <= 512 ? 3 : 2; // blocks a multiprocessor holds
+constexpr int BACKWARD_ROWS = CHANNELS <= 1280 ? 4 : 2;                         // rows a block has in flight
+constexpr int BACKWARD_BLOCKS = CHANNELS <= 512 ? 3 : CHANNELS <= 2560 ? 2 : 1; // blocks a multiprocessor holds
 constexpr int BACKWARD_WARPS = (CHANNELS + 127) / 128;
 constexpr int BACKWARD_THREADS = 32 * BACKWARD_WARPS;
 

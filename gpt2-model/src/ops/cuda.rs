@@ -9,7 +9,7 @@ use super::types::{
     AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, GradOutput,
     LayerNormGradients, Normalised,
 };
-use crate::capabilities::{BackendKind, CUDA_HEAD_SIZE, CUDA_LOGITS_BYTES};
+use crate::capabilities::{BackendKind, CUDA_LANES, CUDA_LOGITS_BYTES, CUDA_WIDEST_HEAD, CUDA_WIDEST_ROW};
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
@@ -22,7 +22,9 @@ use gpt2_kernels::{Tensor, contiguous, owned};
 /// Burn's CUDA backend without its kernel fusion.
 pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
 
-const _: () = assert!(kernels::HEAD_SIZE == CUDA_HEAD_SIZE);
+const _: () = assert!(kernels::HEAD_MULTIPLE == CUDA_LANES);
+const _: () = assert!(kernels::WIDEST_HEAD == CUDA_WIDEST_HEAD);
+const _: () = assert!(kernels::WIDEST_ROW == CUDA_WIDEST_ROW);
 
 impl Gpt2Backend for Cuda {
     fn supports_matmul(x: &Tensor, w: &Tensor) -> bool {

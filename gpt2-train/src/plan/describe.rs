@@ -248,8 +248,9 @@ mod tests {
                 .unwrap()
                 .machine_line()
         };
-        assert!(line(BackendChoice::Cuda, 4, 0.0).contains("; attention in plain tensors, slower and in TF32: "));
-        assert!(!line(BackendChoice::Cuda, 2, 0.0).contains("plain"));
+        // Heads of 4 channels.
+        assert!(line(BackendChoice::Cuda, 32, 0.0).contains("; attention in plain tensors, slower and in TF32: "));
+        assert!(!line(BackendChoice::Cuda, 4, 0.0).contains("plain"));
         assert!(!line(BackendChoice::Ndarray, 4, 0.0).contains("plain"));
         assert!(line(BackendChoice::Ndarray, 4, 0.1).contains("no dropout"));
     }

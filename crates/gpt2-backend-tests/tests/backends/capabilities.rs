@@ -11,9 +11,10 @@ use gpt2_model::ops::training::TrainingBackend;
 use gpt2_train::config::RunConfig;
 use gpt2_train::plan::{DataSummary, Environment, RunPlan};
 
-/// Width and heads: heads of 64 channels and of 32, of 128 and of 256; widths that are multiples of 64, 8, 4 and 1.
-const SHAPES: [[usize; 2]; 9] = [
+/// Width and heads: heads of 64 channels and of 40, 32, 128 and 256; widths that are multiples of 64, 8, 4 and 1.
+const SHAPES: [[usize; 2]; 10] = [
     [128, 2],
+    [80, 2],
     [128, 4],
     [256, 2],
     [256, 1],

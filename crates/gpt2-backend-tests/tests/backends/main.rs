@@ -136,7 +136,7 @@ impl Kernels {
     fn of(kind: BackendKind) -> Self {
         let (precisions, rows): (&[_], _) = match kind {
             BackendKind::Cuda => (
-                &[(Precision::F32, 1e-5), (Precision::Tf32, 3e-3), (Precision::Bf16, 2e-2)],
+                &[(Precision::Tf32, 3e-3), (Precision::F32, 1e-5), (Precision::Bf16, 2e-2)],
                 4_200,
             ),
             BackendKind::Wgpu | BackendKind::Ndarray => (&[(Precision::F32, 1e-5)], 600),
@@ -144,6 +144,15 @@ impl Kernels {
             BackendKind::Flex => (&[(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)], 600),
         };
         Self { precisions, rows }
+    }
+
+    /// Those that have attention of heads of `head_size` channels: TF32, which comes first, has it of 64 alone.
+    fn for_heads_of(self, head_size: usize) -> Self {
+        let precisions = match self.precisions {
+            [(Precision::Tf32, _), others @ ..] if head_size != 64 => others,
+            all => all,
+        };
+        Self { precisions, ..self }
     }
 }
 

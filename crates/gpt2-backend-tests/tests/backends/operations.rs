@@ -242,7 +242,7 @@ mod embed {
         B::InnerBackend: TrainingBackend,
     {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let inputs = [[5, 64], [6, 64]].map(|shape| Matrix::random(&mut rng, shape));
+        let inputs = [[5, 72], [6, 72]].map(|shape| Matrix::random(&mut rng, shape));
         for past in PAST {
             let found = evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
                 let [wte, wpe] = inputs.try_into().unwrap();
@@ -636,7 +636,9 @@ mod kernels {
     }
 
     fn check_block<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
-        for [batch, seq, width] in [[2, 150, 128], [1, 40, 128]] {
+        // The last of no multiple of 64, with heads of 40 channels.
+        for [batch, seq, width] in [[2, 150, 128], [1, 40, 128], [2, 70, 80]] {
+            let kernels = kernels.for_heads_of(width / HEADS);
             let options = Recompute::ALL.map(|recompute| [(recompute, false), (recompute, true)]);
             for (recompute, keeps_operands) in options.into_iter().flatten() {
                 check::<B>(
@@ -661,42 +663,47 @@ mod kernels {
     }
 
     fn check_attention<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
-        for [batch, seq] in [[1, 5], [2, 150], [1, 600]] {
-            let width = HEADS * 64;
+        let lengths = [[1, 5, 64], [2, 150, 64], [1, 600, 64]];
+        let head_sizes = [8, 24, 32, 40, 80, 96, 120, 128].map(|head_size| [2, 150, head_size]);
+        for [batch, seq, head_size] in lengths.into_iter().chain(head_sizes) {
+            let width = HEADS * head_size;
             evaluate_both::<B>(
                 device,
-                kernels,
+                kernels.for_heads_of(head_size),
                 &[[batch * seq, 3 * width]],
                 |inputs, precision| {
                     let qkv = operand(inputs[0].clone(), precision).reshape([batch, seq, 3 * width]);
                     ops::attention(Operations::Kernels, qkv, HEADS).reshape([batch * seq, width])
                 },
-                |inputs| exact_attention(&inputs[0], [batch, seq, 64]),
+                |inputs| exact_attention(&inputs[0], [batch, seq, head_size]),
             );
         }
     }
 
     fn check_layer_norm<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
-        evaluate_both::<B>(
-            device,
-            kernels,
-            &[[77, 192], [1, 192], [1, 192]],
-            |inputs, precision| {
-                let [x, weight, bias] = inputs.try_into().unwrap();
-                let normal = ops::layer_norm(
-                    Operations::Kernels,
-                    x.clone(),
-                    weight.squeeze_dim(0),
-                    bias.squeeze_dim(0),
-                    precision,
-                );
-                x + normal.cast(FloatDType::F32)
-            },
-            |inputs| {
-                let [x, weight, bias] = inputs.try_into().unwrap();
-                x.clone() + exact_layer_norm(x, weight, bias)
-            },
-        );
+        // Some whose last 128 channels are not all there, and the widest.
+        for [rows, width] in [[77, 192], [77, 200], [9, 4096]] {
+            evaluate_both::<B>(
+                device,
+                kernels,
+                &[[rows, width], [1, width], [1, width]],
+                |inputs, precision| {
+                    let [x, weight, bias] = inputs.try_into().unwrap();
+                    let normal = ops::layer_norm(
+                        Operations::Kernels,
+                        x.clone(),
+                        weight.squeeze_dim(0),
+                        bias.squeeze_dim(0),
+                        precision,
+                    );
+                    x + normal.cast(FloatDType::F32)
+                },
+                |inputs| {
+                    let [x, weight, bias] = inputs.try_into().unwrap();
+                    x.clone() + exact_layer_norm(x, weight, bias)
+                },
+            );
+        }
     }
 
     crate::job!(affine, check_affine);
