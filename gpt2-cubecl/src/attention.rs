@@ -385,11 +385,11 @@ fn forward_kernel(
     store(&sums, 1.0, out, head.out, first, plan);
 }
 
-/// One unit for each query of each head: its output times its upstream derivative, summed.
+/// One unit for each query of each head: its output times the gradient of that, summed.
 #[cube(launch_unchecked)]
 fn delta_kernel(
     out: &Array<Four>,
-    upstream: &Array<Four>,
+    grad_output: &Array<Four>,
     delta: &mut Array<f32>,
     heads: usize,
     tokens: usize,
@@ -402,7 +402,7 @@ fn delta_kernel(
     let start = rows.start + ABSOLUTE_POS % tokens * rows.stride;
     let mut sums = Four::new(0.0);
     for i in 0..plan.wide {
-        sums = fma(out[start + i], upstream[start + i], sums);
+        sums = fma(out[start + i], grad_output[start + i], sums);
     }
     delta[ABSOLUTE_POS] = sums[0] + sums[1] + sums[2] + sums[3];
 }
@@ -452,7 +452,7 @@ fn weigh(
 #[cube(launch_unchecked)]
 fn key_value_kernel(
     qkv: &Array<Four>,
-    upstream: &Array<Four>,
+    grad_output: &Array<Four>,
     log_sum: &Array<f32>,
     delta: &Array<f32>,
     out: &mut Array<Four>,
@@ -477,7 +477,7 @@ fn key_value_kernel(
     for step in tile..tiles {
         let first_query = step * plan.tile;
         load(&mut a, qkv, head.values, first, plan);
-        load(&mut b, upstream, head.out, first_query, plan);
+        load(&mut b, grad_output, head.out, first_query, plan);
         sync_cube();
         products(a, b, &mut slopes, plan);
         sync_cube();
@@ -503,7 +503,7 @@ fn key_value_kernel(
         add_weighted(a, b, &mut of_keys, plan);
         sync_cube();
         share(&weights, &mut a, plan);
-        load(&mut b, upstream, head.out, first_query, plan);
+        load(&mut b, grad_output, head.out, first_query, plan);
         sync_cube();
         add_weighted(a, b, &mut of_values, plan);
         sync_cube();
@@ -516,7 +516,7 @@ fn key_value_kernel(
 #[cube(launch_unchecked)]
 fn query_kernel(
     qkv: &Array<Four>,
-    upstream: &Array<Four>,
+    grad_output: &Array<Four>,
     log_sum: &Array<f32>,
     delta: &Array<f32>,
     out: &mut Array<Four>,
@@ -540,7 +540,7 @@ fn query_kernel(
 
     for step in 0..=tile {
         let first_key = step * plan.tile;
-        load(&mut a, upstream, head.out, first, plan);
+        load(&mut a, grad_output, head.out, first, plan);
         load(&mut b, qkv, head.values, first_key, plan);
         sync_cube();
         products(a, b, &mut slopes, plan);
@@ -623,12 +623,12 @@ pub fn forward<R: CubeRuntime>(qkv: &Tensor<R>, n_head: usize) -> Attended<R> {
     Attended { out, log_sum }
 }
 
-/// The derivative of [`forward`] at `qkv`, where it gave `attended`, times `upstream`, `[B, T, C]` and contiguous; in
-/// the layout of `qkv`.
+/// The derivative of [`forward`] at `qkv`, where it gave `attended`, times `grad_output`, `[B, T, C]` and contiguous;
+/// in the layout of `qkv`.
 pub fn backward<R: CubeRuntime>(
     qkv: &Tensor<R>,
     attended: &Attended<R>,
-    upstream: &Tensor<R>,
+    grad_output: &Tensor<R>,
     n_head: usize,
 ) -> Tensor<R> {
     let (batch, tokens, width, plan) = shape(qkv, n_head);
@@ -644,7 +644,7 @@ pub fn backward<R: CubeRuntime>(
             cubes((pairs * tokens).div_ceil(UNITS)),
             CubeDim::new_1d(UNITS as u32),
             array(&attended.out),
-            array(upstream),
+            array(grad_output),
             array(&delta),
             n_head,
             tokens,
@@ -659,7 +659,7 @@ pub fn backward<R: CubeRuntime>(
             cubes(count),
             plan.dim(),
             array(qkv),
-            array(upstream),
+            array(grad_output),
             array(&attended.log_sum),
             array(&delta),
             array(&out),
@@ -673,7 +673,7 @@ pub fn backward<R: CubeRuntime>(
             cubes(count),
             plan.dim(),
             array(qkv),
-            array(upstream),
+            array(grad_output),
             array(&attended.log_sum),
             array(&delta),
             array(&out),

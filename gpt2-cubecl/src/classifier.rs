@@ -191,18 +191,18 @@ pub fn gradients<R: CubeRuntime>(
     most_logits: usize,
 ) -> Gradients<R> {
     let chunks = Chunks::new(hidden, wte, targets, vocab_size, most_logits);
-    let (by_hidden, by_wte) = (
+    let (grad_hidden, grad_wte) = (
         empty(hidden, hidden.shape().as_slice()),
         empty(wte, wte.shape().as_slice()),
     );
     for (start, count) in chunks.chunks() {
-        let by_logits = chunks.losses(start, count, true);
-        product::by_hidden(&by_logits, wte, &by_hidden, start);
-        product::by_wte(&by_logits, hidden, start, &by_wte, start > 0);
+        let grad_logits = chunks.losses(start, count, true);
+        product::grad_hidden(&grad_logits, wte, &grad_hidden, start);
+        product::grad_wte(&grad_logits, hidden, start, &grad_wte, start > 0);
     }
     Gradients {
         loss: chunks.mean(),
-        hidden: by_hidden,
-        wte: by_wte,
+        hidden: grad_hidden,
+        wte: grad_wte,
     }
 }

@@ -25,25 +25,25 @@ fn forward_kernel(
 }
 
 #[cube(launch_unchecked)]
-fn by_positions_kernel(
-    upstream: &Array<f32>,
-    by_wpe: &mut Array<f32>,
+fn grad_positions_kernel(
+    grad_output: &Array<f32>,
+    grad_wpe: &mut Array<f32>,
     past: usize,
     batch: usize,
     seq: usize,
     width: usize,
 ) {
-    if ABSOLUTE_POS >= by_wpe.len() {
+    if ABSOLUTE_POS >= grad_wpe.len() {
         terminate!();
     }
     let (position, column) = (ABSOLUTE_POS / width, ABSOLUTE_POS % width);
     let mut sum = 0.0f32;
     if position >= past && position < past + seq {
         for sequence in 0..batch {
-            sum += upstream[(sequence * seq + position - past) * width + column];
+            sum += grad_output[(sequence * seq + position - past) * width + column];
         }
     }
-    by_wpe[ABSOLUTE_POS] = sum;
+    grad_wpe[ABSOLUTE_POS] = sum;
 }
 
 /// For each place of `tokens` the next one with the same token plus one, or 0 where there is none; minus that (and minus one
@@ -75,11 +75,11 @@ fn chain_kernel(tokens: &Array<i32>, chain: &mut Array<i32>) {
 
 /// A cube for every place; the one of a token's first place adds up all of them, so that the order is always the same.
 #[cube(launch_unchecked)]
-fn by_tokens_kernel(
+fn grad_tokens_kernel(
     tokens: &Array<i32>,
     chain: &Array<i32>,
-    upstream: &Array<f32>,
-    by_wte: &mut Array<f32>,
+    grad_output: &Array<f32>,
+    grad_wte: &mut Array<f32>,
     width: usize,
 ) {
     let first = CUBE_POS;
@@ -92,15 +92,15 @@ fn by_tokens_kernel(
     let row = tokens[first] as usize * width;
     let mut column = UNIT_POS as usize;
     while column < width {
-        let mut sum = by_wte[row + column] + upstream[first * width + column];
+        let mut sum = grad_wte[row + column] + grad_output[first * width + column];
         let mut link = chain[first];
         while link != 0 {
             let place = link as usize - 1;
-            sum += upstream[place * width + column];
+            sum += grad_output[place * width + column];
             // Later places are marked as such.
             link = -chain[place] - 1;
         }
-        by_wte[row + column] = sum;
+        grad_wte[row + column] = sum;
         column += CUBE_DIM as usize;
     }
 }
@@ -127,44 +127,44 @@ pub fn forward<R: CubeRuntime>(wte: &Tensor<R>, wpe: &Tensor<R>, tokens: &Tensor
     out
 }
 
-/// Adds the derivative of [`forward`] by `wte` times `upstream`, `[B, T, C]`, to `by_wte`, and gives the one by `wpe`,
-/// `[positions, C]`.
+/// Adds the derivative of [`forward`] by `wte` times `grad_output`, `[B, T, C]`, to `grad_wte`, and gives the one by
+/// `wpe`, `[positions, C]`.
 pub fn backward<R: CubeRuntime>(
     tokens: &Tensor<R>,
-    upstream: &Tensor<R>,
-    by_wte: &Tensor<R>,
+    grad_output: &Tensor<R>,
+    grad_wte: &Tensor<R>,
     past: usize,
     positions: usize,
 ) -> Tensor<R> {
-    let [batch, seq, width] = upstream.shape().dims();
+    let [batch, seq, width] = grad_output.shape().dims();
     let places = batch * seq;
     let chain = empty_of(tokens, &[places], DType::I32);
-    let by_wpe = empty(upstream, &[positions, width]);
-    let client = &upstream.client;
-    // SAFETY: no unit goes past the end; tokens are rows of `by_wte`, and each row has one cube.
+    let grad_wpe = empty(grad_output, &[positions, width]);
+    let client = &grad_output.client;
+    // SAFETY: no unit goes past the end; tokens are rows of `grad_wte`, and each row has one cube.
     unsafe {
         chain_kernel::launch_unchecked(client, cubes_over(&chain), units(), array(tokens), array(&chain));
-        by_tokens_kernel::launch_unchecked(
+        grad_tokens_kernel::launch_unchecked(
             client,
             cubes(places),
             units(),
             array(tokens),
             array(&chain),
-            array(upstream),
-            array(by_wte),
+            array(grad_output),
+            array(grad_wte),
             width,
         );
-        by_positions_kernel::launch_unchecked(
+        grad_positions_kernel::launch_unchecked(
             client,
-            cubes_over(&by_wpe),
+            cubes_over(&grad_wpe),
             units(),
-            array(upstream),
-            array(&by_wpe),
+            array(grad_output),
+            array(&grad_wpe),
             past,
             batch,
             seq,
             width,
         );
     }
-    by_wpe
+    grad_wpe
 }

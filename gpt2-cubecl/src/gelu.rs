@@ -39,9 +39,9 @@ fn forward_kernel(x: &Array<f32>, out: &mut Array<f32>) {
 }
 
 #[cube(launch_unchecked)]
-fn backward_kernel(x: &Array<f32>, upstream: &Array<f32>, out: &mut Array<f32>) {
+fn backward_kernel(x: &Array<f32>, grad_output: &Array<f32>, out: &mut Array<f32>) {
     if ABSOLUTE_POS < out.len() {
-        out[ABSOLUTE_POS] = upstream[ABSOLUTE_POS] * slope(x[ABSOLUTE_POS]);
+        out[ABSOLUTE_POS] = grad_output[ABSOLUTE_POS] * slope(x[ABSOLUTE_POS]);
     }
 }
 
@@ -53,8 +53,8 @@ pub fn forward<R: CubeRuntime>(x: &Tensor<R>) -> Tensor<R> {
     out
 }
 
-/// The derivative of [`forward`] at `x`, times `upstream`.
-pub fn backward<R: CubeRuntime>(x: &Tensor<R>, upstream: &Tensor<R>) -> Tensor<R> {
+/// The derivative of [`forward`] at `x`, times `grad_output`.
+pub fn backward<R: CubeRuntime>(x: &Tensor<R>, grad_output: &Tensor<R>) -> Tensor<R> {
     let out = empty(x, x.shape().as_slice());
     // SAFETY: no unit goes past the end of its tensors, which are of one size.
     unsafe {
@@ -63,7 +63,7 @@ pub fn backward<R: CubeRuntime>(x: &Tensor<R>, upstream: &Tensor<R>) -> Tensor<R
             cubes_over(x),
             units(),
             array(x),
-            array(upstream),
+            array(grad_output),
             array(&out),
         );
     };

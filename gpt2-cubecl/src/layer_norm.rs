@@ -56,15 +56,15 @@ fn forward_kernel(
     }
 }
 
-/// `by_x` holds what is added to, or nothing that counts.
+/// `grad_x` holds what is added to, or nothing that counts.
 #[cube(launch_unchecked)]
-fn by_x_kernel(
-    upstream: &Array<f32>,
+fn grad_x_kernel(
+    grad_output: &Array<f32>,
     x: &Array<f32>,
     gain: &Array<f32>,
     means: &Array<f32>,
     rstds: &Array<f32>,
-    by_x: &mut Array<f32>,
+    grad_x: &mut Array<f32>,
     rows: usize,
     width: usize,
     #[comptime] adds: bool,
@@ -81,7 +81,7 @@ fn by_x_kernel(
     let mut along = 0.0f32;
     let mut i = unit;
     while i < width {
-        let scaled = upstream[start + i] * gain[i];
+        let scaled = grad_output[start + i] * gain[i];
         sum += scaled;
         along += scaled * (x[start + i] - mean) * rstd;
         i += UNITS;
@@ -91,11 +91,11 @@ fn by_x_kernel(
     i = unit;
     while i < width {
         let normal = (x[start + i] - mean) * rstd;
-        let slope = (upstream[start + i] * gain[i] - sum - normal * along) * rstd;
+        let slope = (grad_output[start + i] * gain[i] - sum - normal * along) * rstd;
         if adds {
-            by_x[start + i] += slope;
+            grad_x[start + i] += slope;
         } else {
-            by_x[start + i] = slope;
+            grad_x[start + i] = slope;
         }
         i += UNITS;
     }
@@ -103,13 +103,13 @@ fn by_x_kernel(
 
 /// The first stage of the sums over rows: the derivatives by gain and offset, a band of rows at a time.
 #[cube(launch_unchecked)]
-fn by_parameters_kernel(
-    upstream: &Array<f32>,
+fn grad_parameters_kernel(
+    grad_output: &Array<f32>,
     x: &Array<f32>,
     means: &Array<f32>,
     rstds: &Array<f32>,
-    by_gain: &mut Array<f32>,
-    by_offset: &mut Array<f32>,
+    grad_gain: &mut Array<f32>,
+    grad_offset: &mut Array<f32>,
     rows: usize,
     width: usize,
 ) {
@@ -121,16 +121,16 @@ fn by_parameters_kernel(
         let mut row = place.start + place.lane;
         while row < place.end {
             let at = row * width + place.column;
-            offset += upstream[at];
-            gain += upstream[at] * (x[at] - means[row]) * rstds[row];
+            offset += grad_output[at];
+            gain += grad_output[at] * (x[at] - means[row]) * rstds[row];
             row += LANES;
         }
     }
     let gain = sum_of_lanes(gain, &mut shared);
     let offset = sum_of_lanes(offset, &mut shared);
     if place.lane == 0 && place.column < width && place.start < rows {
-        by_gain[place.band * width + place.column] = gain;
-        by_offset[place.band * width + place.column] = offset;
+        grad_gain[place.band * width + place.column] = gain;
+        grad_offset[place.band * width + place.column] = offset;
     }
 }
 
@@ -179,9 +179,9 @@ pub fn forward<R: CubeRuntime>(x: &Tensor<R>, gain: &Tensor<R>, offset: &Tensor<
     Normal { out, mean, rstd }
 }
 
-/// The derivatives of [`forward`] times `upstream`, `[N, C]`; the one by `x` on top of `sum` where there is one.
+/// The derivatives of [`forward`] times `grad_output`, `[N, C]`; the one by `x` on top of `sum` where there is one.
 pub fn backward<R: CubeRuntime>(
-    upstream: &Tensor<R>,
+    grad_output: &Tensor<R>,
     x: &Tensor<R>,
     gain: &Tensor<R>,
     [mean, rstd]: [&Tensor<R>; 2],
@@ -189,45 +189,45 @@ pub fn backward<R: CubeRuntime>(
 ) -> Gradients<R> {
     let [rows, width] = x.shape().dims();
     let adds = sum.is_some();
-    let by_x = sum.map_or_else(|| empty(x, &[rows, width]), owned);
+    let grad_x = sum.map_or_else(|| empty(x, &[rows, width]), owned);
     // SAFETY: a cube stays in its row.
     unsafe {
-        by_x_kernel::launch_unchecked(
+        grad_x_kernel::launch_unchecked(
             &x.client,
             cubes(rows),
             units(),
-            array(upstream),
+            array(grad_output),
             array(x),
             array(gain),
             array(mean),
             array(rstd),
-            array(&by_x),
+            array(&grad_x),
             rows,
             width,
             adds,
         );
     }
     let (bands, count) = columns::bands(rows, width);
-    let [by_gain, by_offset] = [(); 2].map(|()| empty(x, &[bands, width]));
+    let [grad_gain, grad_offset] = [(); 2].map(|()| empty(x, &[bands, width]));
     // SAFETY: a unit stays in its column and in the rows of its cube.
     unsafe {
-        by_parameters_kernel::launch_unchecked(
+        grad_parameters_kernel::launch_unchecked(
             &x.client,
             count,
             units(),
-            array(upstream),
+            array(grad_output),
             array(x),
             array(mean),
             array(rstd),
-            array(&by_gain),
-            array(&by_offset),
+            array(&grad_gain),
+            array(&grad_offset),
             rows,
             width,
         );
     }
     Gradients {
-        x: by_x,
-        gain: columns::sums(&by_gain),
-        offset: columns::sums(&by_offset),
+        x: grad_x,
+        gain: columns::sums(&grad_gain),
+        offset: columns::sums(&grad_offset),
     }
 }

@@ -565,7 +565,7 @@ impl Launch {
     }
 }
 
-/// The sizes of `x · w` or, with the columns of both, of `upstream · wᵀ`.
+/// The sizes of `x · w` or, with the columns of both, of `grad_output · wᵀ`.
 fn sizes<R: CubeRuntime>(x: &Tensor<R>, columns: usize) -> Sizes {
     let [rows, inner] = x.shape().dims();
     Sizes {
@@ -640,27 +640,27 @@ pub fn affine_gelu<R: CubeRuntime>(x: &Tensor<R>, w: &Tensor<R>, bias: &Tensor<R
     [out, activated]
 }
 
-/// `upstream · wᵀ`: `[N, out]` and `[in, out]` give `[N, in]`.
-pub fn transposed<R: CubeRuntime>(upstream: &Tensor<R>, w: &Tensor<R>) -> Tensor<R> {
-    let sizes = sizes(upstream, w.shape()[0]);
-    let out = empty(upstream, &[sizes.rows, sizes.columns]);
-    Launch::new(sizes, [false, true]).plain(upstream, w, &out, false);
+/// `grad_output · wᵀ`: `[N, out]` and `[in, out]` give `[N, in]`.
+pub fn transposed<R: CubeRuntime>(grad_output: &Tensor<R>, w: &Tensor<R>) -> Tensor<R> {
+    let sizes = sizes(grad_output, w.shape()[0]);
+    let out = empty(grad_output, &[sizes.rows, sizes.columns]);
+    Launch::new(sizes, [false, true]).plain(grad_output, w, &out, false);
     out
 }
 
 /// [`transposed`] times GELU's derivative at `inner`, `[N, in]`.
-pub fn transposed_by_gelu<R: CubeRuntime>(upstream: &Tensor<R>, w: &Tensor<R>, inner: &Tensor<R>) -> Tensor<R> {
-    let sizes = sizes(upstream, w.shape()[0]);
-    let out = empty(upstream, &[sizes.rows, sizes.columns]);
+pub fn transposed_by_gelu<R: CubeRuntime>(grad_output: &Tensor<R>, w: &Tensor<R>, inner: &Tensor<R>) -> Tensor<R> {
+    let sizes = sizes(grad_output, w.shape()[0]);
+    let out = empty(grad_output, &[sizes.rows, sizes.columns]);
     let launch = Launch::new(sizes, [false, true]);
     let place = launch.place();
     // SAFETY: what is outside of the matrices is neither read nor written.
     unsafe {
         slope_kernel::launch_unchecked(
-            &upstream.client,
+            &grad_output.client,
             launch.cubes,
             units(),
-            array(upstream),
+            array(grad_output),
             array(w),
             array(inner),
             array(&out),
@@ -671,9 +671,9 @@ pub fn transposed_by_gelu<R: CubeRuntime>(upstream: &Tensor<R>, w: &Tensor<R>, i
     out
 }
 
-/// `xᵀ · upstream`: `[N, in]` and `[N, out]` give `[in, out]`.
-pub fn by_rows<R: CubeRuntime>(x: &Tensor<R>, upstream: &Tensor<R>) -> Tensor<R> {
-    let ([inner, rows], [_, columns]) = (x.shape().dims(), upstream.shape().dims());
+/// `xᵀ · grad_output`: `[N, in]` and `[N, out]` give `[in, out]`.
+pub fn by_rows<R: CubeRuntime>(x: &Tensor<R>, grad_output: &Tensor<R>) -> Tensor<R> {
+    let ([inner, rows], [_, columns]) = (x.shape().dims(), grad_output.shape().dims());
     let out = empty(x, &[rows, columns]);
     let sizes = Sizes {
         rows,
@@ -682,7 +682,7 @@ pub fn by_rows<R: CubeRuntime>(x: &Tensor<R>, upstream: &Tensor<R>) -> Tensor<R>
         ..Sizes::default()
     };
     let launch = Launch::new(sizes, [true, false]).shared_out();
-    launch.plain(x, upstream, &out, false);
+    launch.plain(x, grad_output, &out, false);
     out
 }
 
@@ -701,25 +701,31 @@ pub(crate) fn logits<R: CubeRuntime>(hidden: &Tensor<R>, start: usize, count: us
     out
 }
 
-/// Writes `by_logits · wte`, `[n, Vp]` and `[Vp, C]`, to the rows of `by_hidden`, `[N, C]`, from `start`.
-pub(crate) fn by_hidden<R: CubeRuntime>(by_logits: &Tensor<R>, wte: &Tensor<R>, by_hidden: &Tensor<R>, start: usize) {
+/// Writes `grad_logits · wte`, `[n, Vp]` and `[Vp, C]`, to the rows of `grad_hidden`, `[N, C]`, from `start`.
+pub(crate) fn grad_hidden<R: CubeRuntime>(
+    grad_logits: &Tensor<R>,
+    wte: &Tensor<R>,
+    grad_hidden: &Tensor<R>,
+    start: usize,
+) {
     let sizes = Sizes {
         out_row: start,
-        ..sizes(by_logits, wte.shape()[1])
+        ..sizes(grad_logits, wte.shape()[1])
     };
     let launch = Launch::new(sizes, [false, false]).shared_out();
-    launch.plain(by_logits, wte, by_hidden, false);
+    launch.plain(grad_logits, wte, grad_hidden, false);
 }
 
-/// Writes `by_logitsᵀ · hidden[start..start + n]`, `[n, Vp]` and `[N, C]`, to `by_wte`, `[Vp, C]`, or with `adds` adds it.
-pub(crate) fn by_wte<R: CubeRuntime>(
-    by_logits: &Tensor<R>,
+/// Writes `grad_logitsᵀ · hidden[start..start + n]`, `[n, Vp]` and `[N, C]`, to `grad_wte`, `[Vp, C]`, or with `adds`
+/// adds it.
+pub(crate) fn grad_wte<R: CubeRuntime>(
+    grad_logits: &Tensor<R>,
     hidden: &Tensor<R>,
     start: usize,
-    by_wte: &Tensor<R>,
+    grad_wte: &Tensor<R>,
     adds: bool,
 ) {
-    let ([inner, rows], [_, columns]) = (by_logits.shape().dims(), hidden.shape().dims());
+    let ([inner, rows], [_, columns]) = (grad_logits.shape().dims(), hidden.shape().dims());
     let sizes = Sizes {
         rows,
         columns,
@@ -727,5 +733,5 @@ pub(crate) fn by_wte<R: CubeRuntime>(
         y_row: start,
         ..Sizes::default()
     };
-    Launch::new(sizes, [true, false]).plain(by_logits, hidden, by_wte, adds);
+    Launch::new(sizes, [true, false]).plain(grad_logits, hidden, grad_wte, adds);
 }

@@ -43,21 +43,21 @@ pub fn token_losses(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size:
 /// [`loss`] and its derivatives.
 pub fn gradients(hidden: &Tensor, wte: &Tensor, targets: &Tensor, vocab_size: usize, logits_bytes: usize) -> Gradients {
     let classifier = Classifier::new(hidden, wte, targets, vocab_size, logits_bytes);
-    let by_hidden = empty(hidden, hidden.shape().as_slice(), hidden.dtype);
-    let mut by_wte: Option<Tensor> = None;
+    let grad_hidden = empty(hidden, hidden.shape().as_slice(), hidden.dtype);
+    let mut grad_wte: Option<Tensor> = None;
     for chunk in classifier.chunks() {
         let logits = product::transposed(&chunk.hidden, wte);
         classifier.softmax(&chunk, &logits, false);
-        product::plain_into(&logits, wte, &rows(&by_hidden, chunk.start, chunk.len));
-        match &by_wte {
+        product::plain_into(&logits, wte, &rows(&grad_hidden, chunk.start, chunk.len));
+        match &grad_wte {
             Some(sum) => product::add_by_rows(&logits, &chunk.hidden, sum),
-            None => by_wte = Some(product::by_rows(&logits, &chunk.hidden)),
+            None => grad_wte = Some(product::by_rows(&logits, &chunk.hidden)),
         }
     }
     Gradients {
         loss: classifier.mean(),
-        hidden: by_hidden,
-        wte: by_wte.expect("at least one row"),
+        hidden: grad_hidden,
+        wte: grad_wte.expect("at least one row"),
     }
 }
 

@@ -29,17 +29,17 @@ pub fn forward(wte: &Tensor, wpe: &Tensor, tokens: &Tensor, past: usize) -> Tens
     x
 }
 
-/// Adds `upstream`, `[B, T, C]`, to the rows of `by_wte`, `[Vp, C]`, by token, and up by position: `[positions, C]`, the first
-/// row that of the first position of the batch.
-pub fn backward(tokens: &Tensor, upstream: &Tensor, by_wte: &Tensor, positions: usize) -> Tensor {
-    let ([batch, seq], [vocab, channels]) = (tokens.shape().dims(), by_wte.shape().dims());
+/// Adds `grad_output`, `[B, T, C]`, to the rows of `grad_wte`, `[Vp, C]`, by token, and up by position: `[positions,
+/// C]`, the first row that of the first position of the batch.
+pub fn backward(tokens: &Tensor, grad_output: &Tensor, grad_wte: &Tensor, positions: usize) -> Tensor {
+    let ([batch, seq], [vocab, channels]) = (tokens.shape().dims(), grad_wte.shape().dims());
     let rows = batch * seq;
-    let [order, sorted] = [DType::U32, DType::I32].map(|dtype| empty(upstream, &[rows], dtype));
-    let by_wpe = empty(upstream, &[positions, channels], DType::F32);
+    let [order, sorted] = [DType::U32, DType::I32].map(|dtype| empty(grad_output, &[rows], dtype));
+    let grad_wpe = empty(grad_output, &[positions, channels], DType::F32);
     let sort_blocks = vocab.div_ceil(SORT_BINS);
     let sum_blocks = (positions * channels / 4).div_ceil(SORT_THREADS);
-    Launch::on(upstream)
-        .buffers([tokens, upstream, &order, &sorted, &by_wpe])
+    Launch::on(grad_output)
+        .buffers([tokens, grad_output, &order, &sorted, &grad_wpe])
         .words([rows, sort_blocks, seq, positions])
         .run(sort_kernel(channels), [sort_blocks + sum_blocks, 1, 1]);
     let span = match rows {
@@ -49,16 +49,16 @@ pub fn backward(tokens: &Tensor, upstream: &Tensor, by_wte: &Tensor, positions: 
     };
     let spans = rows.div_ceil(span);
     let [spans_kernel, finish_kernel] = sum_kernels(channels);
-    let partials = empty(upstream, &[2, spans, channels], DType::F32);
-    Launch::on(upstream)
-        .buffers([&order, &sorted, upstream, by_wte, &partials])
+    let partials = empty(grad_output, &[2, spans, channels], DType::F32);
+    Launch::on(grad_output)
+        .buffers([&order, &sorted, grad_output, grad_wte, &partials])
         .words([rows, span])
         .run(spans_kernel, [spans, 1, 1]);
-    Launch::on(upstream)
-        .buffers([&sorted, &partials, by_wte])
+    Launch::on(grad_output)
+        .buffers([&sorted, &partials, grad_wte])
         .words([rows, span])
         .run(finish_kernel, [spans, 1, 1]);
-    by_wpe
+    grad_wpe
 }
 
 fn forward_kernel(channels: usize) -> Kernel {

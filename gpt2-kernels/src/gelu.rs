@@ -25,11 +25,11 @@ pub fn forward(x: &Tensor) -> Tensor {
     y
 }
 
-/// GELU's derivative at each element of `x`, times `upstream`.
-pub fn backward(x: &Tensor, upstream: &Tensor) -> Tensor {
-    let by_x = empty(x, x.shape().as_slice(), x.dtype);
-    launch(BACKWARD, &[x, upstream, &by_x]);
-    by_x
+/// GELU's derivative at each element of `x`, times `grad_output`.
+pub fn backward(x: &Tensor, grad_output: &Tensor) -> Tensor {
+    let grad_x = empty(x, x.shape().as_slice(), x.dtype);
+    launch(BACKWARD, &[x, grad_output, &grad_x]);
+    grad_x
 }
 
 fn launch(entry: &'static str, tensors: &[&Tensor]) {

@@ -56,10 +56,11 @@ pub fn forward(x: &Tensor, gain: &Tensor, offset: &Tensor, dtype: DType) -> Norm
     normalised
 }
 
-/// The derivatives of [`forward`] times `upstream`, `[N, C]`; the one by `x` is added to `sum`, `[N, C]` in `f32`, where there
-/// is one, and takes its place in memory where no other tensor shares it. `with_operand` asks for it as a product takes it.
+/// The derivatives of [`forward`] times `grad_output`, `[N, C]`; the one by `x` is added to `sum`, `[N, C]` in `f32`,
+/// where there is one, and takes its place in memory where no other tensor shares it. `with_operand` asks for it as a
+/// product takes it.
 pub fn backward(
-    upstream: &Tensor,
+    grad_output: &Tensor,
     x: &Tensor,
     gain: &Tensor,
     [mean, rstd]: [&Tensor; 2],
@@ -67,7 +68,7 @@ pub fn backward(
     with_operand: bool,
 ) -> Gradients {
     let [rows, channels] = x.shape().dims();
-    let kernel = backward_kernel(channels, is_wide(upstream.dtype), sum.is_some(), with_operand);
+    let kernel = backward_kernel(channels, is_wide(grad_output.dtype), sum.is_some(), with_operand);
     // As many blocks as the multiprocessors hold at once.
     let blocks = match channels {
         0..=512 => 3,
@@ -76,19 +77,29 @@ pub fn backward(
     };
     let grid = multiprocessors(x) * blocks;
     let fresh = || empty(x, &[rows, channels], DType::F32);
-    let (residual, by_x) = match sum {
+    let (residual, grad_x) = match sum {
         Some(sum) if sum.can_mut() => (sum.clone(), sum),
         Some(sum) => (sum, fresh()),
         None => (x.clone(), fresh()),
     };
     let partials = || empty(x, &[grid, channels], DType::F32);
-    let [by_gain, by_offset] = [(); 2].map(|()| partials());
-    let launch = Launch::on(x).buffers([upstream, x, gain, mean, rstd, &residual, &by_x, &by_gain, &by_offset]);
+    let [grad_gain, grad_offset] = [(); 2].map(|()| partials());
+    let launch = Launch::on(x).buffers([
+        grad_output,
+        x,
+        gain,
+        mean,
+        rstd,
+        &residual,
+        &grad_x,
+        &grad_gain,
+        &grad_offset,
+    ]);
     if !with_operand {
         launch.word(rows).run(kernel, [grid, 1, 1]);
-        let [gain, offset] = sum_rows([&by_gain, &by_offset]);
+        let [gain, offset] = sum_rows([&grad_gain, &grad_offset]);
         return Gradients {
-            x: by_x,
+            x: grad_x,
             operand: None,
             gain,
             offset,
@@ -99,9 +110,9 @@ pub fn backward(
         .buffers([&operand, &of_operand])
         .word(rows)
         .run(kernel, [grid, 1, 1]);
-    let [gain, offset, sums] = sum_rows([&by_gain, &by_offset, &of_operand]);
+    let [gain, offset, sums] = sum_rows([&grad_gain, &grad_offset, &of_operand]);
     Gradients {
-        x: by_x,
+        x: grad_x,
         operand: Some([operand, sums]),
         gain,
         offset,
@@ -120,7 +131,7 @@ fn backward_kernel(channels: usize, is_f32: bool, add_residual: bool, with_opera
     let threads = (channels / 4).next_multiple_of(32);
     let mut kernel = Kernel::new(SOURCES, "layer_norm_backward", threads).define("CHANNELS", channels);
     if is_f32 {
-        kernel = kernel.define("UPSTREAM_F32", 1);
+        kernel = kernel.define("GRAD_OUTPUT_F32", 1);
     }
     if add_residual {
         kernel = kernel.define("ADD_RESIDUAL", 1);

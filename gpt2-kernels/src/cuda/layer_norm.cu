@@ -1,10 +1,10 @@
 // LayerNorm over rows of CHANNELS f32 values, eps = 1e-5. Follows elementwise.cuh.
 //
-// Defines: CHANNELS        row length, a multiple of 4 up to 4096
-//          OUTPUT_F32      forward: y is f32, else bf16
-//          UPSTREAM_F32    backward: dy is f32, else bf16
-//          ADD_RESIDUAL    backward: `residual` is added to the result, else it is not read
-//          OPERAND         backward: the result is also written in bf16, and the sums of its columns
+// Defines: CHANNELS          row length, a multiple of 4 up to 4096
+//          OUTPUT_F32        forward: y is f32, else bf16
+//          GRAD_OUTPUT_F32   backward: dy is f32, else bf16
+//          ADD_RESIDUAL      backward: `residual` is added to the result, else it is not read
+//          OPERAND           backward: the result is also written in bf16, and the sums of its columns
 //
 // layer_norm_forward(x, gain, offset, y, mean, rstd, {rows})
 //     a warp a row: grid ceil(rows / 4), block 128.
@@ -26,10 +26,10 @@ typedef float Output;
 #else
 typedef bf16 Output;
 #endif
-#ifdef UPSTREAM_F32
-typedef float Upstream;
+#ifdef GRAD_OUTPUT_F32
+typedef float GradOutput;
 #else
-typedef bf16 Upstream;
+typedef bf16 GradOutput;
 #endif
 
 constexpr int FORWARD_WARPS = 4;
@@ -82,7 +82,7 @@ constexpr int BACKWARD_THREADS = 32 * BACKWARD_WARPS;
 
 // A thread owns four channels, so the column sums stay in its registers from row to row.
 extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
-    layer_norm_backward(const Upstream *__restrict__ dy, const float *__restrict__ x, const float *__restrict__ gain,
+    layer_norm_backward(const GradOutput *__restrict__ dy, const float *__restrict__ x, const float *__restrict__ gain,
                         const float *__restrict__ mean, const float *__restrict__ rstd, const float *residual,
                         float *dx, float *__restrict__ gain_partials, float *__restrict__ offset_partials,
 #ifdef OPERAND
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
 #endif
     int phase = 0;
     for (u64 first = u64(blockIdx.x) * BACKWARD_ROWS; first < args.rows; first += u64(gridDim.x) * BACKWARD_ROWS) {
-        float4 upstream[BACKWARD_ROWS], normal[BACKWARD_ROWS];
+        float4 grad_output[BACKWARD_ROWS], normal[BACKWARD_ROWS];
         float scale[BACKWARD_ROWS];
 #ifdef ADD_RESIDUAL
         float4 skip[BACKWARD_ROWS];
@@ -112,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
             const bool valid = active && first + r < args.rows;
             const u64 at = (first + r) * CHANNELS + channel;
             normal[r] = valid ? load4(x + at) : zero4();
-            upstream[r] = valid ? load4(dy + at) : zero4();
+            grad_output[r] = valid ? load4(dy + at) : zero4();
 #ifdef ADD_RESIDUAL
             skip[r] = valid ? load4(residual + at) : zero4();
 #endif
@@ -123,11 +123,11 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
             const float shift = valid ? mean[first + r] : 0.f;
             scale[r] = valid ? rstd[first + r] : 0.f;
             normal[r] = (normal[r] - shift) * scale[r];
-            d_gain = d_gain + upstream[r] * normal[r];
-            d_offset = d_offset + upstream[r];
-            upstream[r] = upstream[r] * weight;
-            const float sum = warp_sum(sum4(upstream[r]));
-            const float product = warp_sum(sum4(upstream[r] * normal[r]));
+            d_gain = d_gain + grad_output[r] * normal[r];
+            d_offset = d_offset + grad_output[r];
+            grad_output[r] = grad_output[r] * weight;
+            const float sum = warp_sum(sum4(grad_output[r]));
+            const float product = warp_sum(sum4(grad_output[r] * normal[r]));
             if (lane == 0) scratch[phase][warp][r] = make_float2(sum, product);
         }
         __syncthreads();
@@ -141,10 +141,10 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, BACKWARD_BLOCKS)
             }
             if (!active || first + r >= args.rows) continue;
             const float base = total.x * (1.f / CHANNELS), slope = total.y * (1.f / CHANNELS);
-            float4 out = make_float4(scale[r] * (upstream[r].x - base - normal[r].x * slope),
-                                     scale[r] * (upstream[r].y - base - normal[r].y * slope),
-                                     scale[r] * (upstream[r].z - base - normal[r].z * slope),
-                                     scale[r] * (upstream[r].w - base - normal[r].w * slope));
+            float4 out = make_float4(scale[r] * (grad_output[r].x - base - normal[r].x * slope),
+                                     scale[r] * (grad_output[r].y - base - normal[r].y * slope),
+                                     scale[r] * (grad_output[r].z - base - normal[r].z * slope),
+                                     scale[r] * (grad_output[r].w - base - normal[r].w * slope));
 #ifdef ADD_RESIDUAL
             out = out + skip[r];
 #endif

@@ -47,11 +47,11 @@ impl<B: Gpt2Backend> Backward<B, 2> for ClassifierBackward {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node); // [1]
+        let grad_output = grads.consume::<B>(&ops.node); // [1]
         span(Operation::ClassifierScale, Pass::Backward, || {
             for (parent, derivative) in ops.parents.into_iter().zip(ops.state) {
                 if let Some(parent) = parent {
-                    grads.register::<B>(parent.id, B::scale(derivative, upstream.clone()));
+                    grads.register::<B>(parent.id, B::scale(derivative, grad_output.clone()));
                 }
             }
         });
@@ -67,13 +67,13 @@ impl<B: Gpt2Backend> Backward<B, 2> for EmbedBackward {
     type State = (SoFar<B>, FloatTensor<B>, IntTensor<B>, usize);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
+        let grad_output = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
         let (wte, wpe, tokens, past) = ops.state;
         // A tied classifier has its derivative there already: far larger than the few rows that are added here.
         let sum = wte.take(grads);
         let found = span(Operation::Embed, Pass::Backward, || {
-            B::embed_backward([wte.value(), wpe], tokens, past, upstream, sum)
+            B::embed_backward([wte.value(), wpe], tokens, past, grad_output, sum)
         });
         register::<B, 2>(parents, found, grads);
     }
@@ -88,10 +88,10 @@ impl<B: Gpt2Backend> Backward<B, 3> for AffineBackward {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
+        let grad_output = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
         let [x, w] = ops.state;
-        let found = B::affine_backward(x, w, upstream);
+        let found = B::affine_backward(x, w, grad_output);
         register::<B, 3>(parents, [found.x, found.w, found.bias], grads);
     }
 }
@@ -110,10 +110,10 @@ impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
     );
 
     fn backward(self, ops: Ops<Self::State, 13>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
+        let grad_output = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
         let (x, weights, kept, shape) = ops.state;
-        let (grad_x, gradients) = block::derivatives::<B>(x, weights, kept, shape, upstream);
+        let (grad_x, gradients) = block::derivatives::<B>(x, weights, kept, shape, grad_output);
         let left = block_gradients::give::<B, _>(gradients.into_iter());
         register::<B, 13>(
             parents,
@@ -132,9 +132,9 @@ impl<B: Gpt2Backend> Backward<B, 1> for GeluBackward {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let [parent] = ops.parents;
-        let upstream = grads.consume::<B>(&ops.node);
+        let grad_output = grads.consume::<B>(&ops.node);
         if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::tanh_gelu_backward(ops.state, upstream));
+            grads.register::<B>(parent.id, B::tanh_gelu_backward(ops.state, grad_output));
         }
     }
 }
@@ -148,11 +148,11 @@ impl<B: Gpt2Backend> Backward<B, 3> for LayerNormBackward {
     type State = (FloatTensor<B>, FloatTensor<B>, Option<[FloatTensor<B>; 2]>);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
+        let grad_output = grads.consume::<B>(&ops.node);
         let parents = ids(&ops);
         let (x, weight, statistics) = ops.state;
         let found = span(Operation::LayerNorm, Pass::Backward, || {
-            B::normalise_rows_backward(x, weight, statistics, upstream, None)
+            B::normalise_rows_backward(x, weight, statistics, grad_output, None)
         });
         register::<B, 3>(parents, [found.x, found.weight, found.bias], grads);
     }
@@ -168,10 +168,13 @@ impl<B: Gpt2Backend> Backward<B, 1> for AttentionBackward {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let [parent] = ops.parents;
-        let upstream = grads.consume::<B>(&ops.node);
+        let grad_output = grads.consume::<B>(&ops.node);
         let (qkv, attended, n_head) = ops.state;
         if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::causal_attention_backward(qkv, attended, upstream, n_head));
+            grads.register::<B>(
+                parent.id,
+                B::causal_attention_backward(qkv, attended, grad_output, n_head),
+            );
         }
     }
 }

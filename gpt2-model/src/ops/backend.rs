@@ -102,21 +102,21 @@ pub trait Gpt2Backend: Backend {
         embedding::value::<Self>(wte, wpe, tokens, past)
     }
 
-    /// The derivatives of [`Gpt2Backend::embed`] by both tables, times `upstream`; the one by `wte` on top of `sum` where there
-    /// is one.
+    /// The derivatives of [`Gpt2Backend::embed`] by both tables, times `grad_output`; the one by `wte` on top of `sum`
+    /// where there is one.
     ///
     /// # Shapes
-    /// `tables` are `wte` and `wpe`; `upstream` is `[B, T, C]`; `sum` and the results have the tables' shapes.
+    /// `tables` are `wte` and `wpe`; `grad_output` is `[B, T, C]`; `sum` and the results have the tables' shapes.
     fn embed_backward(
         tables: [FloatTensor<Self>; 2],
         tokens: IntTensor<Self>,
         past: usize,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> [FloatTensor<Self>; 2] {
         let [wte, wpe] = tables;
-        let by_wpe = embedding::by_positions::<Self>(&wpe, upstream.clone(), past);
-        [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe]
+        let grad_wpe = embedding::by_positions::<Self>(&wpe, grad_output.clone(), past);
+        [embedding::by_tokens::<Self>(wte, tokens, grad_output, sum), grad_wpe]
     }
 
     /// Weights in the type of the product that they are for, or as they are where the product itself rounds them.
@@ -155,16 +155,16 @@ pub trait Gpt2Backend: Backend {
         affine::onto::<Self>(residual, x, w, bias)
     }
 
-    /// The derivatives of [`Gpt2Backend::affine`] and of [`Gpt2Backend::affine_onto`], times `upstream`.
+    /// The derivatives of [`Gpt2Backend::affine`] and of [`Gpt2Backend::affine_onto`], times `grad_output`.
     ///
     /// # Shapes
-    /// `upstream` is `[N, out]`, of whichever type the result had.
+    /// `grad_output` is `[N, out]`, of whichever type the result had.
     fn affine_backward(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
     ) -> AffineGradients<FloatTensor<Self>> {
-        affine::derivatives::<Self>(x, w, upstream)
+        affine::derivatives::<Self>(x, w, grad_output)
     }
 
     /// `h = x·w + bias`, and GELU of `h`.
@@ -176,19 +176,19 @@ pub trait Gpt2Backend: Backend {
     }
 
     /// The derivatives of the feed-forward half of a block, `residual + gelu(x·w_in + bias_in)·w_out + bias_out`, by `x` and by
-    /// the parameters, times `upstream`. GELU's output is recomputed where it is not given.
+    /// the parameters, times `grad_output`. GELU's output is recomputed where it is not given.
     ///
     /// # Shapes
     /// `x` and the derivative by it are `[N, C]`, `weights` `w_in` and `w_out`; `inner` is GELU's input, `[N, 4C]`, and
-    /// `activated` its output; `upstream` is `[N, C]`, in `f32`.
+    /// `activated` its output; `grad_output` is `[N, C]`, in `f32`.
     fn feed_forward_backward(
         x: FloatTensor<Self>,
         weights: [FloatTensor<Self>; 2],
         inner: FloatTensor<Self>,
         activated: Option<FloatTensor<Self>>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
-        feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream)
+        feed_forward::derivatives::<Self>(x, weights, inner, activated, grad_output)
     }
 
     /// A transformer block: attention and the feed-forward half, each behind a LayerNorm and added to the residual stream.
@@ -219,20 +219,20 @@ pub trait Gpt2Backend: Backend {
         layer_norm::value::<Self>(x, weight, bias, precision)
     }
 
-    /// The derivatives of [`Gpt2Backend::normalise_rows`], times `upstream`; the one by `x` on top of `sum` where there is
-    /// one.
+    /// The derivatives of [`Gpt2Backend::normalise_rows`], times `grad_output`; the one by `x` on top of `sum` where
+    /// there is one.
     ///
     /// # Shapes
-    /// `upstream` is `[N, C]`, of the result's type; `sum` `[N, C]`, in `f32`.
+    /// `grad_output` is `[N, C]`, of the result's type; `sum` `[N, C]`, in `f32`.
     fn normalise_rows_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         statistics: Option<[FloatTensor<Self>; 2]>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> LayerNormGradients<FloatTensor<Self>> {
         let _ = statistics;
-        layer_norm::derivatives::<Self>(x, weight, upstream, sum)
+        layer_norm::derivatives::<Self>(x, weight, grad_output, sum)
     }
 
     /// Until what it gives is dropped, the gradients of biases, gains and offsets, which are sums over rows, may be left to
@@ -247,17 +247,17 @@ pub trait Gpt2Backend: Backend {
         attention::value::<Self>(qkv, n_head)
     }
 
-    /// The derivative of [`Gpt2Backend::causal_attention`] by `qkv`, times `upstream`.
+    /// The derivative of [`Gpt2Backend::causal_attention`] by `qkv`, times `grad_output`.
     ///
     /// # Shapes
-    /// `upstream` is `[B, T, C]`; the result `[B, T, 3C]`.
+    /// `grad_output` is `[B, T, C]`; the result `[B, T, 3C]`.
     fn causal_attention_backward(
         qkv: FloatTensor<Self>,
         _attended: Attended<FloatTensor<Self>>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         n_head: usize,
     ) -> FloatTensor<Self> {
-        attention::derivative::<Self>(qkv, upstream, n_head)
+        attention::derivative::<Self>(qkv, grad_output, n_head)
     }
 
     /// [`Gpt2Backend::normalise_rows_backward`], and the gradient of `x` as the product in front of it takes it.
@@ -287,8 +287,8 @@ pub trait Gpt2Backend: Backend {
         gelu::value::<Self>(x)
     }
 
-    /// The derivative of [`Gpt2Backend::tanh_gelu`] at `x`, times `upstream`.
-    fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
-        gelu::derivative::<Self>(x, upstream)
+    /// The derivative of [`Gpt2Backend::tanh_gelu`] at `x`, times `grad_output`.
+    fn tanh_gelu_backward(x: FloatTensor<Self>, grad_output: FloatTensor<Self>) -> FloatTensor<Self> {
+        gelu::derivative::<Self>(x, grad_output)
     }
 }

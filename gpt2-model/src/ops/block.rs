@@ -89,13 +89,13 @@ fn activations<B: Gpt2Backend>(
     }
 }
 
-/// The derivatives by the block's input and parameters, times `upstream`, `[N, C]`.
+/// The derivatives by the block's input and parameters, times `grad_output`, `[N, C]`.
 pub(super) fn derivatives<B: Gpt2Backend>(
     x: FloatTensor<B>,
     weights: BlockWeights<FloatTensor<B>>,
     kept: Option<Activations<FloatTensor<B>>>,
     shape: BlockShape,
-    upstream: FloatTensor<B>,
+    grad_output: FloatTensor<B>,
 ) -> (FloatTensor<B>, BlockWeights<FloatTensor<B>>) {
     let Activations {
         normal: [normal_1, normal_2],
@@ -113,12 +113,12 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     // The second half. Its derivative by the residual stream goes around it and is added to in place.
     let normal = normal_2.unwrap_or_else(|| normalise::<B>(middle.clone(), &weights.ln_2, shape, backward).out);
     let ([w_in, _], [w_out, _]) = (weights.feed_in, weights.feed_out);
-    let (by_normal, fed) = span(Operation::FeedForward, backward, || {
-        B::feed_forward_backward(normal, [w_in, w_out], inner, activated, upstream.clone())
+    let (grad_normal, fed) = span(Operation::FeedForward, backward, || {
+        B::feed_forward_backward(normal, [w_in, w_out], inner, activated, grad_output.clone())
     });
     let [gain, _] = weights.ln_2;
-    let (by_middle, grad_output) = span(Operation::LayerNorm, backward, || {
-        B::normalise_rows_backward_for_product(middle, gain, statistics_2, by_normal, Some(upstream))
+    let (ln_2, grad_output) = span(Operation::LayerNorm, backward, || {
+        B::normalise_rows_backward_for_product(middle, gain, statistics_2, grad_normal, Some(grad_output))
     });
 
     // The first half.
@@ -127,28 +127,28 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     let out = span(Operation::AttentionOut, backward, || {
         B::affine_backward_from(mixed, w, grad_output)
     });
-    let by_mixed = B::float_reshape(out.x, attended.out.shape());
-    let by_qkv = rows::<B>(span(Operation::Attention, backward, || {
-        B::causal_attention_backward(qkv, attended, by_mixed, shape.n_head)
+    let grad_mixed = B::float_reshape(out.x, attended.out.shape());
+    let grad_qkv = rows::<B>(span(Operation::Attention, backward, || {
+        B::causal_attention_backward(qkv, attended, grad_mixed, shape.n_head)
     }));
     let normal = normal_1.unwrap_or_else(|| normalise::<B>(x.clone(), &weights.ln_1, shape, backward).out);
     let [w, _] = weights.qkv;
-    let projected = span(Operation::Qkv, backward, || B::affine_backward(normal, w, by_qkv));
+    let projected = span(Operation::Qkv, backward, || B::affine_backward(normal, w, grad_qkv));
     let [gain, _] = weights.ln_1;
-    let grad_x = span(Operation::LayerNorm, backward, || {
-        let grad_x = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(by_middle.x));
+    let ln_1 = span(Operation::LayerNorm, backward, || {
+        let ln_1 = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(ln_2.x));
         drop(sums);
-        grad_x
+        ln_1
     });
     let by = BlockWeights {
-        ln_1: [grad_x.weight, grad_x.bias],
+        ln_1: [ln_1.weight, ln_1.bias],
         qkv: [projected.w, projected.bias],
         attention_out: [out.w, out.bias],
-        ln_2: [by_middle.weight, by_middle.bias],
+        ln_2: [ln_2.weight, ln_2.bias],
         feed_in: [fed.w_in, fed.bias_in],
         feed_out: [fed.w_out, fed.bias_out],
     };
-    (grad_x.x, by)
+    (ln_1.x, by)
 }
 
 fn normalise<B: Gpt2Backend>(

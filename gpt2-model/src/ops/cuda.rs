@@ -146,20 +146,21 @@ impl Gpt2Backend for Cuda {
         [wte, wpe]: [FloatTensor<Self>; 2],
         tokens: IntTensor<Self>,
         past: usize,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> [FloatTensor<Self>; 2] {
         if past > 0 || !has_wide_rows(&wte) {
-            let by_wpe = embedding::by_positions::<Self>(&wpe, upstream.clone(), past);
-            return [embedding::by_tokens::<Self>(wte, tokens, upstream, sum), by_wpe];
+            let grad_wpe = embedding::by_positions::<Self>(&wpe, grad_output.clone(), past);
+            return [embedding::by_tokens::<Self>(wte, tokens, grad_output, sum), grad_wpe];
         }
-        let by_wte = match sum {
+        let grad_wte = match sum {
             Some(sum) => owned(sum),
             None => contiguous(Self::float_zeros(wte.shape(), &wte.device, FloatDType::F32)),
         };
         let positions = wpe.shape()[0];
-        let by_wpe = kernels::embedding::backward(&contiguous(tokens), &contiguous(upstream), &by_wte, positions);
-        [by_wte, by_wpe]
+        let grad_wpe =
+            kernels::embedding::backward(&contiguous(tokens), &contiguous(grad_output), &grad_wte, positions);
+        [grad_wte, grad_wpe]
     }
 
     fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -207,13 +208,13 @@ impl Gpt2Backend for Cuda {
     fn affine_backward(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
     ) -> AffineGradients<FloatTensor<Self>> {
         if !Self::supports_matmul(&x, &w) {
-            return affine::derivatives::<Self>(x, w, upstream);
+            return affine::derivatives::<Self>(x, w, grad_output);
         }
-        let (upstream, bias) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
-        affine_derivatives(x, w, &upstream, bias)
+        let (grad_output, bias) = kernels::columns::operand_with_sums(&contiguous(grad_output), x.dtype);
+        affine_derivatives(x, w, &grad_output, bias)
     }
 
     fn affine_backward_from(
@@ -242,26 +243,26 @@ impl Gpt2Backend for Cuda {
         weights: [FloatTensor<Self>; 2],
         inner: FloatTensor<Self>,
         activated: Option<FloatTensor<Self>>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
         if !Self::supports_matmul(&x, &weights[0]) {
-            return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
+            return feed_forward::derivatives::<Self>(x, weights, inner, activated, grad_output);
         }
         let activated = activated.unwrap_or_else(|| kernels::gelu::forward(&inner));
         let [w_in, w_out] = weights.map(|w| in_type_of(w, &x));
         let x = contiguous(x);
-        let (upstream, bias_out) = kernels::columns::operand_with_sums(&contiguous(upstream), x.dtype);
-        let by_w_out = kernels::product::by_rows(&activated, &upstream);
+        let (grad_output, bias_out) = kernels::columns::operand_with_sums(&contiguous(grad_output), x.dtype);
+        let grad_w_out = kernels::product::by_rows(&activated, &grad_output);
         drop(activated);
-        let (by_inner, bias_in) = kernels::product::transposed_by_gelu(&upstream, &w_out, &inner);
-        drop((upstream, inner));
+        let (grad_inner, bias_in) = kernels::product::transposed_by_gelu(&grad_output, &w_out, &inner);
+        drop((grad_output, inner));
         let by = FeedForwardGradients {
-            w_in: kernels::product::by_rows(&x, &by_inner),
+            w_in: kernels::product::by_rows(&x, &grad_inner),
             bias_in,
-            w_out: by_w_out,
+            w_out: grad_w_out,
             bias_out,
         };
-        (kernels::product::transposed(&by_inner, &w_in), by)
+        (kernels::product::transposed(&grad_inner, &w_in), by)
     }
 
     fn normalise_rows(
@@ -285,10 +286,10 @@ impl Gpt2Backend for Cuda {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         statistics: Option<[FloatTensor<Self>; 2]>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> LayerNormGradients<FloatTensor<Self>> {
-        layer_norm_backward(x, weight, statistics, upstream, sum, false).0
+        layer_norm_backward(x, weight, statistics, grad_output, sum, false).0
     }
 
     fn normalise_rows_backward_for_product(
@@ -322,17 +323,17 @@ impl Gpt2Backend for Cuda {
     fn causal_attention_backward(
         qkv: FloatTensor<Self>,
         attended: Attended<FloatTensor<Self>>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         n_head: usize,
     ) -> FloatTensor<Self> {
         if !Self::supports_attention(&qkv, n_head) {
-            return attention::derivative::<Self>(qkv, upstream, n_head);
+            return attention::derivative::<Self>(qkv, grad_output, n_head);
         }
         let attended = kernels::attention::Attended {
             out: attended.out,
             log_sum: attended.log_sum,
         };
-        kernels::attention::backward(&contiguous(qkv), &attended, &contiguous(upstream), n_head)
+        kernels::attention::backward(&contiguous(qkv), &attended, &contiguous(grad_output), n_head)
     }
 
     fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -342,11 +343,11 @@ impl Gpt2Backend for Cuda {
         kernels::gelu::forward(&contiguous(x))
     }
 
-    fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn tanh_gelu_backward(x: FloatTensor<Self>, grad_output: FloatTensor<Self>) -> FloatTensor<Self> {
         if !in_fours(&x) {
-            return gelu::derivative::<Self>(x, upstream);
+            return gelu::derivative::<Self>(x, grad_output);
         }
-        kernels::gelu::backward(&contiguous(x), &contiguous(upstream))
+        kernels::gelu::backward(&contiguous(x), &contiguous(grad_output))
     }
 }
 

@@ -115,16 +115,22 @@ impl Gpt2Backend for Wgpu {
         [wte, wpe]: [FloatTensor<Self>; 2],
         tokens: IntTensor<Self>,
         past: usize,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> [FloatTensor<Self>; 2] {
-        let by_wte = match sum {
+        let grad_wte = match sum {
             Some(sum) => owned(sum),
             None => contiguous(Self::float_zeros(wte.shape(), &wte.device, FloatDType::F32)),
         };
         let positions = wpe.shape()[0];
-        let by_wpe = kernels::embedding::backward(&contiguous(tokens), &contiguous(upstream), &by_wte, past, positions);
-        [by_wte, by_wpe]
+        let grad_wpe = kernels::embedding::backward(
+            &contiguous(tokens),
+            &contiguous(grad_output),
+            &grad_wte,
+            past,
+            positions,
+        );
+        [grad_wte, grad_wpe]
     }
 
     fn scale(tensor: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -159,16 +165,16 @@ impl Gpt2Backend for Wgpu {
     fn affine_backward(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
     ) -> AffineGradients<FloatTensor<Self>> {
         if !Self::supports_matmul(&x, &w) {
-            return affine::derivatives::<Self>(x, w, upstream);
+            return affine::derivatives::<Self>(x, w, grad_output);
         }
-        let (x, w, upstream) = (contiguous(x), contiguous(w), contiguous(upstream));
+        let (x, w, grad_output) = (contiguous(x), contiguous(w), contiguous(grad_output));
         AffineGradients {
-            x: kernels::product::transposed(&upstream, &w),
-            w: kernels::product::by_rows(&x, &upstream),
-            bias: kernels::columns::sums(&upstream),
+            x: kernels::product::transposed(&grad_output, &w),
+            w: kernels::product::by_rows(&x, &grad_output),
+            bias: kernels::columns::sums(&grad_output),
         }
     }
 
@@ -184,25 +190,25 @@ impl Gpt2Backend for Wgpu {
         weights: [FloatTensor<Self>; 2],
         inner: FloatTensor<Self>,
         activated: Option<FloatTensor<Self>>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
         if !Self::supports_matmul(&x, &weights[0]) {
-            return feed_forward::derivatives::<Self>(x, weights, inner, activated, upstream);
+            return feed_forward::derivatives::<Self>(x, weights, inner, activated, grad_output);
         }
         let [w_in, w_out] = weights.map(contiguous);
-        let (x, inner, upstream) = (contiguous(x), contiguous(inner), contiguous(upstream));
+        let (x, inner, grad_output) = (contiguous(x), contiguous(inner), contiguous(grad_output));
         let activated = activated.map_or_else(|| kernels::gelu::forward(&inner), contiguous);
-        let by_w_out = kernels::product::by_rows(&activated, &upstream);
+        let grad_w_out = kernels::product::by_rows(&activated, &grad_output);
         drop(activated);
-        let by_inner = kernels::product::transposed_by_gelu(&upstream, &w_out, &inner);
+        let grad_inner = kernels::product::transposed_by_gelu(&grad_output, &w_out, &inner);
         drop(inner);
         let by = FeedForwardGradients {
-            w_in: kernels::product::by_rows(&x, &by_inner),
-            bias_in: kernels::columns::sums(&by_inner),
-            w_out: by_w_out,
-            bias_out: kernels::columns::sums(&upstream),
+            w_in: kernels::product::by_rows(&x, &grad_inner),
+            bias_in: kernels::columns::sums(&grad_inner),
+            w_out: grad_w_out,
+            bias_out: kernels::columns::sums(&grad_output),
         };
-        (kernels::product::transposed(&by_inner, &w_in), by)
+        (kernels::product::transposed(&grad_inner, &w_in), by)
     }
 
     fn normalise_rows(
@@ -225,14 +231,14 @@ impl Gpt2Backend for Wgpu {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         statistics: Option<[FloatTensor<Self>; 2]>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         sum: Option<FloatTensor<Self>>,
     ) -> LayerNormGradients<FloatTensor<Self>> {
         let Some(statistics) = statistics else {
-            return layer_norm::derivatives::<Self>(x, weight, upstream, sum);
+            return layer_norm::derivatives::<Self>(x, weight, grad_output, sum);
         };
         let found = kernels::layer_norm::backward(
-            &contiguous(upstream),
+            &contiguous(grad_output),
             &contiguous(x),
             &contiguous(weight),
             statistics.each_ref(),
@@ -259,17 +265,17 @@ impl Gpt2Backend for Wgpu {
     fn causal_attention_backward(
         qkv: FloatTensor<Self>,
         attended: Attended<FloatTensor<Self>>,
-        upstream: FloatTensor<Self>,
+        grad_output: FloatTensor<Self>,
         n_head: usize,
     ) -> FloatTensor<Self> {
         if !Self::supports_attention(&qkv, n_head) {
-            return attention::derivative::<Self>(qkv, upstream, n_head);
+            return attention::derivative::<Self>(qkv, grad_output, n_head);
         }
         let attended = kernels::attention::Attended {
             out: attended.out,
             log_sum: attended.log_sum,
         };
-        kernels::attention::backward(&contiguous(qkv), &attended, &contiguous(upstream), n_head)
+        kernels::attention::backward(&contiguous(qkv), &attended, &contiguous(grad_output), n_head)
     }
 
     fn tanh_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -279,11 +285,11 @@ impl Gpt2Backend for Wgpu {
         kernels::gelu::forward(&contiguous(x))
     }
 
-    fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn tanh_gelu_backward(x: FloatTensor<Self>, grad_output: FloatTensor<Self>) -> FloatTensor<Self> {
         if !is_f32(&x) {
-            return gelu::derivative::<Self>(x, upstream);
+            return gelu::derivative::<Self>(x, grad_output);
         }
-        kernels::gelu::backward(&contiguous(x), &contiguous(upstream))
+        kernels::gelu::backward(&contiguous(x), &contiguous(grad_output))
     }
 }
 

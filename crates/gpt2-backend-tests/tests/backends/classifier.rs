@@ -68,7 +68,7 @@ fn check_in<B>(
         precision,
     };
     let operand = in_precision(hidden_1.clone());
-    // The factor shows whether the upstream gradient is used.
+    // The factor shows whether the gradient of the loss is used.
     let loss_1 = classifier_loss(Operations::Kernels, operand, wte_1.clone(), None, targets_1, shape) * 3.0;
 
     let (hidden_2, wte_2, targets_2) = tensors();

@@ -22,14 +22,14 @@ pub(super) fn value(qkv: ArrayView4<f32>) -> Mixed<f32> {
     mix_heads(qkv, |buffer, head, out, log_sum| mix(buffer, &head, out, log_sum))
 }
 
-/// The derivative by `qkv`, `[B, T, 3H, D]`; `out` and `upstream` are `[B, T, H, D]`, `log_sum` `[B, H, T]`.
+/// The derivative by `qkv`, `[B, T, 3H, D]`; `out` and `grad_output` are `[B, T, H, D]`, `log_sum` `[B, H, T]`.
 pub(super) fn derivative(
     qkv: ArrayView4<f32>,
     out: ArrayView4<f32>,
     log_sum: ArrayView3<f32>,
-    upstream: ArrayView4<f32>,
+    grad_output: ArrayView4<f32>,
 ) -> Array4<f32> {
-    derive_heads(qkv, out, log_sum, upstream, |buffers, forward, by| {
+    derive_heads(qkv, out, log_sum, grad_output, |buffers, forward, by| {
         differentiate(buffers, &forward, by);
     })
 }
@@ -66,7 +66,7 @@ pub(super) struct Forward<'a, E> {
     /// `[T]`.
     pub log_sum: &'a [f32],
     /// `[T, D]`.
-    pub upstream: ArrayView2<'a, E>,
+    pub grad_output: ArrayView2<'a, E>,
 }
 
 /// Lets `mix` fill the values `[T, D]` and the logarithms of the sums `[T]` of every head of `qkv`, `[B, T, 3H, D]`, on all
@@ -96,14 +96,14 @@ pub(super) fn derive_heads<E: Element, S: Default>(
     qkv: ArrayView4<E>,
     out: ArrayView4<E>,
     log_sum: ArrayView3<f32>,
-    upstream: ArrayView4<E>,
+    grad_output: ArrayView4<E>,
     differentiate: impl Fn(&mut S, Forward<E>, [ArrayViewMut2<E>; 3]) + Sync,
 ) -> Array4<E> {
     let (batch, _, heads, _) = qkv.dim();
     let heads = heads / 3;
-    let mut by_qkv = Array4::from_elem(qkv.dim(), E::rounded(0.0));
+    let mut grad_qkv = Array4::from_elem(qkv.dim(), E::rounded(0.0));
     let mut tasks = Vec::with_capacity(batch * heads);
-    let mut parts = by_head(by_qkv.view_mut()).into_iter();
+    let mut parts = by_head(grad_qkv.view_mut()).into_iter();
     for sequence in 0..batch {
         let mut of_kind = || parts.by_ref().take(heads).collect::<Vec<_>>();
         let (queries, keys, values) = (of_kind(), of_kind(), of_kind());
@@ -119,11 +119,11 @@ pub(super) fn derive_heads<E: Element, S: Default>(
                 head: Head::new(qkv, sequence, head),
                 out: out.slice_move(s![sequence, .., head, ..]),
                 log_sum: log_sum.to_slice().expect("a row in one piece"),
-                upstream: upstream.slice_move(s![sequence, .., head, ..]),
+                grad_output: grad_output.slice_move(s![sequence, .., head, ..]),
             };
             differentiate(memory, forward, by);
         });
-    by_qkv
+    grad_qkv
 }
 
 /// Fills `out`, `[T, D]`, and `log_sum`, `[T]`.
@@ -142,37 +142,37 @@ fn mix(buffer: &mut Vec<f32>, head: &Head<f32>, mut out: ArrayViewMut2<f32>, log
 
 /// Adds to the derivatives by query, key and value, `[T, D]` each.
 fn differentiate(buffers: &mut [Vec<f32>; 2], forward: &Forward<f32>, by: [ArrayViewMut2<f32>; 3]) {
-    let [mut by_query, mut by_key, mut by_value] = by;
+    let [mut grad_query, mut grad_key, mut grad_value] = by;
     let [weights_buffer, by_weights_buffer] = buffers;
     let head = &forward.head;
     for (start, end) in blocks(forward.out.nrows()) {
         let mut weights = matrix(weights_buffer, end - start, end);
-        let mut by_weights = matrix(by_weights_buffer, end - start, end);
-        let upstream = forward.upstream.slice(s![start..end, ..]);
+        let mut grad_weights = matrix(by_weights_buffer, end - start, end);
+        let grad_output = forward.grad_output.slice(s![start..end, ..]);
         scores(head, start, end, &mut weights);
         for (i, mut row) in weights.outer_iter_mut().enumerate() {
             let row = row.as_slice_mut().expect("rows of the buffer");
             softmax_again(row, start + i + 1, 1.0, forward.log_sum[start + i]);
         }
-        let mut value_part = by_value.slice_mut(s![..end, ..]);
-        general_mat_mul(1.0, &weights.t(), &upstream, 1.0, &mut value_part);
+        let mut value_part = grad_value.slice_mut(s![..end, ..]);
+        general_mat_mul(1.0, &weights.t(), &grad_output, 1.0, &mut value_part);
         let value = head.value.slice(s![..end, ..]);
-        general_mat_mul(1.0, &upstream, &value.t(), 0.0, &mut by_weights);
-        for (i, (mut row, weights)) in by_weights.outer_iter_mut().zip(weights.outer_iter()).enumerate() {
-            let (out, upstream) = (forward.out.row(start + i), upstream.row(i));
+        general_mat_mul(1.0, &grad_output, &value.t(), 0.0, &mut grad_weights);
+        for (i, (mut row, weights)) in grad_weights.outer_iter_mut().zip(weights.outer_iter()).enumerate() {
+            let (out, grad_output) = (forward.out.row(start + i), grad_output.row(i));
             let mean = dot(
                 out.as_slice().expect("rows of the output"),
-                upstream.as_slice().expect("rows of the upstream"),
+                grad_output.as_slice().expect("rows of the grad_output"),
             );
             let row = row.as_slice_mut().expect("rows of the buffer");
             softmax_backward(row, weights.to_slice().expect("rows of the buffer"), mean, head.scale);
         }
         let key = head.key.slice(s![..end, ..]);
-        let mut query_part = by_query.slice_mut(s![start..end, ..]);
-        general_mat_mul(1.0, &by_weights, &key, 0.0, &mut query_part);
+        let mut query_part = grad_query.slice_mut(s![start..end, ..]);
+        general_mat_mul(1.0, &grad_weights, &key, 0.0, &mut query_part);
         let query = head.query.slice(s![start..end, ..]);
-        let mut key_part = by_key.slice_mut(s![..end, ..]);
-        general_mat_mul(1.0, &by_weights.t(), &query, 1.0, &mut key_part);
+        let mut key_part = grad_key.slice_mut(s![..end, ..]);
+        general_mat_mul(1.0, &grad_weights.t(), &query, 1.0, &mut key_part);
     }
 }
 

@@ -22,18 +22,18 @@ pub(super) fn value(qkv: ArrayView4<bf16>) -> Mixed<bf16> {
     })
 }
 
-/// The derivative by `qkv`, `[B, T, 3H, D]`; `out` and `upstream` are `[B, T, H, D]`, `log_sum` `[B, H, T]`.
+/// The derivative by `qkv`, `[B, T, 3H, D]`; `out` and `grad_output` are `[B, T, H, D]`, `log_sum` `[B, H, T]`.
 pub(super) fn derivative(
     qkv: ArrayView4<bf16>,
     out: ArrayView4<bf16>,
     log_sum: ArrayView3<f32>,
-    upstream: ArrayView4<bf16>,
+    grad_output: ArrayView4<bf16>,
 ) -> Array4<bf16> {
     derive_heads(
         qkv,
         out,
         log_sum,
-        upstream,
+        grad_output,
         |memory: &mut DerivativeMemory, forward, by| {
             memory.differentiate(&forward, by);
         },
@@ -88,20 +88,24 @@ struct DerivativeMemory {
     key: Operand,
     key_turned: Operand,
     value: Operand,
-    upstream: Operand,
-    upstream_turned: Operand,
+    grad_output: Operand,
+    grad_output_turned: Operand,
     /// The weights turned, or the derivative by the scores.
     left: Operand,
     weights: Aligned,
-    by_weights: Aligned,
-    by_query: Aligned,
-    by_key: Aligned,
-    by_value: Aligned,
+    grad_weights: Aligned,
+    grad_query: Aligned,
+    grad_key: Aligned,
+    grad_value: Aligned,
 }
 
 impl DerivativeMemory {
     /// Fills the derivatives by query, key and value, `[T, D]` each.
-    fn differentiate(&mut self, forward: &Forward<bf16>, [mut by_query, by_key, by_value]: [ArrayViewMut2<bf16>; 3]) {
+    fn differentiate(
+        &mut self,
+        forward: &Forward<bf16>,
+        [mut grad_query, grad_key, grad_value]: [ArrayViewMut2<bf16>; 3],
+    ) {
         let head = &forward.head;
         let (seq, head_dim) = head.query.dim();
         let width = whole(head_dim);
@@ -110,16 +114,16 @@ impl DerivativeMemory {
         self.key.hold(head.key, Role::Right);
         self.key_turned.hold(head.key.t(), Role::Right);
         self.value.hold(head.value, Role::Right);
-        self.upstream.hold(forward.upstream, Role::Left);
-        self.upstream_turned.hold(forward.upstream.t(), Role::Right);
-        let mut key_sums = self.by_key.matrix(whole(seq), width);
-        let mut value_sums = self.by_value.matrix(whole(seq), width);
+        self.grad_output.hold(forward.grad_output, Role::Left);
+        self.grad_output_turned.hold(forward.grad_output.t(), Role::Right);
+        let mut key_sums = self.grad_key.matrix(whole(seq), width);
+        let mut value_sums = self.grad_value.matrix(whole(seq), width);
         key_sums.fill(0.0);
         value_sums.fill(0.0);
         for (start, end) in blocks(seq) {
             let block = Block::new(start, end);
             let mut weights = self.weights.matrix(block.rows(), block.columns());
-            let mut by_weights = self.by_weights.matrix(block.rows(), block.columns());
+            let mut grad_weights = self.grad_weights.matrix(block.rows(), block.columns());
             block.scores(&self.query, &self.key, weights.view_mut());
             for (i, mut row) in weights.outer_iter_mut().take(end - start).enumerate() {
                 let row = row.as_slice_mut().expect("rows of the buffer");
@@ -127,24 +131,28 @@ impl DerivativeMemory {
             }
             let weights = weights.slice(s![..end - start, ..end]);
             self.left.hold(weights.t(), Role::Left);
-            block.by_queries(&self.left, &self.upstream_turned, value_sums.view_mut());
-            block.scores(&self.upstream, &self.value, by_weights.view_mut());
-            let mut by_scores = by_weights.slice_mut(s![..end - start, ..end]);
-            for (i, (mut row, weights)) in by_scores.outer_iter_mut().zip(weights.outer_iter()).enumerate() {
-                let (out, upstream) = (forward.out.row(start + i), forward.upstream.row(start + i));
-                let mean = out.iter().zip(upstream).map(|(out, by)| out.wide() * by.wide()).sum();
+            block.by_queries(&self.left, &self.grad_output_turned, value_sums.view_mut());
+            block.scores(&self.grad_output, &self.value, grad_weights.view_mut());
+            let mut grad_scores = grad_weights.slice_mut(s![..end - start, ..end]);
+            for (i, (mut row, weights)) in grad_scores.outer_iter_mut().zip(weights.outer_iter()).enumerate() {
+                let (out, grad_output) = (forward.out.row(start + i), forward.grad_output.row(start + i));
+                let mean = out
+                    .iter()
+                    .zip(grad_output)
+                    .map(|(out, by)| out.wide() * by.wide())
+                    .sum();
                 let row = row.as_slice_mut().expect("rows of the buffer");
                 softmax_backward(row, weights.to_slice().expect("rows of the buffer"), mean, head.scale);
             }
-            self.left.hold(by_scores.view(), Role::Left);
-            let mut query_sums = self.by_query.matrix(block.rows(), width);
+            self.left.hold(grad_scores.view(), Role::Left);
+            let mut query_sums = self.grad_query.matrix(block.rows(), width);
             Block::by_keys(&self.left, &self.key_turned, query_sums.view_mut());
-            round(query_sums.view(), by_query.slice_mut(s![start..end, ..]));
-            self.left.hold(by_scores.t(), Role::Left);
+            round(query_sums.view(), grad_query.slice_mut(s![start..end, ..]));
+            self.left.hold(grad_scores.t(), Role::Left);
             block.by_queries(&self.left, &self.query_turned, key_sums.view_mut());
         }
-        round(key_sums.view(), by_key);
-        round(value_sums.view(), by_value);
+        round(key_sums.view(), grad_key);
+        round(value_sums.view(), grad_value);
     }
 }
 

@@ -83,14 +83,14 @@ macro_rules! host_operations {
             tables: [FloatTensor<Self>; 2],
             tokens: IntTensor<Self>,
             past: usize,
-            upstream: FloatTensor<Self>,
+            grad_output: FloatTensor<Self>,
             sum: Option<FloatTensor<Self>>,
         ) -> [FloatTensor<Self>; 2] {
             let [wte, wpe] = tables;
-            let by_wpe = embedding::by_positions::<Self>(&wpe, upstream.clone(), past);
-            let by_wte = host::embed_backward(&wte, &tokens, &upstream, sum)
-                .unwrap_or_else(|sum| embedding::by_tokens::<Self>(wte, tokens, upstream, sum));
-            [by_wte, by_wpe]
+            let grad_wpe = embedding::by_positions::<Self>(&wpe, grad_output.clone(), past);
+            let grad_wte = host::embed_backward(&wte, &tokens, &grad_output, sum)
+                .unwrap_or_else(|sum| embedding::by_tokens::<Self>(wte, tokens, grad_output, sum));
+            [grad_wte, grad_wpe]
         }
 
         fn affine(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -109,9 +109,10 @@ macro_rules! host_operations {
         fn affine_backward(
             x: FloatTensor<Self>,
             w: FloatTensor<Self>,
-            upstream: FloatTensor<Self>,
+            grad_output: FloatTensor<Self>,
         ) -> AffineGradients<FloatTensor<Self>> {
-            host::affine_backward(&x, &w, &upstream).unwrap_or_else(|| affine::derivatives::<Self>(x, w, upstream))
+            host::affine_backward(&x, &w, &grad_output)
+                .unwrap_or_else(|| affine::derivatives::<Self>(x, w, grad_output))
         }
 
         fn normalise_rows(
@@ -133,11 +134,11 @@ macro_rules! host_operations {
             x: FloatTensor<Self>,
             weight: FloatTensor<Self>,
             _statistics: Option<[FloatTensor<Self>; 2]>,
-            upstream: FloatTensor<Self>,
+            grad_output: FloatTensor<Self>,
             sum: Option<FloatTensor<Self>>,
         ) -> LayerNormGradients<FloatTensor<Self>> {
-            host::layer_norm_backward(&x, &weight, &upstream, sum.as_ref())
-                .unwrap_or_else(|| layer_norm::derivatives::<Self>(x, weight, upstream, sum))
+            host::layer_norm_backward(&x, &weight, &grad_output, sum.as_ref())
+                .unwrap_or_else(|| layer_norm::derivatives::<Self>(x, weight, grad_output, sum))
         }
 
         fn causal_attention(qkv: FloatTensor<Self>, n_head: usize) -> Attended<FloatTensor<Self>> {
@@ -147,11 +148,11 @@ macro_rules! host_operations {
         fn causal_attention_backward(
             qkv: FloatTensor<Self>,
             attended: Attended<FloatTensor<Self>>,
-            upstream: FloatTensor<Self>,
+            grad_output: FloatTensor<Self>,
             n_head: usize,
         ) -> FloatTensor<Self> {
-            host::attention_backward(&qkv, &attended, &upstream, n_head)
-                .unwrap_or_else(|| attention::derivative::<Self>(qkv, upstream, n_head))
+            host::attention_backward(&qkv, &attended, &grad_output, n_head)
+                .unwrap_or_else(|| attention::derivative::<Self>(qkv, grad_output, n_head))
         }
 
         // Burn's ndarray copies tensors that are shared element by element, which takes fifty times as long.
@@ -167,8 +168,8 @@ macro_rules! host_operations {
             host::gelu(&x).unwrap_or_else(|| gelu::value::<Self>(x))
         }
 
-        fn tanh_gelu_backward(x: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
-            host::gelu_backward(&x, &upstream).unwrap_or_else(|| gelu::derivative::<Self>(x, upstream))
+        fn tanh_gelu_backward(x: FloatTensor<Self>, grad_output: FloatTensor<Self>) -> FloatTensor<Self> {
+            host::gelu_backward(&x, &grad_output).unwrap_or_else(|| gelu::derivative::<Self>(x, grad_output))
         }
     };
 }

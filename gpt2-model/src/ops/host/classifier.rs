@@ -67,12 +67,12 @@ pub(super) trait Products {
     fn logits(&self, rows: Range<usize>, out: ArrayViewMut2<MaybeUninit<f32>>);
 
     /// The derivative by the hidden states from that by their logits.
-    fn by_hidden(&self, by_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<Self::Hidden>>);
+    fn grad_hidden(&self, grad_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<Self::Hidden>>);
 
     /// The derivative by the embedding from that by the logits of `rows`.
-    fn by_wte(
+    fn grad_wte(
         &self,
-        by_logits: ArrayView2<f32>,
+        grad_logits: ArrayView2<f32>,
         rows: Range<usize>,
         start: Start,
         out: ArrayViewMut2<MaybeUninit<f32>>,
@@ -96,18 +96,18 @@ impl Products for Blas<'_> {
         product_into(self.hidden.slice(s![rows, ..]), self.wte.t(), Start::Nothing, out);
     }
 
-    fn by_hidden(&self, by_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<f32>>) {
-        product_into(by_logits, self.wte, Start::Nothing, out);
+    fn grad_hidden(&self, grad_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<f32>>) {
+        product_into(grad_logits, self.wte, Start::Nothing, out);
     }
 
-    fn by_wte(
+    fn grad_wte(
         &self,
-        by_logits: ArrayView2<f32>,
+        grad_logits: ArrayView2<f32>,
         rows: Range<usize>,
         start: Start,
         out: ArrayViewMut2<MaybeUninit<f32>>,
     ) {
-        product_into(by_logits.reversed_axes(), self.hidden.slice(s![rows, ..]), start, out);
+        product_into(grad_logits.reversed_axes(), self.hidden.slice(s![rows, ..]), start, out);
     }
 }
 
@@ -144,21 +144,21 @@ impl Products for Tiles<'_> {
         tiles::product_into(&hidden, &self.by_token, Start::Nothing, out);
     }
 
-    fn by_hidden(&self, by_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<bf16>>) {
+    fn grad_hidden(&self, grad_logits: ArrayView2<f32>, out: ArrayViewMut2<MaybeUninit<bf16>>) {
         let by_channel = self.by_channel.get_or_init(|| Operand::new(self.wte.t(), Role::Right));
-        tiles::product_into(&Operand::new(by_logits, Role::Left), by_channel, Start::Nothing, out);
+        tiles::product_into(&Operand::new(grad_logits, Role::Left), by_channel, Start::Nothing, out);
     }
 
-    fn by_wte(
+    fn grad_wte(
         &self,
-        by_logits: ArrayView2<f32>,
+        grad_logits: ArrayView2<f32>,
         rows: Range<usize>,
         start: Start,
         out: ArrayViewMut2<MaybeUninit<f32>>,
     ) {
-        let by_logits = Operand::new(by_logits.reversed_axes(), Role::Left);
+        let grad_logits = Operand::new(grad_logits.reversed_axes(), Role::Left);
         let hidden = Operand::new(self.hidden.slice_move(s![rows, ..]).reversed_axes(), Role::Right);
-        tiles::product_into(&by_logits, &hidden, start, out);
+        tiles::product_into(&grad_logits, &hidden, start, out);
     }
 }
 
@@ -195,26 +195,28 @@ impl<P: Products> Classifier<P> {
         let mut buffer = Buffer::take();
         let mut logits = buffer.matrix(self.logits_shape());
         let shape = self.products.shape();
-        let mut by_hidden = Array2::uninit((rows, shape.1));
-        let mut by_wte = Array2::uninit(shape);
+        let mut grad_hidden = Array2::uninit((rows, shape.1));
+        let mut grad_wte = Array2::uninit(shape);
         let mut total = 0.0;
         for chunk in self.chunks() {
             let (start, end) = (chunk.start, chunk.end);
             total += sum(&self.chunk_losses(chunk.clone(), vocab_size, Some(1.0 / rows as f32), &mut logits));
-            let by_logits = logits.slice(s![..end - start, ..]);
+            let grad_logits = logits.slice(s![..end - start, ..]);
             self.products
-                .by_hidden(by_logits, by_hidden.slice_mut(s![start..end, ..]));
+                .grad_hidden(grad_logits, grad_hidden.slice_mut(s![start..end, ..]));
             let added_to = if start == 0 {
                 Start::Nothing
             } else {
-                // SAFETY: the first chunk wrote all of `by_wte`.
+                // SAFETY: the first chunk wrote all of `grad_wte`.
                 Start::Result(unsafe { Written::promise() })
             };
-            self.products.by_wte(by_logits, chunk, added_to, by_wte.view_mut());
+            self.products
+                .grad_wte(grad_logits, chunk, added_to, grad_wte.view_mut());
         }
-        // SAFETY: there is a first chunk, which wrote all of `by_wte`, and the chunks together all rows of `by_hidden`.
-        let (by_hidden, by_wte) = unsafe { (by_hidden.assume_init(), by_wte.assume_init()) };
-        (total / rows as f64, by_hidden, by_wte)
+        // SAFETY: there is a first chunk, which wrote all of `grad_wte`, and the chunks together all rows of
+        // `grad_hidden`.
+        let (grad_hidden, grad_wte) = unsafe { (grad_hidden.assume_init(), grad_wte.assume_init()) };
+        (total / rows as f64, grad_hidden, grad_wte)
     }
 
     /// Of the largest chunk.

@@ -15,15 +15,15 @@ pub(super) fn value<E: Element>(x: &[E]) -> Vec<E> {
     )
 }
 
-pub(super) fn derivative<E: Element>(x: &[E], upstream: &[E]) -> Vec<E> {
+pub(super) fn derivative<E: Element>(x: &[E], grad_output: &[E]) -> Vec<E> {
     zip(
         x,
-        upstream,
+        grad_output,
         #[inline(always)]
-        |x, upstream| {
+        |x, grad_output| {
             let tanh = tanh(SCALE_F32 * (x + CUBIC_F32 * x * x * x));
             let slope = SCALE_F32 * (1.0 + 3.0 * CUBIC_F32 * x * x);
-            0.5 * (1.0 + tanh + x * (1.0 - tanh * tanh) * slope) * upstream
+            0.5 * (1.0 + tanh + x * (1.0 - tanh * tanh) * slope) * grad_output
         },
     )
 }

@@ -42,19 +42,19 @@ pub(super) fn value<E: Element>(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<
 pub(super) fn derivatives<E: Element>(
     x: &[f32],
     weight: &[f32],
-    upstream: &[E],
+    grad_output: &[E],
     start: Option<&[f32]>,
 ) -> LayerNormGradients<Vec<f32>> {
     let width = weight.len();
     let task = TASK_ROWS * width;
-    let (by_x, parts) = written_with(x.len(), task, |i, out| {
+    let (grad_x, parts) = written_with(x.len(), task, |i, out| {
         let place = i * task..i * task + out.len();
-        let upstream = &upstream[place.clone()];
+        let grad_output = &grad_output[place.clone()];
         vectorised(
             #[inline(always)]
             || {
-                for (out, &upstream) in out.iter_mut().zip(upstream) {
-                    out.write(upstream.wide());
+                for (out, &grad_output) in out.iter_mut().zip(grad_output) {
+                    out.write(grad_output.wide());
                 }
             },
         );
@@ -72,39 +72,40 @@ pub(super) fn derivatives<E: Element>(
         );
         (out, parts)
     });
-    let [mut by_weight, mut by_bias] = [vec![0.0; width], vec![0.0; width]];
+    let [mut grad_weight, mut grad_bias] = [vec![0.0; width], vec![0.0; width]];
     for [weight_part, bias_part] in parts {
-        add(&mut by_weight, &weight_part);
-        add(&mut by_bias, &bias_part);
+        add(&mut grad_weight, &weight_part);
+        add(&mut grad_bias, &bias_part);
     }
     LayerNormGradients {
-        x: by_x,
-        weight: by_weight,
-        bias: by_bias,
+        x: grad_x,
+        weight: grad_weight,
+        bias: grad_bias,
     }
 }
 
-/// Turns the upstream in `by_x` into the derivative by `x`, and returns what these rows add to those by gain and offset.
+/// Turns the gradient of the output, in `grad_x`, into that of `x`, and returns what these rows add to those of gain
+/// and offset.
 #[inline(always)]
-fn part(by_x: &mut [f32], x: &[f32], weight: &[f32]) -> [Vec<f32>; 2] {
+fn part(grad_x: &mut [f32], x: &[f32], weight: &[f32]) -> [Vec<f32>; 2] {
     let width = weight.len();
-    let [mut by_weight, mut by_bias] = [vec![0.0; width], vec![0.0; width]];
-    for (by_x, x) in by_x.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+    let [mut grad_weight, mut grad_bias] = [vec![0.0; width], vec![0.0; width]];
+    for (grad_x, x) in grad_x.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
         let (mean, per_deviation) = statistics(x);
-        let gains = by_weight.iter_mut().zip(&mut by_bias).zip(weight);
-        for ((g, &x), ((by_weight, by_bias), &weight)) in by_x.iter_mut().zip(x).zip(gains) {
-            *by_weight += *g * ((x - mean) * per_deviation);
-            *by_bias += *g;
+        let gains = grad_weight.iter_mut().zip(&mut grad_bias).zip(weight);
+        for ((g, &x), ((grad_weight, grad_bias), &weight)) in grad_x.iter_mut().zip(x).zip(gains) {
+            *grad_weight += *g * ((x - mean) * per_deviation);
+            *grad_bias += *g;
             *g *= weight;
         }
-        let mean_g = sum(by_x, |g| g) / width as f32;
+        let mean_g = sum(grad_x, |g| g) / width as f32;
         // Σ g·n = (Σ g·x − mean·Σ g) / deviation
-        let along = (dot(by_x, x) / width as f32 - mean * mean_g) * per_deviation;
-        for (g, &x) in by_x.iter_mut().zip(x) {
+        let along = (dot(grad_x, x) / width as f32 - mean * mean_g) * per_deviation;
+        for (g, &x) in grad_x.iter_mut().zip(x) {
             *g = (*g - mean_g - (x - mean) * per_deviation * along) * per_deviation;
         }
     }
-    [by_weight, by_bias]
+    [grad_weight, grad_bias]
 }
 
 /// Mean, and the reciprocal of the deviation.

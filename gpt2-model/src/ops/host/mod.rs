@@ -101,8 +101,9 @@ fn is_one<T: HostTensor>(tensor: &T) -> bool {
 }
 
 /// Gives `sum` back where the tensors are not of the types that are taken here.
-fn embed_backward<T: HostTensor>(table: &T, indices: &T, upstream: &T, sum: Option<T>) -> Result<T, Option<T>> {
-    let (Some(table), Some(rows), Some(upstream)) = (matrix::<f32, T>(table), indices.indices(), values(upstream))
+fn embed_backward<T: HostTensor>(table: &T, indices: &T, grad_output: &T, sum: Option<T>) -> Result<T, Option<T>> {
+    let (Some(table), Some(rows), Some(grad_output)) =
+        (matrix::<f32, T>(table), indices.indices(), values(grad_output))
     else {
         return Err(sum);
     };
@@ -111,9 +112,9 @@ fn embed_backward<T: HostTensor>(table: &T, indices: &T, upstream: &T, sum: Opti
         return Err(Some(sum));
     };
     let width = table.ncols();
-    for (row, upstream) in rows.into_iter().zip(upstream.chunks_exact(width)) {
-        for (sum, upstream) in elements[row * width..][..width].iter_mut().zip(upstream) {
-            *sum += upstream;
+    for (row, grad_output) in rows.into_iter().zip(grad_output.chunks_exact(width)) {
+        for (sum, grad_output) in elements[row * width..][..width].iter_mut().zip(grad_output) {
+            *sum += grad_output;
         }
     }
     Ok(sum)
@@ -137,27 +138,27 @@ fn affine_onto<T: HostTensor>(residual: &T, x: &T, w: &T, bias: &T) -> Option<T>
     of_matrix(product(matrix(x)?, matrix(w)?, Start::Onto(residual, &bias)))
 }
 
-fn affine_backward<T: HostTensor>(x: &T, w: &T, upstream: &T) -> Option<AffineGradients<T>> {
+fn affine_backward<T: HostTensor>(x: &T, w: &T, grad_output: &T) -> Option<AffineGradients<T>> {
     if on_tiles(x) {
-        let by_rows = operand(upstream, Role::Left, false)?;
-        let by_x = tiles::product::<bf16>(&by_rows, &operand(w, Role::Right, false)?, Start::Nothing);
+        let by_rows = operand(grad_output, Role::Left, false)?;
+        let grad_x = tiles::product::<bf16>(&by_rows, &operand(w, Role::Right, false)?, Start::Nothing);
         drop(by_rows);
-        let (x, by_columns) = (operand(x, Role::Left, true)?, operand(upstream, Role::Right, true)?);
-        let bias = match matrix::<bf16, T>(upstream) {
-            Some(upstream) => sum_rows(upstream),
-            None => sum_rows(matrix::<f32, T>(upstream)?),
+        let (x, by_columns) = (operand(x, Role::Left, true)?, operand(grad_output, Role::Right, true)?);
+        let bias = match matrix::<bf16, T>(grad_output) {
+            Some(grad_output) => sum_rows(grad_output),
+            None => sum_rows(matrix::<f32, T>(grad_output)?),
         };
         return Some(AffineGradients {
-            x: of_matrix(by_x)?,
+            x: of_matrix(grad_x)?,
             w: of_matrix(tiles::product::<f32>(&x, &by_columns, Start::Nothing))?,
             bias: of_row(bias),
         });
     }
-    let (x, w, upstream) = (matrix(x)?, matrix(w)?, matrix(upstream)?);
+    let (x, w, grad_output) = (matrix(x)?, matrix(w)?, matrix(grad_output)?);
     Some(AffineGradients {
-        x: of_matrix(product(upstream, w.t(), Start::Nothing))?,
-        w: of_matrix(product(x.t(), upstream, Start::Nothing))?,
-        bias: of_row(sum_rows(upstream)),
+        x: of_matrix(product(grad_output, w.t(), Start::Nothing))?,
+        w: of_matrix(product(x.t(), grad_output, Start::Nothing))?,
+        bias: of_row(sum_rows(grad_output)),
     })
 }
 
@@ -173,7 +174,7 @@ fn layer_norm<T: HostTensor>(x: &T, weight: &T, bias: &T, precision: Precision) 
 fn layer_norm_backward<T: HostTensor>(
     x: &T,
     weight: &T,
-    upstream: &T,
+    grad_output: &T,
     sum: Option<&T>,
 ) -> Option<LayerNormGradients<T>> {
     let sum = match sum {
@@ -181,9 +182,9 @@ fn layer_norm_backward<T: HostTensor>(
         None => None,
     };
     let (elements, gain) = (values(x)?, values(weight)?);
-    let found = match values::<bf16, T>(upstream) {
-        Some(upstream) => layer_norm::derivatives(&elements, &gain, &upstream, sum.as_deref()),
-        None => layer_norm::derivatives(&elements, &gain, &values::<f32, T>(upstream)?, sum.as_deref()),
+    let found = match values::<bf16, T>(grad_output) {
+        Some(grad_output) => layer_norm::derivatives(&elements, &gain, &grad_output, sum.as_deref()),
+        None => layer_norm::derivatives(&elements, &gain, &values::<f32, T>(grad_output)?, sum.as_deref()),
     };
     Some(LayerNormGradients {
         x: like::<f32, f32, T>(x, found.x)?,
@@ -212,23 +213,23 @@ fn attention<T: HostTensor>(qkv: &T, n_head: usize) -> Option<Attended<T>> {
     }
 }
 
-fn attention_backward<T: HostTensor>(qkv: &T, attended: &Attended<T>, upstream: &T, n_head: usize) -> Option<T> {
+fn attention_backward<T: HostTensor>(qkv: &T, attended: &Attended<T>, grad_output: &T, n_head: usize) -> Option<T> {
     fn with<E: Element, T: HostTensor>(
-        [qkv, out, log_sum, upstream]: [&T; 4],
+        [qkv, out, log_sum, grad_output]: [&T; 4],
         n_head: usize,
         derivative: impl Fn(ArrayView4<E>, ArrayView4<E>, ArrayView3<f32>, ArrayView4<E>) -> Array4<E>,
     ) -> Option<T> {
         let (split, log_sum) = (heads(qkv, 3 * n_head)?, values(log_sum)?);
         let (batch, seq, _, _) = split.dim();
-        let by_qkv = derivative(
+        let grad_qkv = derivative(
             split.view(),
             heads(out, n_head)?.view(),
             ArrayView3::from_shape((batch, n_head, seq), &log_sum).expect("a sum for each row"),
-            heads(upstream, n_head)?.view(),
+            heads(grad_output, n_head)?.view(),
         );
-        like::<E, E, T>(qkv, by_qkv.into_raw_vec_and_offset().0)
+        like::<E, E, T>(qkv, grad_qkv.into_raw_vec_and_offset().0)
     }
-    let tensors = [qkv, &attended.out, &attended.log_sum, upstream];
+    let tensors = [qkv, &attended.out, &attended.log_sum, grad_output];
     if on_tiles(qkv) {
         with(tensors, n_head, attention_tiles::derivative)
     } else {
@@ -243,9 +244,9 @@ fn gelu<T: HostTensor>(x: &T) -> Option<T> {
     of::<f32, T>(x).or_else(|| of::<bf16, T>(x))
 }
 
-fn gelu_backward<T: HostTensor>(x: &T, upstream: &T) -> Option<T> {
-    fn of<E: Element, T: HostTensor>(x: &T, upstream: &T) -> Option<T> {
-        like::<E, E, T>(x, gelu::derivative::<E>(&values(x)?, &values(upstream)?))
+fn gelu_backward<T: HostTensor>(x: &T, grad_output: &T) -> Option<T> {
+    fn of<E: Element, T: HostTensor>(x: &T, grad_output: &T) -> Option<T> {
+        like::<E, E, T>(x, gelu::derivative::<E>(&values(x)?, &values(grad_output)?))
     }
-    of::<f32, T>(x, upstream).or_else(|| of::<bf16, T>(x, upstream))
+    of::<f32, T>(x, grad_output).or_else(|| of::<bf16, T>(x, grad_output))
 }

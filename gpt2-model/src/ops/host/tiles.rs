@@ -90,8 +90,8 @@ fn tile<E: Element>(matrix: ArrayView2<E>, role: Role, band: usize, i: usize) ->
     let matrix = matrix.slice(s![line..line + lines, step..step + inner]);
     let mut rows = [[0; SIDE]; SIDE];
     let whole = lines == SIDE && inner == DEPTH;
-    let [by_line, by_inner] = [0, 1].map(|axis| matrix.strides()[axis]);
-    let of = if whole && by_inner == 1 {
+    let [by_line, grad_inner] = [0, 1].map(|axis| matrix.strides()[axis]);
+    let of = if whole && grad_inner == 1 {
         for (row, line) in rows.iter_mut().zip(matrix.outer_iter()) {
             let line = line.to_slice().expect("lines in one piece");
             vectorised(

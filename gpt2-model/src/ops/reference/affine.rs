@@ -33,14 +33,14 @@ pub(in crate::ops) fn with_gelu<B: Gpt2Backend>(
 pub(in crate::ops) fn derivatives<B: Backend>(
     x: FloatTensor<B>,
     w: FloatTensor<B>,
-    upstream: FloatTensor<B>,
+    grad_output: FloatTensor<B>,
 ) -> AffineGradients<FloatTensor<B>> {
     let x = tensor::<B, 2>(x);
-    let upstream = round_like(tensor::<B, 2>(upstream), &x);
+    let grad_output = round_like(tensor::<B, 2>(grad_output), &x);
     let w = round_like(tensor::<B, 2>(w), &x);
     AffineGradients {
-        x: primitive(upstream.clone().matmul(w.transpose())),
-        w: primitive(widen(x.transpose().matmul(upstream.clone()))),
-        bias: primitive(widen(upstream).sum_dim(0).squeeze_dim::<1>(0)),
+        x: primitive(grad_output.clone().matmul(w.transpose())),
+        w: primitive(widen(x.transpose().matmul(grad_output.clone()))),
+        bias: primitive(widen(grad_output).sum_dim(0).squeeze_dim::<1>(0)),
     }
 }

@@ -18,23 +18,25 @@ pub(in crate::ops) fn value<B: Backend>(qkv: FloatTensor<B>, n_head: usize) -> A
 
 pub(in crate::ops) fn derivative<B: Backend>(
     qkv: FloatTensor<B>,
-    upstream: FloatTensor<B>,
+    grad_output: FloatTensor<B>,
     n_head: usize,
 ) -> FloatTensor<B> {
     let heads = Heads::<B>::new(qkv, n_head);
     let (weights, _) = heads.weights();
-    let upstream = tensor::<B, 3>(upstream);
-    let [batch, seq, width] = upstream.dims();
-    let upstream = upstream.reshape([batch, seq, n_head, width / n_head]).swap_dims(1, 2); // [B, H, T, D]
-    let by_value = round_like(weights.clone(), &upstream)
+    let grad_output = tensor::<B, 3>(grad_output);
+    let [batch, seq, width] = grad_output.dims();
+    let grad_output = grad_output
+        .reshape([batch, seq, n_head, width / n_head])
+        .swap_dims(1, 2); // [B, H, T, D]
+    let grad_value = round_like(weights.clone(), &grad_output)
         .swap_dims(2, 3)
-        .matmul(upstream.clone());
-    let by_weights = widen(upstream.matmul(heads.value.clone().swap_dims(2, 3))); // [B, H, T, T]
-    let mean = (by_weights.clone() * weights.clone()).sum_dim(3);
-    let by_scores = round_like(weights * (by_weights - mean) * heads.scale, &heads.query);
-    let by_query = by_scores.clone().matmul(heads.key);
-    let by_key = by_scores.swap_dims(2, 3).matmul(heads.query);
-    let joined = [by_query, by_key, by_value].map(join_heads).to_vec();
+        .matmul(grad_output.clone());
+    let grad_weights = widen(grad_output.matmul(heads.value.clone().swap_dims(2, 3))); // [B, H, T, T]
+    let mean = (grad_weights.clone() * weights.clone()).sum_dim(3);
+    let grad_scores = round_like(weights * (grad_weights - mean) * heads.scale, &heads.query);
+    let grad_query = grad_scores.clone().matmul(heads.key);
+    let grad_key = grad_scores.swap_dims(2, 3).matmul(heads.query);
+    let joined = [grad_query, grad_key, grad_value].map(join_heads).to_vec();
     primitive(Tensor::cat(joined, 2))
 }
 

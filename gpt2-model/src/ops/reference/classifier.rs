@@ -57,10 +57,10 @@ pub(in crate::ops) fn gradients<B: Backend>(
         let d_logits = (softmax.probabilities * scale).scatter(1, chunk.targets, minus_one, IndexingUpdateOp::Add);
         let d_logits = round(d_logits, shape.precision);
         d_hidden.push(d_logits.clone().matmul(inputs.wte.clone()));
-        let by_wte = widen(d_logits.transpose().matmul(chunk.hidden));
+        let grad_wte = widen(d_logits.transpose().matmul(chunk.hidden));
         d_wte = Some(match d_wte {
-            Some(sum) => sum + by_wte,
-            None => by_wte,
+            Some(sum) => sum + grad_wte,
+            None => grad_wte,
         });
         total = Some(match total {
             Some(sum) => sum + loss,

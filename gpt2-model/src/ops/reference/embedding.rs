@@ -20,10 +20,10 @@ pub(in crate::ops) fn value<B: Backend>(
 pub(in crate::ops) fn by_tokens<B: Backend>(
     wte: FloatTensor<B>,
     tokens: IntTensor<B>,
-    upstream: FloatTensor<B>,
+    grad_output: FloatTensor<B>,
     sum: Option<FloatTensor<B>>,
 ) -> FloatTensor<B> {
-    let derivative = B::embedding_backward(wte, upstream, tokens);
+    let derivative = B::embedding_backward(wte, grad_output, tokens);
     match sum {
         Some(sum) => B::float_add(sum, derivative),
         None => derivative,
@@ -32,11 +32,11 @@ pub(in crate::ops) fn by_tokens<B: Backend>(
 
 pub(in crate::ops) fn by_positions<B: Backend>(
     wpe: &FloatTensor<B>,
-    upstream: FloatTensor<B>,
+    grad_output: FloatTensor<B>,
     past: usize,
 ) -> FloatTensor<B> {
     let [rows, width] = wpe.shape().dims();
-    let used = tensor::<B, 3>(upstream).sum_dim(0).squeeze_dim::<2>(0);
+    let used = tensor::<B, 3>(grad_output).sum_dim(0).squeeze_dim::<2>(0);
     let seq = used.dims()[0];
     let zeros = Tensor::zeros([rows, width], &used.device());
     primitive(zeros.slice_assign([past..past + seq, 0..width], used))

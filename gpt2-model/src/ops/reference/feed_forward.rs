@@ -10,12 +10,12 @@ pub(in crate::ops) fn derivatives<B: Gpt2Backend>(
     [w_in, w_out]: [FloatTensor<B>; 2],
     inner: FloatTensor<B>,
     activated: Option<FloatTensor<B>>,
-    upstream: FloatTensor<B>,
+    grad_output: FloatTensor<B>,
 ) -> (FloatTensor<B>, FeedForwardGradients<FloatTensor<B>>) {
     let activated = activated.unwrap_or_else(|| B::tanh_gelu(inner.clone()));
-    let out = B::affine_backward(activated, w_out, upstream);
-    let by_inner = B::tanh_gelu_backward(inner, out.x);
-    let fed = B::affine_backward(x, w_in, by_inner);
+    let out = B::affine_backward(activated, w_out, grad_output);
+    let grad_inner = B::tanh_gelu_backward(inner, out.x);
+    let fed = B::affine_backward(x, w_in, grad_inner);
     let by = FeedForwardGradients {
         w_in: fed.w,
         bias_in: fed.bias,

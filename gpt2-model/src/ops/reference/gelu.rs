@@ -16,14 +16,14 @@ pub(in crate::ops) fn value<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// With `t` the tanh and `u` its argument: `0.5·(1 + t) + 0.5·x·(1 − t²)·u'`.
-pub(in crate::ops) fn derivative<B: Backend>(x: FloatTensor<B>, upstream: FloatTensor<B>) -> FloatTensor<B> {
+pub(in crate::ops) fn derivative<B: Backend>(x: FloatTensor<B>, grad_output: FloatTensor<B>) -> FloatTensor<B> {
     let tanh = tanh_part::<B>(&x);
     let square = B::float_mul(x.clone(), x.clone());
     let slope = B::float_add_scalar(B::float_mul_scalar(square, (3.0 * CUBIC * SCALE).into()), SCALE.into());
     let one_minus_square = B::float_add_scalar(B::float_neg(B::float_mul(tanh.clone(), tanh.clone())), 1.0.into());
     let inner = B::float_mul(B::float_mul(x, one_minus_square), slope);
     let sum = B::float_add(B::float_add_scalar(tanh, 1.0.into()), inner);
-    B::float_mul(B::float_mul_scalar(sum, 0.5.into()), upstream)
+    B::float_mul(B::float_mul_scalar(sum, 0.5.into()), grad_output)
 }
 
 fn tanh_part<B: Backend>(x: &FloatTensor<B>) -> FloatTensor<B> {

@@ -24,16 +24,16 @@ pub(in crate::ops) fn value<B: Backend>(
     }
 }
 
-/// With `n` the normalised rows and `g` the upstream times the gain: `(g − mean g − n·mean(g·n)) / deviation`.
+/// With `n` the normalised rows and `g` the `grad_output` times the gain: `(g − mean g − n·mean(g·n)) / deviation`.
 pub(in crate::ops) fn derivatives<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
-    upstream: FloatTensor<B>,
+    grad_output: FloatTensor<B>,
     sum: Option<FloatTensor<B>>,
 ) -> LayerNormGradients<FloatTensor<B>> {
     let (normal, per_deviation) = normalise(tensor::<B, 2>(x));
-    let upstream = widen(tensor::<B, 2>(upstream));
-    let g = upstream.clone() * tensor::<B, 1>(weight).unsqueeze();
+    let grad_output = widen(tensor::<B, 2>(grad_output));
+    let g = grad_output.clone() * tensor::<B, 1>(weight).unsqueeze();
     let along = (g.clone() * normal.clone()).mean_dim(1);
     let x = (g.clone() - g.mean_dim(1) - normal.clone() * along) * per_deviation;
     let sum_rows = |matrix: Tensor<B, 2>| primitive(matrix.sum_dim(0).squeeze_dim::<1>(0));
@@ -42,8 +42,8 @@ pub(in crate::ops) fn derivatives<B: Backend>(
             Some(sum) => tensor(sum) + x,
             None => x,
         }),
-        weight: sum_rows(upstream.clone() * normal),
-        bias: sum_rows(upstream),
+        weight: sum_rows(grad_output.clone() * normal),
+        bias: sum_rows(grad_output),
     }
 }
 
