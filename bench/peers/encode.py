@@ -38,7 +38,7 @@ def main(model, *paths):
     for path in paths:
         # A new one for each text, as the cache of the last would help.
         fast = gigatoken.Tokenizer(str(Path(model) / "tokenizer.json"))
-        text = Path(path).read_text()
+        text = Path(path).read_bytes().decode()  # as it is: no line ends are turned into others
         megabytes, expected = len(text.encode()) / 1e6, None
         for name, encode in [("tiktoken", gpt2.encode_ordinary), ("gigatoken", fast.encode)]:
             rates = []
