@@ -35,6 +35,11 @@ const TF32_HEAD: usize = 64;
 const HOPPER_FORWARD: usize = BLOCK_ROWS * 128 + 5 * 2 * 8192 + 128 + 1024;
 const HOPPER_BACKWARD: usize = (8 + 6 * 2 + 4) * 8192 + 6 * 2 * TILE * 4 + 256 + 1024;
 
+/// Rows of a tile of the side that a block walks over: wide ones are fewer, so that they fit.
+fn tile_rows(head_size: usize) -> usize {
+    if head_size > 64 { TILE / 2 } else { TILE }
+}
+
 /// Bytes from one row of a tile to the next in the portable kernels: the channels, up to a multiple of 16, and what
 /// keeps rows in different banks.
 fn portable_row(head_size: usize) -> usize {
@@ -65,7 +70,7 @@ const SINGLE: Wide = Wide {
     ],
     shared_memory: |head_size| {
         let width = head_size.next_multiple_of(32);
-        let columns = if head_size > 64 { 32 } else { 64 };
+        let columns = tile_rows(head_size);
         [0, 1, 2].map(|pass| {
             let rows = Wide::rows(pass, head_size);
             let of_tiles = if pass == 0 {
@@ -104,8 +109,8 @@ impl Wide {
 
     /// Queries of a block, or keys in the last pass.
     fn rows(pass: usize, head_size: usize) -> usize {
-        let rows = if pass == 0 { 128 } else { 64 };
-        if head_size > 64 { rows / 2 } else { rows }
+        let tiles = if pass == 0 { 2 } else { 1 };
+        tiles * tile_rows(head_size)
     }
 
     fn kernel(&self, pass: usize, head_size: usize) -> Kernel {
@@ -148,13 +153,12 @@ fn backward_kernels(capability: ComputeCapability, head_size: usize) -> Vec<Kern
         return vec![kernel(HOPPER, "attention_backward", 384, HOPPER_BACKWARD)];
     }
     let row = portable_row(head_size);
-    let queries = if head_size > 64 { 32 } else { 64 };
     vec![
         kernel(
             PORTABLE,
             "attention_backward_keys",
             128,
-            (2 * TILE + 4 * queries) * row + 1024,
+            (2 * TILE + 4 * tile_rows(head_size)) * row + 1024,
         ),
         kernel(PORTABLE, "attention_backward_queries", 128, 6 * TILE * row),
     ]

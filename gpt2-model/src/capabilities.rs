@@ -372,37 +372,42 @@ mod tests {
         let said = |backend, n_embd, n_head, dropout, precision| {
             Capabilities::of(backend, &config(n_embd, n_head, dropout), precision).describe_references()
         };
-        assert_eq!(
-            said(BackendKind::Cuda, 512, 2, 0.0, Precision::F32).unwrap(),
-            "attention in plain tensors, slower and in TF32: \
-             the kernels take heads of a multiple of 8 channels, up to 128, not of 256"
-        );
-        assert_eq!(
-            said(BackendKind::Cuda, 100, 4, 0.0, Precision::Bf16).unwrap(),
-            "matrix products, LayerNorm in plain tensors, slower: \
-             the kernels take widths that are a multiple of 8, not 100; attention in plain tensors, slower: \
-             the kernels take heads of a multiple of 8 channels, up to 128, not of 25"
-        );
-        assert_eq!(
-            said(BackendKind::Cuda, 8192, 64, 0.0, Precision::Bf16).unwrap(),
-            "LayerNorm in plain tensors, slower: the kernels take rows of up to 4096 channels, not of 8192"
-        );
-        assert_eq!(
-            said(BackendKind::Cuda, 128, 4, 0.0, Precision::Tf32).unwrap(),
-            "attention in plain tensors, slower: the TF32 kernels take heads of 64 channels, not of 32"
-        );
-        assert_eq!(
-            said(BackendKind::Wgpu, 128, 4, 0.0, Precision::Bf16).unwrap(),
-            "matrix products, LayerNorm, attention in plain tensors, slower: the kernels compute in f32, not in bf16"
-        );
-        assert_eq!(
-            said(BackendKind::Wgpu, 128, 64, 0.0, Precision::F32).unwrap(),
-            "attention in plain tensors, slower: the kernels take heads of a multiple of 4 channels, up to 128, not of 2"
-        );
-        assert_eq!(
-            said(BackendKind::Ndarray, 128, 4, 0.1, Precision::F32).unwrap(),
-            "attention in plain tensors, slower: the kernels have no dropout"
-        );
+        let cases = [
+            (
+                said(BackendKind::Cuda, 512, 2, 0.0, Precision::F32),
+                "attention in plain tensors, slower and in TF32: \
+                 the kernels take heads of a multiple of 8 channels, up to 128, not of 256",
+            ),
+            (
+                said(BackendKind::Cuda, 100, 4, 0.0, Precision::Bf16),
+                "matrix products, LayerNorm in plain tensors, slower: \
+                 the kernels take widths that are a multiple of 8, not 100; attention in plain tensors, slower: \
+                 the kernels take heads of a multiple of 8 channels, up to 128, not of 25",
+            ),
+            (
+                said(BackendKind::Cuda, 8192, 64, 0.0, Precision::Bf16),
+                "LayerNorm in plain tensors, slower: the kernels take rows of up to 4096 channels, not of 8192",
+            ),
+            (
+                said(BackendKind::Cuda, 128, 4, 0.0, Precision::Tf32),
+                "attention in plain tensors, slower: the TF32 kernels take heads of 64 channels, not of 32",
+            ),
+            (
+                said(BackendKind::Wgpu, 128, 4, 0.0, Precision::Bf16),
+                "matrix products, LayerNorm, attention in plain tensors, slower: the kernels compute in f32, not in bf16",
+            ),
+            (
+                said(BackendKind::Wgpu, 128, 64, 0.0, Precision::F32),
+                "attention in plain tensors, slower: the kernels take heads of a multiple of 4 channels, up to 128, not of 2",
+            ),
+            (
+                said(BackendKind::Ndarray, 128, 4, 0.1, Precision::F32),
+                "attention in plain tensors, slower: the kernels have no dropout",
+            ),
+        ];
+        for (found, expected) in cases {
+            assert_eq!(found.unwrap(), expected);
+        }
         assert_eq!(said(BackendKind::Ndarray, 100, 4, 0.0, Precision::F32), None);
         for (n_embd, n_head) in [(128, 4), (800, 10), (1152, 12), (1024, 8), (40, 1)] {
             assert_eq!(said(BackendKind::Cuda, n_embd, n_head, 0.0, Precision::Bf16), None);

@@ -622,7 +622,7 @@ mod tests {
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let mut sweeps = 0;
         for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "toml")) {
-            assert!(Sweep::read(&file).unwrap().definition().unwrap().entries.len() >= 8);
+            assert!(Sweep::read(&file).unwrap().definition().unwrap().entries.len() >= 16);
             sweeps += 1;
         }
         assert!(sweeps > 0);
