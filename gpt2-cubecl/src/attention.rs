@@ -6,7 +6,7 @@
 //! place, so that the same input gives the same bits.
 
 use crate::Tensor;
-use crate::launch::{UNITS, array, cubes, empty};
+use crate::launch::{UNITS, array, cubes, empty, empty_of};
 use burn::tensor::TensorMetadata;
 use burn_cubecl::CubeRuntime;
 use cubecl::prelude::*;
@@ -600,7 +600,7 @@ fn shape<R: CubeRuntime>(qkv: &Tensor<R>, n_head: usize) -> (usize, usize, usize
 pub fn forward<R: CubeRuntime>(qkv: &Tensor<R>, n_head: usize) -> Attended<R> {
     let (batch, tokens, width, plan) = shape(qkv, n_head);
     let (out, log_sum) = (
-        empty(qkv, &[batch, tokens, width]),
+        empty_of(qkv, &[batch, tokens, width], qkv.dtype),
         empty(qkv, &[batch, n_head, tokens]),
     );
     let pairs = batch * n_head;
@@ -633,7 +633,7 @@ pub fn backward<R: CubeRuntime>(
 ) -> Tensor<R> {
     let (batch, tokens, width, plan) = shape(qkv, n_head);
     let (out, delta) = (
-        empty(qkv, &[batch, tokens, 3 * width]),
+        empty_of(qkv, &[batch, tokens, 3 * width], qkv.dtype),
         empty(qkv, &[batch, n_head, tokens]),
     );
     let pairs = batch * n_head;

@@ -1,7 +1,7 @@
 //! GELU in GPT-2's tanh form (Hendrycks & Gimpel 2016), element by element.
 
 use crate::Tensor;
-use crate::launch::{array, cubes_over, empty, units};
+use crate::launch::{array, cubes_over, empty_of, units};
 use burn::tensor::TensorMetadata;
 use burn_cubecl::CubeRuntime;
 use cubecl::prelude::*;
@@ -47,7 +47,7 @@ fn backward_kernel(x: &Array<f32>, grad_output: &Array<f32>, out: &mut Array<f32
 
 /// GELU of each element.
 pub fn forward<R: CubeRuntime>(x: &Tensor<R>) -> Tensor<R> {
-    let out = empty(x, x.shape().as_slice());
+    let out = empty_of(x, x.shape().as_slice(), x.dtype);
     // SAFETY: no unit goes past the end of its tensors, which are of one size.
     unsafe { forward_kernel::launch_unchecked(&x.client, cubes_over(x), units(), array(x), array(&out)) };
     out
@@ -55,7 +55,7 @@ pub fn forward<R: CubeRuntime>(x: &Tensor<R>) -> Tensor<R> {
 
 /// The derivative of [`forward`] at `x`, times `grad_output`.
 pub fn backward<R: CubeRuntime>(x: &Tensor<R>, grad_output: &Tensor<R>) -> Tensor<R> {
-    let out = empty(x, x.shape().as_slice());
+    let out = empty_of(x, x.shape().as_slice(), x.dtype);
     // SAFETY: no unit goes past the end of its tensors, which are of one size.
     unsafe {
         backward_kernel::launch_unchecked(

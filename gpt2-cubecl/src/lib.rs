@@ -2,7 +2,8 @@
 //! backends reach: through Vulkan, Metal, DirectX or CUDA.
 //!
 //! The kernels ask for nothing that only some devices have: cubes of 256 units, 32 KiB of shared memory, no atomics and
-//! no operations across the units of a plane. All tensors are `f32` and contiguous ([`contiguous`]).
+//! no operations across the units of a plane. Products of operands that may be rounded are the one exception: they are for
+//! [`product::TensorUnits`]. All tensors are `f32` in memory and contiguous ([`contiguous`]).
 //!
 //! Everything here is deterministic: sums are taken in an order that follows from the shapes alone.
 

@@ -30,9 +30,11 @@ pub(crate) const WGPU_LANES: usize = 4;
 /// Bytes of logits that the CUDA classifier makes at once: 4,096 rows of GPT-2's vocabulary in `bf16`.
 pub(crate) const CUDA_LOGITS_BYTES: usize = 4096 * 50_304 * 2;
 
-/// Logits that the wgpu classifier and the reference make at once: 64 MiB of `f32`, which also stays under the largest
-/// binding of every wgpu device.
-pub(crate) const WGPU_LOGITS: usize = 1 << 24;
+/// Logits that the reference makes at once, and the wgpu classifier where the device binds no more: 64 MiB of `f32`.
+pub(crate) const FEW_LOGITS: usize = 1 << 24;
+
+/// Logits that the wgpu classifier makes at once: 256 MiB.
+pub(crate) const WGPU_LOGITS: usize = 1 << 26;
 
 /// Rows of logits that the CPU's classifier makes at once, in `f32`: enough that packing the embedding for the product costs
 /// little besides, and of GPT-2's vocabulary a buffer of 100 MiB.
@@ -65,11 +67,20 @@ impl BackendKind {
         }
     }
 
+    /// What is in memory between products that are computed in `precision`: `f32` where operands are rounded only as they
+    /// are multiplied.
+    pub fn stored(self, precision: Precision) -> Precision {
+        match (self, precision) {
+            (Self::Wgpu, Precision::Bf16) | (_, Precision::Tf32) => Precision::F32,
+            _ => precision,
+        }
+    }
+
     /// Whether a kernel multiplies operands in `precision` where one of them is a matrix of parameters with these sides.
     pub fn supports_matmul(self, precision: Precision, sides: &[usize]) -> bool {
         match self {
             Self::Cuda => sides.iter().all(|side| side.is_multiple_of(CUDA_LANES)),
-            Self::Wgpu => precision == Precision::F32 && sides.iter().all(|side| side.is_multiple_of(WGPU_LANES)),
+            Self::Wgpu => precision != Precision::Tf32 && sides.iter().all(|side| side.is_multiple_of(WGPU_LANES)),
             Self::Ndarray => precision == Precision::F32,
             Self::Flex => precision != Precision::Tf32,
         }
@@ -79,8 +90,8 @@ impl BackendKind {
     pub fn supports_layer_norm(self, precision: Precision, n_embd: usize) -> bool {
         match self {
             Self::Cuda => n_embd.is_multiple_of(CUDA_LANES) && n_embd <= CUDA_WIDEST_ROW,
-            Self::Wgpu | Self::Ndarray => precision == Precision::F32,
-            Self::Flex => precision != Precision::Tf32,
+            Self::Ndarray => precision == Precision::F32,
+            Self::Wgpu | Self::Flex => precision != Precision::Tf32,
         }
     }
 
@@ -90,7 +101,7 @@ impl BackendKind {
             Self::Cuda if precision == Precision::Tf32 => n_embd == n_head * CUDA_TF32_HEAD,
             Self::Cuda => n_embd.is_multiple_of(CUDA_LANES * n_head) && n_embd / n_head <= CUDA_WIDEST_HEAD,
             Self::Wgpu => {
-                precision == Precision::F32
+                precision != Precision::Tf32
                     && n_embd.is_multiple_of(WGPU_LANES * n_head)
                     && n_embd / n_head <= WGPU_WIDEST_HEAD
             }
@@ -177,8 +188,6 @@ impl Capabilities {
         let (n_embd, n_head, head) = (config.n_embd, config.n_head, config.head_dim());
         let has_dropout = config.dropout > 0.0;
         let activation = config.variant.activation_function;
-        let in_f32 = || format!("the kernels compute in f32, not in {precision}");
-        let is_wgpu_in_other = backend == BackendKind::Wgpu && precision != Precision::F32;
         let sides = [n_embd, config.padded_vocab_size()];
         let attention = if has_dropout {
             Implementation::Reference("the kernels have no dropout".to_owned())
@@ -186,7 +195,6 @@ impl Capabilities {
             let is_supported = backend.supports_attention(precision, n_embd, n_head);
             Implementation::kernel_if(is_supported, || {
                 let (lanes, widest) = match backend {
-                    _ if is_wgpu_in_other => return in_f32(),
                     BackendKind::Cuda if precision == Precision::Tf32 => {
                         return format!("the TF32 kernels take heads of {CUDA_TF32_HEAD} channels, not of {head}");
                     }
@@ -200,20 +208,14 @@ impl Capabilities {
         let mut capabilities = Self {
             precision: Ok(()),
             matmul: Implementation::kernel_if(backend.supports_matmul(precision, &sides), || {
-                if is_wgpu_in_other {
-                    in_f32()
+                multiple(if backend == BackendKind::Cuda {
+                    CUDA_LANES
                 } else {
-                    multiple(if backend == BackendKind::Cuda {
-                        CUDA_LANES
-                    } else {
-                        WGPU_LANES
-                    })
-                }
+                    WGPU_LANES
+                })
             }),
             layer_norm: Implementation::kernel_if(backend.supports_layer_norm(precision, n_embd), || {
-                if is_wgpu_in_other {
-                    in_f32()
-                } else if backend == BackendKind::Cuda && n_embd > CUDA_WIDEST_ROW {
+                if backend == BackendKind::Cuda && n_embd > CUDA_WIDEST_ROW {
                     format!("the kernels take rows of up to {CUDA_WIDEST_ROW} channels, not of {n_embd}")
                 } else {
                     multiple(CUDA_LANES)
@@ -283,6 +285,15 @@ impl Capabilities {
                 "f32 on the flex backend for a model with another activation or attention than OpenAI's".to_owned(),
                 "the CPU's bf16 kernels compute OpenAI's alone; leave `precision` out",
             ),
+            (Precision::Bf16, BackendKind::Wgpu)
+                if dropout > 0.0 || is_plain || !self.matmul.is_kernel() || !self.attention.is_kernel() =>
+            {
+                (
+                    "f32 on the wgpu backend for this model".to_owned(),
+                    "its bf16 kernels take widths that are a multiple of 4, heads of up to 128 channels, OpenAI's \
+                     activation and attention, and no dropout; leave `precision` out",
+                )
+            }
             (Precision::Tf32, BackendKind::Cuda) if is_plain => (
                 "f32 or bf16 for a model with another activation or attention than OpenAI's".to_owned(),
                 "the TF32 kernels compute OpenAI's alone; choose another `precision`",
@@ -357,6 +368,7 @@ mod tests {
                 (BackendKind::Cuda, Precision::Tf32),
                 (BackendKind::Cuda, Precision::Bf16),
                 (BackendKind::Wgpu, Precision::F32),
+                (BackendKind::Wgpu, Precision::Bf16),
                 (BackendKind::Ndarray, Precision::F32),
                 (BackendKind::Flex, Precision::F32),
                 (BackendKind::Flex, Precision::Bf16),
@@ -393,10 +405,6 @@ mod tests {
                 "attention in plain tensors, slower: the TF32 kernels take heads of 64 channels, not of 32",
             ),
             (
-                said(BackendKind::Wgpu, 128, 4, 0.0, Precision::Bf16),
-                "matrix products, LayerNorm, attention in plain tensors, slower: the kernels compute in f32, not in bf16",
-            ),
-            (
                 said(BackendKind::Wgpu, 128, 64, 0.0, Precision::F32),
                 "attention in plain tensors, slower: the kernels take heads of a multiple of 4 channels, up to 128, not of 2",
             ),
@@ -425,7 +433,7 @@ mod tests {
         };
         assert_eq!(bytes(BackendKind::Ndarray, 50_257), 512 * 50_304 * 4);
         assert_eq!(bytes(BackendKind::Flex, 1_000), 512 * 1_024 * 4);
-        assert_eq!(bytes(BackendKind::Wgpu, 1_000), 64 << 20);
+        assert_eq!(bytes(BackendKind::Wgpu, 1_000), 256 << 20);
         assert_eq!(bytes(BackendKind::Cuda, 1_000), bytes(BackendKind::Cuda, 50_257));
     }
 }

@@ -97,7 +97,7 @@ pub fn training_memory(config: &Gpt2Config, batch: usize, seq: usize, kept: Kept
 /// How the forward pass is kept for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Kept {
-    /// The type of the products.
+    /// Of what is in memory between products.
     pub precision: Precision,
     /// What is not kept.
     pub recompute: Recompute,

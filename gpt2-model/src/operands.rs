@@ -7,30 +7,30 @@ use crate::model::Gpt2;
 use crate::ops::Gpt2Backend;
 use crate::precision::Precision;
 use burn::module::{AutodiffModule, ParamId};
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 use std::collections::HashMap;
 
 /// Operands of products by the parameters that they are rounded from, each in its parameter's shape.
 pub type Operands<B> = HashMap<ParamId, Tensor<B, 2>>;
 
-impl<B: Backend> Linear<B> {
+impl<B: Gpt2Backend> Linear<B> {
     /// The operand, if there is one of this precision.
     pub(crate) fn operand_in(&self, precision: Precision) -> Option<Tensor<B, 2>> {
         of_precision(self.operand.as_ref(), precision)
     }
 }
 
-impl<B: Backend> Embedding<B> {
+impl<B: Gpt2Backend> Embedding<B> {
     /// The operand, if there is one of this precision.
     pub(crate) fn operand_in(&self, precision: Precision) -> Option<Tensor<B, 2>> {
         of_precision(self.operand.as_ref(), precision)
     }
 }
 
-fn of_precision<B: Backend>(operand: Option<&Tensor<B, 2>>, precision: Precision) -> Option<Tensor<B, 2>> {
+fn of_precision<B: Gpt2Backend>(operand: Option<&Tensor<B, 2>>, precision: Precision) -> Option<Tensor<B, 2>> {
     operand
-        .filter(|operand| operand.dtype() == DType::from(precision.operands()))
+        .filter(|operand| operand.dtype() == DType::from(B::operand_type(precision)))
         .cloned()
 }
 
@@ -38,11 +38,12 @@ impl<B: AutodiffBackend + Gpt2Backend> Gpt2<B>
 where
     B::InnerBackend: Gpt2Backend,
 {
-    /// The weights that training would round in each forward pass, rounded to the model's precision; none where that is `f32`,
-    /// or where the blocks are not computed as one operation each.
+    /// The weights that training would round in each forward pass, rounded to the model's precision; none where operands are
+    /// `f32` in memory, or where the blocks are not computed as one operation each.
     pub fn round_operands(&self) -> Operands<B::InnerBackend> {
         let blocks_round = |block: &Block<B>| block.is_one_operation(self.operations, true);
-        if self.precision != Precision::Bf16 || !self.h.iter().all(blocks_round) {
+        let dtype = B::operand_type(self.precision);
+        if dtype != FloatDType::BF16 || !self.h.iter().all(blocks_round) {
             return HashMap::new();
         }
         let model = self.valid();
@@ -50,7 +51,7 @@ where
         let weights = products.map(|product| &product.weight);
         let round = |weight: Tensor<B::InnerBackend, 2>| {
             let primitive = weight.into_primitive().tensor();
-            let rounded = B::InnerBackend::round_weights(primitive, self.precision.operands());
+            let rounded = B::InnerBackend::round_weights(primitive, dtype);
             Tensor::from_primitive(TensorPrimitive::Float(rounded))
         };
         weights

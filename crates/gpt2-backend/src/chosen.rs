@@ -115,6 +115,8 @@ impl Chosen {
             (Precision::Tf32, _) | (Precision::Bf16, BackendKind::Ndarray) => false,
             #[cfg(feature = "flex")]
             (Precision::Bf16, BackendKind::Flex) => gpt2_model::ops::cpu_multiplies_bf16(),
+            #[cfg(feature = "wgpu")]
+            (Precision::Bf16, BackendKind::Wgpu) => crate::wgpu::multiplies_bf16(self.device.index)?,
             (Precision::Bf16, _) => visit(self.backend, self.device.index, StoresBf16)?,
         };
         if is_supported {
@@ -124,6 +126,12 @@ impl Chosen {
             precision,
             backend: self.backend,
             device: self.device.name.clone(),
+            lacks: match (precision, self.backend) {
+                (Precision::Bf16, BackendKind::Wgpu) => "has no cooperative matrices of bf16 operands and f32 sums \
+                     (VK_KHR_cooperative_matrix and VK_KHR_shader_bfloat16)"
+                    .to_owned(),
+                _ => format!("does not compute in {precision}"),
+            },
         })
     }
 

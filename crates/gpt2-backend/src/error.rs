@@ -34,7 +34,7 @@ pub enum BackendError {
     },
     /// The device does not compute in the precision asked for.
     #[error(
-        "`precision` is {precision}, expected f32 on {backend} ({device}); this device does not compute in {precision}: \
+        "`precision` is {precision}, expected f32 on {backend} ({device}); this device {lacks}: \
          leave it out or choose another `backend`"
     )]
     UnsupportedPrecision {
@@ -44,6 +44,8 @@ pub enum BackendError {
         backend: BackendKind,
         /// The device's name.
         device: String,
+        /// What it does not do, or does not have.
+        lacks: String,
     },
     /// The CPU's threads cannot be started.
     #[error("cannot start {threads} threads: {reason}; ask for fewer by `threads`")]

@@ -81,6 +81,11 @@ pub(crate) fn device(index: usize) -> Result<WgpuDevice, BackendError> {
     })
 }
 
+/// Whether the device has what products of `bf16` are computed by.
+pub(crate) fn multiplies_bf16(index: usize) -> Result<bool, BackendError> {
+    Ok(gpt2_model::ops::wgpu_multiplies_bf16(&device(index)?))
+}
+
 /// Looks at CubeCL's pool.
 pub(crate) struct Probe {
     info: DeviceInfo,

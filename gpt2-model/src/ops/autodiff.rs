@@ -215,7 +215,7 @@ fn rounded_pair<B: Gpt2Backend>(
     operands: [Option<FloatTensor<B>>; 2],
     precision: Precision,
 ) -> [[FloatTensor<B>; 2]; 2] {
-    let dtype = precision.operands().into();
+    let dtype = B::operand_type(precision).into();
     let is_there = products[0][0].dtype() == dtype || operands.iter().all(Option::is_some);
     let [first, second] = products;
     let [kept_first, kept_second] = operands;
@@ -231,6 +231,10 @@ fn rounded_pair<B: Gpt2Backend>(
 impl<B: Gpt2Backend, C: CheckpointStrategy> Gpt2Backend for Autodiff<B, C> {
     fn plain_precision(precision: Precision) -> Precision {
         B::plain_precision(precision)
+    }
+
+    fn operand_type(precision: Precision) -> FloatDType {
+        B::operand_type(precision)
     }
 
     fn supports_matmul(x: &FloatTensor<Self>, w: &FloatTensor<Self>) -> bool {

@@ -26,6 +26,11 @@ pub trait Gpt2Backend: Backend {
         }
     }
 
+    /// The type of the operands of products of `precision`, by which the operations know it.
+    fn operand_type(precision: Precision) -> FloatDType {
+        precision.operands()
+    }
+
     /// Whether [`affine`](Self::affine) and its relatives multiply `x` by `w` with a kernel; else the reference does.
     fn supports_matmul(_x: &FloatTensor<Self>, _w: &FloatTensor<Self>) -> bool {
         false

@@ -35,4 +35,4 @@ pub use types::{
     GradOutput, LayerNormGradients, Normalised,
 };
 #[cfg(feature = "wgpu")]
-pub use wgpu::Wgpu;
+pub use wgpu::{Wgpu, multiplies_bf16 as wgpu_multiplies_bf16};

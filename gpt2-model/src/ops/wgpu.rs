@@ -1,6 +1,8 @@
-//! The operations on a GPU through wgpu, by the kernels of `gpt2-cubecl`, which compute in `f32`.
+//! The operations on a GPU through wgpu, by the kernels of `gpt2-cubecl`.
 //!
-//! Other types, and attention heads that the kernels do not take, go through the reference.
+//! Tensors are `f32` in memory, in `bf16` too: there products round their operands as they multiply them, and everything
+//! else computes in `f32`. Burn's `Flex32` marks the operands. Other types, and attention heads that the kernels do not
+//! take, go through the reference.
 
 use super::backend::Gpt2Backend;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
@@ -8,12 +10,13 @@ use super::types::{
     AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, LayerNormGradients,
     Normalised,
 };
-use crate::capabilities::{BackendKind, WGPU_LANES, WGPU_LOGITS, WGPU_WIDEST_HEAD};
+use crate::capabilities::{BackendKind, FEW_LOGITS, WGPU_LANES, WGPU_LOGITS, WGPU_WIDEST_HEAD};
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
-use burn_wgpu::{CubeBackend, WgpuRuntime};
+use burn_wgpu::{CubeBackend, WgpuDevice, WgpuRuntime};
 use gpt2_cubecl as kernels;
+use gpt2_cubecl::product::TensorUnits;
 use gpt2_cubecl::{contiguous, owned};
 
 /// Burn's wgpu backend without its kernel fusion.
@@ -21,12 +24,35 @@ pub type Wgpu = CubeBackend<WgpuRuntime, f32, i32, u32>;
 
 type Tensor = gpt2_cubecl::Tensor<WgpuRuntime>;
 
+/// Whether products of `bf16` are computed on `device`: where it has tensor units for them.
+pub fn multiplies_bf16(device: &WgpuDevice) -> bool {
+    TensorUnits::on::<WgpuRuntime>(device).is_some()
+}
+
 const _: () = assert!(kernels::LANES == WGPU_LANES && kernels::attention::WIDEST_HEAD == WGPU_WIDEST_HEAD);
 
 impl Gpt2Backend for Wgpu {
+    fn plain_precision(_precision: Precision) -> Precision {
+        // Vulkan has a type of bf16 for cooperative matrices, not for Burn's operations.
+        Precision::F32
+    }
+
+    fn operand_type(precision: Precision) -> FloatDType {
+        match precision {
+            Precision::F32 => FloatDType::F32,
+            Precision::Bf16 | Precision::Tf32 => FloatDType::Flex32,
+        }
+    }
+
+    fn round_weights(w: Tensor, dtype: FloatDType) -> Tensor {
+        match dtype {
+            FloatDType::Flex32 => marked(w, dtype),
+            _ => Self::float_cast(w, dtype),
+        }
+    }
+
     fn supports_matmul(x: &Tensor, w: &Tensor) -> bool {
-        Precision::of_operands(x.dtype)
-            .is_some_and(|precision| BackendKind::Wgpu.supports_matmul(precision, w.shape().as_slice()))
+        precision_of(x).is_some_and(|precision| BackendKind::Wgpu.supports_matmul(precision, w.shape().as_slice()))
     }
 
     fn supports_layer_norm(x: &Tensor, precision: Precision) -> bool {
@@ -34,7 +60,7 @@ impl Gpt2Backend for Wgpu {
     }
 
     fn supports_attention(qkv: &Tensor, n_head: usize) -> bool {
-        Precision::of_operands(qkv.dtype)
+        precision_of(qkv)
             .is_some_and(|precision| BackendKind::Wgpu.supports_attention(precision, channels(qkv) / 3, n_head))
     }
 
@@ -46,15 +72,16 @@ impl Gpt2Backend for Wgpu {
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
         let wte = operand.unwrap_or(wte);
-        if shape.precision != Precision::F32 || !Self::supports_matmul(&hidden, &wte) {
+        if !Self::supports_matmul(&hidden, &wte) {
             return classifier::loss::<Self>(hidden, wte, targets, shape);
         }
+        let at_once = logits_at_once(&hidden);
         kernels::classifier::loss(
             &contiguous(hidden),
             &contiguous(wte),
             &contiguous(targets),
             shape.vocab_size,
-            WGPU_LOGITS,
+            at_once,
         )
     }
 
@@ -64,15 +91,16 @@ impl Gpt2Backend for Wgpu {
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> FloatTensor<Self> {
-        if shape.precision != Precision::F32 || !Self::supports_matmul(&hidden, &wte) {
+        if !Self::supports_matmul(&hidden, &wte) {
             return classifier::token_losses::<Self>(hidden, wte, targets, shape);
         }
+        let at_once = logits_at_once(&hidden);
         kernels::classifier::token_losses(
             &contiguous(hidden),
             &contiguous(wte),
             &contiguous(targets),
             shape.vocab_size,
-            WGPU_LOGITS,
+            at_once,
         )
     }
 
@@ -82,15 +110,16 @@ impl Gpt2Backend for Wgpu {
         targets: IntTensor<Self>,
         shape: ClassifierShape,
     ) -> ClassifierGradients<Self> {
-        if shape.precision != Precision::F32 || !Self::supports_matmul(&hidden, &wte) {
+        if !Self::supports_matmul(&hidden, &wte) {
             return classifier::gradients::<Self>(hidden, wte, targets, shape);
         }
+        let at_once = logits_at_once(&hidden);
         let found = kernels::classifier::gradients(
             &contiguous(hidden),
             &contiguous(wte),
             &contiguous(targets),
             shape.vocab_size,
-            WGPU_LOGITS,
+            at_once,
         );
         ClassifierGradients {
             loss: found.loss,
@@ -222,7 +251,7 @@ impl Gpt2Backend for Wgpu {
         }
         let normal = kernels::layer_norm::forward(&contiguous(x), &contiguous(weight), &contiguous(bias));
         Normalised {
-            out: normal.out,
+            out: marked(normal.out, Self::operand_type(precision)),
             statistics: Some([normal.mean, normal.rstd]),
         }
     }
@@ -293,8 +322,36 @@ impl Gpt2Backend for Wgpu {
     }
 }
 
+/// `tensor`, whose elements are `f32`, with another type of as many bytes.
+fn marked(tensor: Tensor, dtype: FloatDType) -> Tensor {
+    Tensor {
+        dtype: dtype.into(),
+        ..tensor
+    }
+}
+
+/// The precision whose operands are of the type of `x`.
+fn precision_of(x: &Tensor) -> Option<Precision> {
+    match x.dtype {
+        DType::F32 => Some(Precision::F32),
+        DType::Flex32 => Some(Precision::Bf16),
+        _ => None,
+    }
+}
+
+/// Whether the elements are `f32` in memory.
 fn is_f32(x: &Tensor) -> bool {
-    x.dtype == DType::F32
+    precision_of(x).is_some()
+}
+
+/// Logits that the classifier makes at once: as many as the device binds as one tensor.
+fn logits_at_once(like: &Tensor) -> usize {
+    let most = like.client.properties().memory.max_page_size / size_of::<f32>() as u64;
+    if most < WGPU_LOGITS as u64 {
+        FEW_LOGITS
+    } else {
+        WGPU_LOGITS
+    }
 }
 
 /// The last dimension.

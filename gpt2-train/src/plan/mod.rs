@@ -233,7 +233,7 @@ impl RunPlan {
     fn kept(&self) -> cost::Kept {
         let capabilities = self.capabilities();
         cost::Kept {
-            precision: self.machine.precision,
+            precision: self.machine.backend.stored(self.machine.precision),
             recompute: self.machine.recompute,
             scores: !capabilities.attention.is_kernel(),
             plain_tensors: self.machine.operations == Operations::Reference,

@@ -123,6 +123,11 @@ fn run_chosen<J: TrainingJob<Output = ()>>(kind: BackendKind, job: impl FnOnce(C
     }
 }
 
+/// Whether the backend's first device is there and has units for products of `bf16`.
+fn computes_in_bf16(kind: BackendKind) -> bool {
+    Chosen::decide(kind.into(), 0).is_ok_and(|chosen| chosen.check_precision(Precision::Bf16).is_ok())
+}
+
 /// What a backend computes by kernels of its own.
 #[derive(Debug, Clone, Copy)]
 struct Kernels {
@@ -139,6 +144,7 @@ impl Kernels {
                 &[(Precision::Tf32, 3e-3), (Precision::F32, 1e-5), (Precision::Bf16, 2e-2)],
                 4_200,
             ),
+            BackendKind::Wgpu if computes_in_bf16(kind) => (&[(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)], 600),
             BackendKind::Wgpu | BackendKind::Ndarray => (&[(Precision::F32, 1e-5)], 600),
             // In `bf16` on a processor without the tile unit, the references.
             BackendKind::Flex => (&[(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)], 600),
@@ -158,7 +164,7 @@ impl Kernels {
 
 /// `x` as an operand of a product.
 fn operand<B: Gpt2Backend, const D: usize>(x: Tensor<B, D>, precision: Precision) -> Tensor<B, D> {
-    let rounded = B::round_weights(x.into_primitive().tensor(), precision.operands());
+    let rounded = B::round_weights(x.into_primitive().tensor(), B::operand_type(precision));
     Tensor::from_primitive(TensorPrimitive::Float(rounded))
 }
 

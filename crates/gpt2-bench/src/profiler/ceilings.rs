@@ -98,10 +98,10 @@ fn bytes_per_sec(ms: f64) -> f64 {
 fn square_product<B: TrainingBackend>(side: usize, precision: Precision, device: &B::Device) -> f64 {
     let [x, w] = [(); 2].map(|()| {
         let x = normal::<B, 2>([side, side], device);
-        match precision {
-            Precision::Bf16 => B::float_cast(x, FloatDType::BF16),
+        match B::operand_type(precision) {
+            FloatDType::BF16 => B::float_cast(x, FloatDType::BF16),
             // What is not rounded in memory may still be marked as an operand.
-            precision => B::round_weights(x, precision.operands()),
+            dtype => B::round_weights(x, dtype),
         }
     });
     let bias = normal::<B, 1>([side], device);

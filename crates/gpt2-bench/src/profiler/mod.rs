@@ -232,7 +232,12 @@ fn summary(all: &[Trial], wanted: Trials, plan: &RunPlan, is_asynchronous: bool)
         let trials_ms: Vec<f64> = profiled.iter().map(|trial| found(trial).1).collect();
         let count = middle(profiled.iter().map(|trial| found(trial).0 as f64));
         let batch = &plan.batch;
-        let cost = span.cost(&plan.model, batch.micro_batch, batch.seq, plan.machine.precision);
+        let cost = span.cost(
+            &plan.model,
+            batch.micro_batch,
+            batch.seq,
+            plan.machine.backend.stored(plan.machine.precision),
+        );
         OperationTime {
             name: span.operation.name().to_owned(),
             kind: span.operation.kind().name().to_owned(),

@@ -1,6 +1,6 @@
 //! The reference classifier: logits, softmax, cross-entropy and their derivatives, a chunk of rows at a time.
 
-use crate::capabilities::WGPU_LOGITS;
+use crate::capabilities::FEW_LOGITS;
 use crate::ops::convert::{primitive, round, tensor, widen};
 use crate::ops::types::{ClassifierGradients, ClassifierShape};
 use burn::tensor::backend::Backend;
@@ -120,7 +120,7 @@ impl<B: Backend> Inputs<B> {
             targets: Tensor::from_primitive(targets),
             padding,
             rows,
-            chunk_rows: (WGPU_LOGITS / padded).clamp(1, rows),
+            chunk_rows: (FEW_LOGITS / padded).clamp(1, rows),
             device,
         }
     }

@@ -6,12 +6,18 @@
 //! or in a tile of twice the side four, 64 rows and columns apart.
 //!
 //! Every width must be a multiple of four; the number of rows may be any.
+//!
+//! Operands that may be rounded (Burn's `Flex32`, `f32` in memory) are multiplied on the device's [tensor units](TensorUnits).
 
-use crate::launch::{array, empty, units};
+mod tensor_units;
+
+use crate::launch::{array, empty, empty_of, units};
 use crate::{Tensor, columns, gelu};
-use burn::tensor::TensorMetadata;
+use burn::tensor::{DType, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use cubecl::prelude::*;
+
+pub use tensor_units::TensorUnits;
 
 /// Four numbers that are read and written at once.
 type Four = Vector<f32, Const<4>>;
@@ -43,12 +49,19 @@ struct Plan {
     blocks: usize,
     /// Tiles or parts go past the end of the operands.
     edges: bool,
+    /// What multiplies, rounding the operands, in place of the ordinary units.
+    tensor_units: Option<TensorUnits>,
 }
 
 impl Plan {
     /// Rows and columns of a tile.
     fn tile(self) -> usize {
-        STEP * self.blocks
+        self.tensor_units.map_or(STEP * self.blocks, |_| tensor_units::SIDE)
+    }
+
+    /// Of the inner dimension, how much is in shared memory at once.
+    fn depth(self) -> usize {
+        self.tensor_units.map_or(DEPTH, |_| tensor_units::DEPTH)
     }
 
     /// Fours of a part.
@@ -63,7 +76,8 @@ impl Plan {
 
     /// The fours of a unit's share of a tile.
     fn fours(self) -> usize {
-        FOUR * self.blocks * self.blocks
+        self.tensor_units
+            .map_or(FOUR * self.blocks * self.blocks, |_| tensor_units::SHARE)
     }
 }
 
@@ -90,6 +104,26 @@ struct Operand {
     outer: usize,
     inner: usize,
     end: usize,
+}
+
+#[cube]
+fn left_operand(place: Place, end: usize) -> Operand {
+    Operand {
+        start: place.x_start,
+        outer: place.rows,
+        inner: place.inner,
+        end,
+    }
+}
+
+#[cube]
+fn right_operand(place: Place, end: usize) -> Operand {
+    Operand {
+        start: place.y_start,
+        outer: place.columns,
+        inner: place.inner,
+        end,
+    }
 }
 
 /// What is at `at`, or 0 where that is not `inside`; only at `edges` anything is not.
@@ -188,9 +222,19 @@ fn seat() -> (usize, usize) {
     )
 }
 
-/// The unit's blocks of the cube's tile of the product, and the tile's place: its first row and column.
+/// The unit's fours of the cube's tile of the product.
 #[cube]
 fn multiply(x: &Array<Four>, y: &Array<Four>, place: Place, tile: Tile, #[comptime] plan: Plan) -> Array<Four> {
+    if comptime!(plan.tensor_units.is_some()) {
+        tensor_units::multiply(x, y, place, tile, plan, comptime!(plan.tensor_units.unwrap()))
+    } else {
+        multiply_blocks(x, y, place, tile, plan)
+    }
+}
+
+/// The unit's blocks of the cube's tile of the product.
+#[cube]
+fn multiply_blocks(x: &Array<Four>, y: &Array<Four>, place: Place, tile: Tile, #[comptime] plan: Plan) -> Array<Four> {
     let (side, room, loads, blocks) = comptime!((plan.tile(), plan.room(), plan.loads(), plan.blocks));
     let (x_along, y_along) = comptime!((plan.x_transposed, !plan.y_transposed));
     let mut left = SharedMemory::<Four>::new(comptime!(2 * room));
@@ -212,18 +256,8 @@ fn multiply(x: &Array<Four>, y: &Array<Four>, place: Place, tile: Tile, #[compti
     let mut block = Array::<Four>::new(FOUR);
 
     let end = min(tile.depth + place.share, place.inner);
-    let x_operand = Operand {
-        start: place.x_start,
-        outer: place.rows,
-        inner: place.inner,
-        end,
-    };
-    let y_operand = Operand {
-        start: place.y_start,
-        outer: place.columns,
-        inner: place.inner,
-        end,
-    };
+    let x_operand = left_operand(place, end);
+    let y_operand = right_operand(place, end);
     if on_left {
         fetch(x, &mut block, x_operand, row, tile.depth + x_inner, x_along, plan.edges);
         put(&block, &mut left, 0, x_outer, x_inner, x_along, side);
@@ -331,6 +365,15 @@ struct Spot {
 /// The place of four number `i` of a unit's share.
 #[cube]
 fn spot(place: Place, tile: Tile, #[comptime] i: usize, #[comptime] plan: Plan) -> Spot {
+    if comptime!(plan.tensor_units.is_some()) {
+        tensor_units::spot(place, tile, i, plan.edges, comptime!(plan.tensor_units.unwrap()))
+    } else {
+        spot_in_blocks(place, tile, i, plan)
+    }
+}
+
+#[cube]
+fn spot_in_blocks(place: Place, tile: Tile, #[comptime] i: usize, #[comptime] plan: Plan) -> Spot {
     let (block, row_in, group) = comptime!((i / (FOUR * plan.blocks), i / plan.blocks % FOUR, i % plan.blocks));
     let (down, across) = seat();
     let row = tile.row + block * STEP + down * FOUR + row_in;
@@ -353,15 +396,19 @@ fn plain_kernel(
     #[comptime] plan: Plan,
 ) {
     let tile = tile_of(place, plan);
-    let sums = multiply(x, y, place, tile, plan);
-    #[unroll]
-    for i in 0..plan.fours() {
-        let spot = spot(place, tile, i, plan);
-        if spot.inside {
-            if adds {
-                out[spot.at] += sums[i];
-            } else {
-                out[spot.at] = sums[i];
+    if comptime!(plan.tensor_units.is_some() && !plan.edges && !adds) {
+        tensor_units::multiply_into(x, y, out, place, tile, plan, comptime!(plan.tensor_units.unwrap()));
+    } else {
+        let sums = multiply(x, y, place, tile, plan);
+        #[unroll]
+        for i in 0..plan.fours() {
+            let spot = spot(place, tile, i, plan);
+            if spot.inside {
+                if adds {
+                    out[spot.at] += sums[i];
+                } else {
+                    out[spot.at] = sums[i];
+                }
             }
         }
     }
@@ -473,15 +520,22 @@ struct Launch {
 
 impl Launch {
     /// `x · y`, of which the one or the other is stored transposed.
-    fn new(sizes: Sizes, [x_transposed, y_transposed]: [bool; 2]) -> Self {
-        let plan = |blocks| Plan {
-            x_transposed,
-            y_transposed,
-            blocks,
-            edges: [sizes.rows, sizes.columns]
+    fn new(sizes: Sizes, [x_transposed, y_transposed]: [bool; 2], tensor_units: Option<TensorUnits>) -> Self {
+        let plan = |blocks| {
+            let plan = Plan {
+                x_transposed,
+                y_transposed,
+                blocks,
+                edges: false,
+                tensor_units,
+            };
+            let is_whole = [sizes.rows, sizes.columns]
                 .iter()
-                .any(|side| side % (STEP * blocks) > 0)
-                || !sizes.inner.is_multiple_of(DEPTH),
+                .all(|side| side.is_multiple_of(plan.tile()));
+            Plan {
+                edges: !is_whole || !sizes.inner.is_multiple_of(plan.depth()),
+                ..plan
+            }
         };
         let tiles = |plan: Plan| [sizes.columns, sizes.rows].map(|side| side.div_ceil(plan.tile()));
         let count = |plan| tiles(plan).iter().product::<usize>();
@@ -509,7 +563,7 @@ impl Launch {
         let tiles = across as usize * down as usize;
         let wanted = (2 * FEW).div_ceil(tiles).min(self.sizes.inner / (2 * FEW));
         if tiles < FEW && wanted > 1 {
-            self.share = self.sizes.inner.div_ceil(wanted).next_multiple_of(DEPTH);
+            self.share = self.sizes.inner.div_ceil(wanted).next_multiple_of(self.plan.depth());
             self.shares = self.sizes.inner.div_ceil(self.share);
             self.cubes = CubeCount::new_3d(across, down, self.shares as u32);
         }
@@ -576,6 +630,24 @@ fn sizes<R: CubeRuntime>(x: &Tensor<R>, columns: usize) -> Sizes {
     }
 }
 
+/// `f32`, or where one of a product's operands is that, `f32` that may be rounded when it is multiplied.
+fn type_of<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> DType {
+    if [x.dtype, y.dtype].contains(&DType::Flex32) {
+        DType::Flex32
+    } else {
+        DType::F32
+    }
+}
+
+/// What multiplies `x` and `y`, where not the ordinary units.
+///
+/// # Panics
+/// If the operands may be rounded, and the device has no tensor units.
+fn tensor_units_for<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> Option<TensorUnits> {
+    (type_of(x, y) == DType::Flex32)
+        .then(|| TensorUnits::of(&x.client).expect("products of bf16 are for devices with tensor units for them"))
+}
+
 /// `x · w + bias`, with or without `residual`.
 fn affine_of<R: CubeRuntime>(
     x: &Tensor<R>,
@@ -584,8 +656,9 @@ fn affine_of<R: CubeRuntime>(
     residual: Option<&Tensor<R>>,
 ) -> Tensor<R> {
     let sizes = sizes(x, w.shape()[1]);
-    let out = empty(x, &[sizes.rows, sizes.columns]);
-    let launch = Launch::new(sizes, [false, false]);
+    let dtype = if residual.is_some() { DType::F32 } else { type_of(x, w) };
+    let out = empty_of(x, &[sizes.rows, sizes.columns], dtype);
+    let launch = Launch::new(sizes, [false, false], tensor_units_for(x, w));
     let place = launch.place();
     // SAFETY: what is outside of the matrices is neither read nor written.
     unsafe {
@@ -619,8 +692,8 @@ pub fn affine_onto<R: CubeRuntime>(residual: &Tensor<R>, x: &Tensor<R>, w: &Tens
 /// `x · w + bias`, and GELU of it, `[N, out]` both.
 pub fn affine_gelu<R: CubeRuntime>(x: &Tensor<R>, w: &Tensor<R>, bias: &Tensor<R>) -> [Tensor<R>; 2] {
     let sizes = sizes(x, w.shape()[1]);
-    let [out, activated] = [(); 2].map(|()| empty(x, &[sizes.rows, sizes.columns]));
-    let launch = Launch::new(sizes, [false, false]);
+    let [out, activated] = [(); 2].map(|()| empty_of(x, &[sizes.rows, sizes.columns], type_of(x, w)));
+    let launch = Launch::new(sizes, [false, false], tensor_units_for(x, w));
     let place = launch.place();
     // SAFETY: what is outside of the matrices is neither read nor written.
     unsafe {
@@ -643,16 +716,16 @@ pub fn affine_gelu<R: CubeRuntime>(x: &Tensor<R>, w: &Tensor<R>, bias: &Tensor<R
 /// `grad_output · wᵀ`: `[N, out]` and `[in, out]` give `[N, in]`.
 pub fn transposed<R: CubeRuntime>(grad_output: &Tensor<R>, w: &Tensor<R>) -> Tensor<R> {
     let sizes = sizes(grad_output, w.shape()[0]);
-    let out = empty(grad_output, &[sizes.rows, sizes.columns]);
-    Launch::new(sizes, [false, true]).plain(grad_output, w, &out, false);
+    let out = empty_of(grad_output, &[sizes.rows, sizes.columns], type_of(grad_output, w));
+    Launch::new(sizes, [false, true], tensor_units_for(grad_output, w)).plain(grad_output, w, &out, false);
     out
 }
 
 /// [`transposed`] times GELU's derivative at `inner`, `[N, in]`.
 pub fn transposed_by_gelu<R: CubeRuntime>(grad_output: &Tensor<R>, w: &Tensor<R>, inner: &Tensor<R>) -> Tensor<R> {
     let sizes = sizes(grad_output, w.shape()[0]);
-    let out = empty(grad_output, &[sizes.rows, sizes.columns]);
-    let launch = Launch::new(sizes, [false, true]);
+    let out = empty_of(grad_output, &[sizes.rows, sizes.columns], type_of(grad_output, w));
+    let launch = Launch::new(sizes, [false, true], tensor_units_for(grad_output, w));
     let place = launch.place();
     // SAFETY: what is outside of the matrices is neither read nor written.
     unsafe {
@@ -681,7 +754,7 @@ pub fn by_rows<R: CubeRuntime>(x: &Tensor<R>, grad_output: &Tensor<R>) -> Tensor
         inner,
         ..Sizes::default()
     };
-    let launch = Launch::new(sizes, [true, false]).shared_out();
+    let launch = Launch::new(sizes, [true, false], tensor_units_for(x, grad_output)).shared_out();
     launch.plain(x, grad_output, &out, false);
     out
 }
@@ -697,7 +770,7 @@ pub(crate) fn logits<R: CubeRuntime>(hidden: &Tensor<R>, start: usize, count: us
         x_row: start,
         ..Sizes::default()
     };
-    Launch::new(sizes, [false, true]).plain(hidden, wte, &out, false);
+    Launch::new(sizes, [false, true], tensor_units_for(hidden, wte)).plain(hidden, wte, &out, false);
     out
 }
 
@@ -712,7 +785,7 @@ pub(crate) fn grad_hidden<R: CubeRuntime>(
         out_row: start,
         ..sizes(grad_logits, wte.shape()[1])
     };
-    let launch = Launch::new(sizes, [false, false]).shared_out();
+    let launch = Launch::new(sizes, [false, false], tensor_units_for(grad_logits, wte)).shared_out();
     launch.plain(grad_logits, wte, grad_hidden, false);
 }
 
@@ -733,5 +806,5 @@ pub(crate) fn grad_wte<R: CubeRuntime>(
         y_row: start,
         ..Sizes::default()
     };
-    Launch::new(sizes, [true, false]).plain(grad_logits, hidden, grad_wte, adds);
+    Launch::new(sizes, [true, false], tensor_units_for(grad_logits, hidden)).plain(grad_logits, hidden, grad_wte, adds);
 }
