@@ -853,39 +853,11 @@ impl Cli {
     }
 }
 
-/// What other programs call flags of ours, so that a slip of the tongue is led to what was meant.
-const OTHER_NAMES: [(&str, &str); 21] = [
-    ("max-iters", "--steps"),
-    ("max-steps", "--steps"),
-    ("num-steps", "--steps"),
-    ("iters", "--steps"),
-    ("learning-rate", "--lr"),
-    ("batch-size", "--batch"),
-    ("per-device-train-batch-size", "--batch"),
-    ("total-batch-size", "--global-batch"),
-    ("gradient-accumulation-steps", "--grad-accum"),
-    ("sequence-length", "--seq"),
-    ("warmup-iters", "--warmup"),
-    ("warmup-steps", "--warmup"),
-    ("lr-decay-iters", "--decay-steps"),
-    ("eval-interval", "--eval-every"),
-    ("eval-iters", "--eval-batches"),
-    ("log-interval", "--log-every"),
-    ("save-steps", "--checkpoint-every"),
-    ("out-dir", "--run"),
-    ("output-dir", "--run"),
-    ("dtype", "--precision"),
-    ("max-new-tokens", "--max-tokens"),
-];
-
 /// The flag of `command` that another program calls `flag`, give or take a letter.
 fn other_name(flag: &str, command: Option<&clap::Command>) -> Option<&'static str> {
-    let name = flag.trim_start_matches('-').replace('_', "-");
-    let letters = |(theirs, _): &(&str, &str)| strsim::osa_distance(theirs, &name);
-    let nearest = OTHER_NAMES.iter().min_by_key(|names| letters(names))?;
-    let (_, ours) = *nearest;
-    let has = |arg: &clap::Arg| arg.get_long() == ours.strip_prefix("--");
-    (letters(nearest) <= 1 && command?.get_arguments().any(has)).then_some(ours)
+    let ours = gpt2_base::other_name(flag)?;
+    let has = |arg: &clap::Arg| arg.get_long() == Some(ours);
+    command?.get_arguments().any(has).then_some(ours)
 }
 
 /// What to type in place of a flag that does not exist, if another program has it.
@@ -895,7 +867,7 @@ fn meant(error: &clap::Error, command: &str) -> Option<String> {
     };
     let cli = Cli::command();
     let ours = other_name(flag, cli.find_subcommand(command))?;
-    Some(format!("a similar argument exists: '{ours}'"))
+    Some(format!("a similar argument exists: '--{ours}'"))
 }
 
 /// clap's message as one line, and its tip. The usage that it appends is left to `--help`.
@@ -917,7 +889,7 @@ mod tests {
     #[test]
     fn names_of_other_programs_lead_to_flags_that_exist() {
         let cli = Cli::command();
-        for (theirs, ours) in OTHER_NAMES {
+        for (theirs, ours) in gpt2_base::OTHER_NAMES {
             let command = if theirs == "max-new-tokens" { "sample" } else { "train" };
             let command = cli.find_subcommand(command);
             assert_eq!(other_name(theirs, command), Some(ours));

@@ -6,7 +6,7 @@ use crate::printer::quoted;
 use crate::text_directory::directory_of_text;
 use gpt2_backend::{BackendError, BackendKind, Unavailable};
 use gpt2_data::{DataError, Encoding, Split, is_text};
-use gpt2_model::ModelError;
+use gpt2_model::{Gpt2Config, ModelError};
 use gpt2_train::TrainError;
 use gpt2_train::checkpoint::Checkpoints;
 use gpt2_train::config::RunConfig;
@@ -184,14 +184,25 @@ fn other_settings(run: &Path, differences: &[Difference]) -> String {
         .map(|(flag, value)| (flag.as_str(), value.clone()))
         .collect();
     let plan = RunConfig::from_toml_file(&RunPaths::new(run).plan()).unwrap_or_default();
-    let number = |key: &str| {
-        differences
-            .iter()
-            .find(|change| change.key == key)?
-            .wanted
-            .parse::<f64>()
-            .ok()
-    };
+    let wanted = |key: &str| differences.iter().find(|change| change.key == key);
+    // The plan has the old preset's sizes, which a name alone does not change.
+    if let Some(preset) = wanted("model").and_then(|change| Gpt2Config::preset(&change.wanted).ok()) {
+        let block_size = preset.block_size.max(plan.seq.unwrap_or(0));
+        let sizes = [
+            ("--n-layer", preset.n_layer),
+            ("--n-head", preset.n_head),
+            ("--n-embd", preset.n_embd),
+            ("--block-size", block_size),
+        ];
+        let is_typed = |flag: &str| wanted(flag.trim_start_matches('-')).is_some();
+        flags.extend(
+            sizes
+                .into_iter()
+                .filter(|(flag, _)| !is_typed(flag))
+                .map(|(flag, size)| (flag, size.to_string())),
+        );
+    }
+    let number = |key: &str| wanted(key)?.wanted.parse::<f64>().ok();
     if let (Some(lr), Some(before), Some(min_lr), None) = (number("lr"), plan.lr, plan.min_lr, number("min-lr"))
         && min_lr > lr
     {
@@ -231,16 +242,24 @@ fn non_finite(error: &TrainError, typed: &Typed) -> Option<String> {
             _ => None,
         };
     }
-    // A loss that is not finite is the work of the weights of the step before.
-    let latest = before_divergence(run, if *what == Quantity::Loss { step - 2 } else { step - 1 });
+    // What is not finite is the work of the weights of the step before; only a validation loss is of the step's own.
+    let latest = before_divergence(
+        run,
+        if *what == Quantity::ValidationLoss {
+            step - 1
+        } else {
+            step - 2
+        },
+    );
     let plan = RunConfig::from_toml_file(&RunPaths::new(run).plan()).ok()?;
     let flags = slower(*lr, plan.min_lr.unwrap_or(0.0));
     Some(new_run(run, last_checkpoint(run, latest).as_deref(), &flags))
 }
 
-/// The last step of a run, of those up to `latest`, whose weights had not begun to diverge.
+/// The last step of a run, of those up to `latest`, whose weights had not begun to diverge: the loss that they gave in the
+/// step after was not above that of the first step.
 fn before_divergence(run: &Path, latest: u64) -> u64 {
-    first_loss_above_the_start(run).map_or(latest, |grown| latest.min(grown.saturating_sub(2)))
+    last_loss_not_above_the_start(run).map_or(latest, |step| latest.min(step - 1))
 }
 
 /// What was to be done with the weights of a checkpoint that are not finite, with an earlier one; else the run that made
@@ -258,12 +277,16 @@ fn before_weights_broke(run: &Path, weights: &Path, typed: &Typed) -> String {
     new_run(run, None, &flags.unwrap_or_default())
 }
 
-/// The first step of a run whose loss was above that of its first step: there it was diverging already.
-fn first_loss_above_the_start(run: &Path) -> Option<u64> {
+/// The last step of a run whose loss was not above that of its first step: after it the run diverged, if it did.
+fn last_loss_not_above_the_start(run: &Path) -> Option<u64> {
     let records = read_records(&RunPaths::new(run).metrics()).ok()?;
-    let mut losses = records.iter().filter_map(|record| Some((record.step, record.loss?)));
-    let (_, start) = losses.next()?;
-    losses.find(|(_, loss)| *loss > start).map(|(step, _)| step)
+    let losses: Vec<_> = records
+        .iter()
+        .filter_map(|record| Some((record.step, record.loss?)))
+        .collect();
+    let (_, start) = losses.first()?;
+    let (step, _) = losses.iter().rfind(|(_, loss)| loss <= start)?;
+    Some(*step)
 }
 
 /// The flags for a tenth of the learning rates.
@@ -295,6 +318,12 @@ fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
             split: Split::Val,
             ..
         } if typed.command() == "train" => Some(typed.clone().with("--eval-every", "0").line()),
+        DataError::NothingPrepared { path } | DataError::NoShards { path, .. }
+            if RunPaths::new(path).plan().is_file() =>
+        {
+            let plan = RunConfig::from_toml_file(&RunPaths::new(path).plan()).ok()?;
+            Some(format!("it is a run; its data is {}", quoted(&plan.data?)))
+        }
         DataError::NothingPrepared { path } | DataError::NoShards { path, .. } if holds_text(path) => {
             let mut out = path.components().as_path().as_os_str().to_owned(); // without a slash at its end
             out.push("-tokens");
@@ -426,6 +455,22 @@ fn holds_text(dir: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_diverges_where_its_loss_stays_above_that_of_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let latest = |losses: &[f32]| {
+            let line = |(step, loss): (usize, &f32)| {
+                format!("{{\"step\":{step},\"tokens\":{step},\"loss\":{loss},\"lr\":1,\"elapsed_sec\":1}}\n")
+            };
+            let lines: String = (1..).zip(losses).map(line).collect();
+            fs::write(RunPaths::new(dir.path()).metrics(), lines).unwrap();
+            before_divergence(dir.path(), losses.len() as u64)
+        };
+        assert_eq!(latest(&[10.0, 11.0, 9.0, 5.0, 4.0]), 4, "noise of the first steps");
+        assert_eq!(latest(&[10.0, 9.0, 8.0, 12.0, 90.0]), 2);
+        assert_eq!(latest(&[10.0, 1e6, 1e7]), 0);
+    }
 
     fn hint_of(error: impl Into<CliError>, line: &str) -> String {
         hint(&error.into(), &Typed::of(line)).unwrap_or_default()

@@ -6,6 +6,10 @@ use crate::error::CliError;
 use gpt2_train::restore_terminal;
 use gpt2_train::stop::StopRequest;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Signals that are closer together count as one: `timeout` sends its own to the program and then to the group that it is in.
+const AS_ONE: Duration = Duration::from_millis(300);
 
 /// The runs that a signal stops.
 static RUNS: Mutex<Vec<Run>> = Mutex::new(Vec::new());
@@ -13,7 +17,8 @@ static RUNS: Mutex<Vec<Run>> = Mutex::new(Vec::new());
 struct Run {
     stop: StopRequest,
     number: u64,
-    is_stopping: bool,
+    /// When the first signal came.
+    stopping_since: Option<Instant>,
 }
 
 fn runs() -> MutexGuard<'static, Vec<Run>> {
@@ -38,7 +43,7 @@ pub(crate) fn stop_on_signals(stop: &StopRequest) -> StoppedBySignals {
     runs.push(Run {
         stop: stop.clone(),
         number,
-        is_stopping: false,
+        stopping_since: None,
     });
     StoppedBySignals(number)
 }
@@ -75,33 +80,40 @@ enum Answer {
     Default,
     /// The runs save and stop.
     Stop,
+    /// The one before has stopped them just now.
+    AsOne,
     /// They were stopping already.
     Exit,
 }
 
 /// Stops every registered run, whose record will say `by`.
-fn stop_runs(by: &str) -> Answer {
+fn stop_runs(by: &str, now: Instant) -> Answer {
     let mut runs = runs();
     if runs.is_empty() {
         return Answer::Default;
     }
-    if runs.iter().any(|run| run.is_stopping) {
-        return Answer::Exit;
+    if let Some(since) = runs.iter().filter_map(|run| run.stopping_since).min() {
+        return if now.duration_since(since) < AS_ONE {
+            Answer::AsOne
+        } else {
+            Answer::Exit
+        };
     }
     for run in runs.iter_mut() {
-        run.is_stopping = true;
+        run.stopping_since = Some(now);
         run.stop.stop(by);
     }
     Answer::Stop
 }
 
 fn heed(by: &str, code: i32, default: impl FnOnce()) {
-    match stop_runs(by) {
+    match stop_runs(by, Instant::now()) {
         Answer::Default => {
             restore_terminal();
             default();
         }
         Answer::Stop => note("stopping after this step; a second signal leaves at once"),
+        Answer::AsOne => {}
         Answer::Exit => {
             restore_terminal();
             // Kept to the end: what waits for them would say that they were ended, and end this process its way.
@@ -122,6 +134,7 @@ mod platform {
     use std::io;
     use std::mem::MaybeUninit;
     use std::ptr;
+    use std::time::Instant;
 
     /// The exit code of a program that signal `n` ended is this and `n`, by the custom of shells.
     const ENDED_BY_SIGNAL: i32 = 128;
@@ -147,8 +160,8 @@ mod platform {
         let mut signals = Signals::new([SIGUSR1])?;
         let wait = move || {
             for signal in signals.forever() {
-                let is_stopping = super::runs().iter().any(|run| run.is_stopping);
-                if !is_stopping && super::stop_runs("a signal to the launcher") == Answer::Default {
+                let is_stopping = super::runs().iter().any(|run| run.stopping_since.is_some());
+                if !is_stopping && super::stop_runs("a signal to the launcher", Instant::now()) == Answer::Default {
                     let _ = emulate_default_handler(signal);
                 }
             }
@@ -199,17 +212,19 @@ mod tests {
     // One test: the runs are the process's.
     #[test]
     fn the_first_signal_stops_every_run_and_the_second_the_process() {
-        assert_eq!(stop_runs("SIGINT"), Answer::Default);
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        assert_eq!(stop_runs("SIGINT", now), Answer::Default);
         let (first, second) = (StopRequest::default(), StopRequest::default());
         let ended = stop_on_signals(&first);
         let registered = stop_on_signals(&second);
         drop(ended);
-        assert_eq!(stop_runs("SIGINT"), Answer::Stop);
+        assert_eq!(stop_runs("SIGINT", now), Answer::Stop);
         assert_eq!(first.requested_by(), None);
         assert_eq!(second.requested_by().as_deref(), Some("SIGINT"));
-        assert_eq!(stop_runs("SIGTERM"), Answer::Exit);
+        assert_eq!(stop_runs("SIGINT", now), Answer::AsOne, "as `timeout` sends it twice");
+        assert_eq!(stop_runs("SIGTERM", later), Answer::Exit);
         drop(registered);
         let _next = stop_on_signals(&first);
-        assert_eq!(stop_runs("SIGTERM"), Answer::Stop);
+        assert_eq!(stop_runs("SIGTERM", later), Answer::Stop);
     }
 }

@@ -12,7 +12,7 @@ use crate::group::{Group, Shared};
 use crate::learner::{DashboardSetup, LearnerStepper, with_dashboard};
 use crate::observer::{Lines, Observer, Silent};
 use crate::optimizer::{AdamW, Shards};
-use crate::plan::{DataSummary, Environment, ResumeRemark, RunPlan};
+use crate::plan::{DataSummary, Environment, ResumeRemark, RunPlan, check_threads};
 use crate::rank_log::RankLog;
 use crate::ranks::Ranks;
 use crate::report::{Provenance, RunFacts, write_run_report};
@@ -251,6 +251,12 @@ impl Launch {
         let data = data.unwrap_or_else(|| source(&config));
         let weights = checkpoint.clone().or_else(|| config.init.clone());
         let decided = Decided::new(&config, run, data, weights.as_deref(), rank)?;
+        if checkpoint.is_none()
+            && let Some(init) = &decided.plan.init
+        {
+            // Their headers alone. The values are read when there is a run directory and a device.
+            Weights::open(init)?;
+        }
         let mut remark = None;
         let resume = checkpoint.map(Checkpoint::checked).transpose()?;
         if let (Some(saved), Some(checkpoint)) = (&saved, &resume) {
@@ -331,6 +337,23 @@ impl Launch {
             None => directory?,
         });
         Ok(())
+    }
+
+    /// Checks that [`Launch::claim`] would take the run directory, and leaves nothing behind. Of several ranks, all
+    /// must call it.
+    ///
+    /// # Errors
+    /// Those of [`Launch::claim`].
+    pub fn check_directory(&mut self) -> Result<(), TrainError> {
+        let checked = if self.directory.is_none() && self.rank() == 0 {
+            RunDir::check_creatable(&self.decided.plan.run)
+        } else {
+            Ok(())
+        };
+        match &mut self.group {
+            Some(group) => group.agree(checked, |()| Vec::new()),
+            None => checked,
+        }
     }
 
     /// Ends without training; of several ranks, all must.
@@ -560,6 +583,7 @@ impl Decided {
         let of_host = rank.map_or(planned, |rank| rank.local_world_size);
         let cores = (HostFacts::detect().cores / of_host).max(1);
         let threads = config.threads.unwrap_or(cores);
+        check_threads(threads, cores)?;
         let pool = thread_pool(threads)?;
         let backend = config.backend.unwrap_or_default();
         let chosen = match (rank, &config.devices) {
@@ -690,7 +714,6 @@ impl TrainingJob for Session<'_> {
         };
         let lines = Lines::new(log_file(&self.paths, ranks.rank())?, plan.intervals.log_every);
         let mut stepper = LearnerStepper::new(model, optimizer.clone(), plan.schedule.clone(), state.step);
-        let first_step = state.step;
         let step_loop = StepLoop {
             paths: self.paths.clone(),
             device,
@@ -722,8 +745,6 @@ impl TrainingJob for Session<'_> {
                 let lines = Lines::new(out, plan.intervals.log_every);
                 let setup = DashboardSetup {
                     root: self.paths.root(),
-                    plan: &plan,
-                    first_step,
                     has_floor: self.data.summary.floor.is_some(),
                     has_peak: self.peak_flops.is_some(),
                 };

@@ -152,6 +152,24 @@ impl RunPaths {
     fn lock(&self) -> PathBuf {
         self.root.join("run.lock")
     }
+
+    /// Locks the directory, which must be there.
+    fn take_lock(&self) -> Result<Lock, TrainError> {
+        Lock::acquire(self.lock()).map_err(|error| match error {
+            LockError::Held { pid } => TrainError::RunDirInUse {
+                path: self.root.clone(),
+                pid,
+            },
+            LockError::Io(source) => self.unwritable(source),
+        })
+    }
+
+    fn unwritable(&self, source: io::Error) -> TrainError {
+        TrainError::RunDirUnwritable {
+            path: self.root.clone(),
+            source,
+        }
+    }
 }
 
 /// A run directory that this process may write to, until it is dropped or the process ends.
@@ -192,6 +210,27 @@ impl RunDir {
         Self::check_unused(&dir)?;
         dir.made = made;
         Ok(dir)
+    }
+
+    /// Checks that [`create`](Self::create) would succeed, and leaves nothing behind. Directories are made and removed:
+    /// permissions do not tell whether, say, one can be made in `/proc`.
+    ///
+    /// # Errors
+    /// Those of [`RunDir::create`].
+    pub(crate) fn check_creatable(root: impl Into<PathBuf>) -> Result<(), TrainError> {
+        let paths = RunPaths::new(root);
+        let mut made = Vec::new();
+        let locked = [paths.samples(), paths.checkpoints()]
+            .iter()
+            .try_for_each(|directory| create_missing(directory, &mut made))
+            .map_err(|source| paths.unwritable(source))
+            .and_then(|()| paths.take_lock());
+        let checked = locked.and_then(|_lock| Self::check_unused(&paths));
+        // One that another process has put something into is not empty, and stays.
+        for directory in made.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
+        checked
     }
 
     /// Checks that nothing was trained in a directory.
@@ -262,19 +301,11 @@ impl RunDir {
     }
 
     fn acquire(paths: RunPaths) -> Result<Self, TrainError> {
-        let unwritable = |source| TrainError::RunDirUnwritable {
-            path: paths.root.clone(),
-            source,
-        };
         for directory in [paths.samples(), paths.checkpoints()] {
-            fs::create_dir_all(directory).map_err(unwritable)?;
+            fs::create_dir_all(directory).map_err(|source| paths.unwritable(source))?;
         }
-        let lock = match Lock::acquire(paths.lock()) {
-            Ok(lock) => lock,
-            Err(LockError::Held { pid }) => return Err(TrainError::RunDirInUse { path: paths.root, pid }),
-            Err(LockError::Io(source)) => return Err(unwritable(source)),
-        };
-        remove_leftovers(&paths.checkpoints()).map_err(unwritable)?;
+        let lock = paths.take_lock()?;
+        remove_leftovers(&paths.checkpoints()).map_err(|source| paths.unwritable(source))?;
         Ok(Self {
             paths,
             lock: Some(lock),
@@ -325,6 +356,23 @@ impl Deref for RunDir {
     fn deref(&self) -> &RunPaths {
         &self.paths
     }
+}
+
+/// Makes a directory and the missing ones above it, the outermost first. Those that were made are added to `made`.
+fn create_missing(directory: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
+    for directory in missing.into_iter().rev() {
+        match fs::create_dir(directory) {
+            Ok(()) => made.push(directory.to_owned()),
+            // Another process made it meanwhile.
+            Err(_) if directory.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -457,6 +505,40 @@ mod tests {
         let error = RunDir::create(file.join("run")).unwrap_err();
         assert!(matches!(error, TrainError::RunDirUnwritable { .. }), "{error}");
         assert!(error.to_string().contains("is not writable: "), "{error}");
+    }
+
+    #[test]
+    fn checking_refuses_what_creating_would_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        RunDir::check_creatable(dir.path().join("a/b")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        // Empty directories that were there stay.
+        fs::create_dir_all(dir.path().join("c/samples")).unwrap();
+        RunDir::check_creatable(dir.path().join("c")).unwrap();
+        assert!(dir.path().join("c/samples").exists());
+        assert_eq!(fs::read_dir(dir.path().join("c")).unwrap().count(), 1);
+
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let mut wrong = vec![file.join("run"), file];
+        if cfg!(target_os = "linux") {
+            wrong.push("/proc/nope".into());
+        }
+        for root in wrong {
+            let checked = RunDir::check_creatable(&root).unwrap_err();
+            assert!(matches!(checked, TrainError::RunDirUnwritable { .. }), "{checked}");
+            let created = RunDir::create(&root).unwrap_err();
+            assert_eq!(checked.to_string(), created.to_string());
+        }
+
+        let held = RunDir::create(dir.path().join("c")).unwrap();
+        let error = RunDir::check_creatable(held.root()).unwrap_err();
+        assert!(matches!(error, TrainError::RunDirInUse { .. }), "{error}");
+        fs::write(held.plan(), "").unwrap();
+        fs::write(held.metrics(), "{\"step\":1,\"tokens\":32}\n").unwrap();
+        drop(held);
+        let error = RunDir::check_creatable(dir.path().join("c")).unwrap_err();
+        assert!(matches!(error, TrainError::RunDirTaken { .. }), "{error}");
     }
 
     #[test]

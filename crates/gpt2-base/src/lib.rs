@@ -13,4 +13,4 @@ pub mod stats;
 pub mod units;
 
 pub use invalid::Invalid;
-pub use nearest::{nearest, nearest_multiples};
+pub use nearest::{OTHER_NAMES, nearest, nearest_multiples, other_name};

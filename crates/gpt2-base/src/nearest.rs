@@ -18,6 +18,44 @@ pub fn nearest<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// What other programs call settings of ours, so that a slip of the tongue is led to what was meant.
+pub const OTHER_NAMES: [(&str, &str); 21] = [
+    ("max-iters", "steps"),
+    ("max-steps", "steps"),
+    ("num-steps", "steps"),
+    ("iters", "steps"),
+    ("learning-rate", "lr"),
+    ("batch-size", "batch"),
+    ("per-device-train-batch-size", "batch"),
+    ("total-batch-size", "global-batch"),
+    ("gradient-accumulation-steps", "grad-accum"),
+    ("sequence-length", "seq"),
+    ("warmup-iters", "warmup"),
+    ("warmup-steps", "warmup"),
+    ("lr-decay-iters", "decay-steps"),
+    ("eval-interval", "eval-every"),
+    ("eval-iters", "eval-batches"),
+    ("log-interval", "log-every"),
+    ("save-steps", "checkpoint-every"),
+    ("out-dir", "run"),
+    ("output-dir", "run"),
+    ("dtype", "precision"),
+    ("max-new-tokens", "max-tokens"),
+];
+
+/// Our setting that another program calls `name`, give or take a letter; written with dashes or underscores.
+///
+/// ```
+/// assert_eq!(gpt2_base::other_name("max_iters"), Some("steps"));
+/// assert_eq!(gpt2_base::other_name("colour"), None);
+/// ```
+pub fn other_name(name: &str) -> Option<&'static str> {
+    let name = name.trim_start_matches('-').replace('_', "-");
+    let letters = |(theirs, _): &(&str, &str)| strsim::osa_distance(theirs, &name);
+    let nearest = OTHER_NAMES.iter().min_by_key(|names| letters(names))?;
+    (letters(nearest) <= 1).then_some(nearest.1)
+}
+
 /// The multiples of `of` next to `value`, for what to try instead: "56 or 64", or "8" where there is none below.
 ///
 /// ```

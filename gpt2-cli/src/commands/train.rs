@@ -98,6 +98,7 @@ fn train(args: &TrainArgs, mut launch: Launch) -> Result<(), CliError> {
         warn(&warning.to_string());
     }
     if args.dry_run {
+        launch.check_directory()?;
         if is_first {
             print(launch.plan().to_toml(launch.data())?.as_bytes())?;
         }
@@ -172,25 +173,34 @@ fn introduce(launch: &Launch) {
 
 /// Says what going on with a run comes to where that may not be what was meant, and how to train on with a new schedule.
 fn tell(remark: &ResumeRemark, plan: &RunPlan, checkpoint: &Path) {
-    let limit = match remark {
+    let per_step = plan.tokens_per_step();
+    let (steps, tokens) = match remark {
         ResumeRemark::Finished { last, .. } => {
             note(&remark.to_string());
-            match plan.limits.max_tokens {
-                Some(tokens) => ("--max-tokens", tokens.to_string()),
-                None => ("--steps", last.to_string()),
-            }
+            let tokens = plan.limits.max_tokens;
+            (tokens.map_or(*last, |tokens| tokens.div_ceil(per_step)), tokens)
         }
         ResumeRemark::PastDecay { first, last, .. } => {
             warn(&remark.to_string());
             let steps = last + 1 - first;
-            match plan.limits.max_tokens {
-                Some(_) => ("--max-tokens", (steps * plan.tokens_per_step()).to_string()),
-                None => ("--steps", steps.to_string()),
-            }
+            (steps, plan.limits.max_tokens.map(|_| steps * per_step))
         }
     };
+    // The new run starts from the plan of this one, whose limits and schedule are shorter or longer.
+    let saved = RunConfig::from_toml_file(&RunPaths::new(&plan.run).plan()).unwrap_or_default();
+    let mut flags = Vec::new();
+    if tokens.is_none() || saved.steps.is_some_and(|saved| saved < steps) {
+        flags.push(("--steps", steps.to_string()));
+    }
+    flags.extend(tokens.map(|tokens| ("--max-tokens", tokens.to_string())));
+    if saved.decay_steps.is_some_and(|saved| saved != steps) {
+        flags.push(("--decay-steps", steps.to_string()));
+    }
+    if saved.warmup.is_some_and(|saved| saved > steps) {
+        flags.push(("--warmup", "0".to_owned()));
+    }
     advise(&format!(
         "a new run from here has a schedule of its own: {}",
-        new_run(&plan.run, Some(checkpoint), &[limit])
+        new_run(&plan.run, Some(checkpoint), &flags)
     ));
 }

@@ -1,7 +1,10 @@
 //! What cannot be trained on is refused in one line, with exit code 1, before anything is written.
 
 use crate::support::{Outcome, gpt2, play, prepared, shard, train};
+use burn_flex::{Flex, FlexDevice};
 use gpt2_data::{LLAMA3_MAGIC, SHARD_MAGIC, SHARD_VERSION};
+use gpt2_model::weights::{read_tensors, save_hf, write_tensors};
+use gpt2_model::{Gpt2Config, Variant};
 use gpt2_train::run_dir::RunDir;
 use std::fs;
 use std::path::Path;
@@ -33,6 +36,15 @@ fn with_data() -> TempDir {
 fn train_with(dir: &Path, flags: &str) -> Outcome {
     let flags = flags.split_whitespace();
     train(dir, &["--data", "data"].into_iter().chain(flags).collect::<Vec<_>>())
+}
+
+/// Asserts that a run with `flags` and its dry run are refused in the same words, and that nothing is left of either.
+#[track_caller]
+fn refused_in_both(dir: &Path, flags: &str, expected: &str) {
+    for flags in [format!("--run run {flags}"), format!("--run run {flags} --dry-run")] {
+        train_with(dir, &flags).refused(expected);
+        assert!(!dir.join("run").exists(), "{flags}");
+    }
 }
 
 #[test]
@@ -179,10 +191,8 @@ fn a_precision_that_the_backend_has_not() {
 fn a_dry_run_refuses_what_the_run_would_refuse() {
     let dir = with_data();
     // 1.8 TB of weights, gradients and moments.
-    for flags in ["--n-layer 1000000 --run run", "--n-layer 1000000 --run run --dry-run"] {
-        train_with(dir.path(), flags).refused("does not fit into memory (");
-        assert!(!dir.path().join("run").exists(), "{flags}");
-    }
+    refused_in_both(dir.path(), "--n-layer 1000000", "does not fit into memory (");
+    refused_in_both(dir.path(), "--threads 100000", "`threads` is 100000, expected 1 to ");
     // On a processor without a unit for bf16, which is what the device says in both cases.
     let outcome = train_with(dir.path(), "--precision bf16 --run run --dry-run");
     if outcome.code != Some(0) {
@@ -193,10 +203,57 @@ fn a_dry_run_refuses_what_the_run_would_refuse() {
 }
 
 #[test]
+fn weights_that_cannot_be_loaded() {
+    let dir = with_data();
+    let config = Gpt2Config {
+        vocab_size: 50_257,
+        block_size: 32,
+        n_layer: 1,
+        n_head: 1,
+        n_embd: 8,
+        dropout: 0.0,
+        variant: Variant::default(),
+    };
+    let weights = dir.path().join("weights");
+    fs::create_dir(&weights).unwrap();
+    save_hf(&config.init::<Flex>(1, &FlexDevice).unwrap(), &weights).unwrap();
+    train_with(dir.path(), "--init weights --run run --dry-run").succeeded();
+    assert!(!dir.path().join("run").exists());
+
+    let refused = |expected: &str| refused_in_both(dir.path(), "--init weights", expected);
+    let file = weights.join("model.safetensors");
+    let mut tensors = read_tensors(&file).unwrap();
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
+    refused("not a readable safetensors file");
+    let turned = tensors
+        .iter_mut()
+        .find(|tensor| tensor.name.ends_with("h.0.attn.c_attn.weight"));
+    turned.unwrap().shape.reverse();
+    write_tensors(&file, &tensors).unwrap();
+    refused("tensor `h.0.attn.c_attn.weight` is [24, 8], expected [8, 24]");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+    fs::write(&file, pointer).unwrap();
+    refused("a Git LFS pointer, not the file that it stands for");
+    fs::remove_file(&file).unwrap();
+    refused("no weights in it: expected model.safetensors");
+    fs::write(weights.join("pytorch_model.bin"), "PK\x03\x04").unwrap();
+    refused("but pytorch_model.bin, a pickle of PyTorch's");
+    let index = "{\"weight_map\": {\"transformer.wte.weight\": \"model-00001-of-00001.safetensors\"}}";
+    fs::write(weights.join("model.safetensors.index.json"), index).unwrap();
+    refused("model-00001-of-00001.safetensors: No such file");
+}
+
+#[test]
 fn a_run_directory_that_cannot_be_made() {
     let dir = with_data();
     // Below a file, which stops root too.
-    train_with(dir.path(), "--run play.txt/run").refused("run directory play.txt/run is not writable");
+    for flags in ["--run play.txt/run", "--run play.txt/run --dry-run"] {
+        train_with(dir.path(), flags).refused("run directory play.txt/run is not writable: Not a directory");
+    }
+    // Those above it that were missing are not left behind either.
+    train_with(dir.path(), "--run runs/a/b --dry-run").succeeded();
+    assert!(!dir.path().join("runs").exists());
 }
 
 #[test]
@@ -205,6 +262,7 @@ fn a_run_directory_in_use() {
     let _held = RunDir::create(dir.path().join("run")).unwrap();
     let process = format!("run directory run is in use by process {}", std::process::id());
     train_with(dir.path(), "--run run").refused(&process);
+    train_with(dir.path(), "--run run --dry-run").refused(&process);
 }
 
 #[test]

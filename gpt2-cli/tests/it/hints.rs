@@ -166,7 +166,29 @@ fn what_resuming_comes_to_is_said() {
             .contains("the run is finished: it has taken 4 steps already, and `max-tokens` allows 1\n"),
         "{fewer:#?}"
     );
-    assert!(fewer.hint().ends_with(" --run a-4 --max-tokens 8"), "{fewer:#?}");
+    assert!(
+        fewer.hint().ends_with(" --run a-4 --max-tokens 8 --decay-steps 1"),
+        "{fewer:#?}"
+    );
+
+    // A new run that is longer than this one, not one that ends where its plan says.
+    let longer = resume("--max-tokens 320");
+    assert!(
+        longer
+            .hint()
+            .ends_with(" --run a-4 --steps 10 --max-tokens 320 --decay-steps 10"),
+        "{longer:#?}"
+    );
+    follow(dir.path(), longer.hint().rsplit_once(": ").unwrap().1).succeeded();
+
+    // A preset's name stands for its sizes.
+    let other = resume("--model d3");
+    assert!(
+        other
+            .hint()
+            .ends_with(" --model d3 --n-layer 3 --n-head 3 --n-embd 96 --block-size 256"),
+        "{other:#?}"
+    );
 }
 
 #[test]

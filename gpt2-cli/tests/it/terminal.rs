@@ -39,6 +39,10 @@ fn open_terminal() -> (File, OwnedFd) {
     // SAFETY: the pointers are to values that live through the call; it takes no name and no modes.
     let opened = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, null_mut(), null_mut(), &raw const size) };
     assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+    // A process that has our end as well would keep the terminal alive.
+    // SAFETY: the descriptor was just opened, and gets a flag that takes nothing from anyone.
+    let marked = unsafe { libc::fcntl(ours, libc::F_SETFD, libc::FD_CLOEXEC) };
+    assert_eq!(marked, 0, "{}", io::Error::last_os_error());
     // SAFETY: both were just opened for us alone.
     unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
 }
@@ -65,6 +69,54 @@ impl Drop for Process {
     }
 }
 
+/// Starts the command on a new terminal; the process, our end of the terminal, and the directory. `errors` is standard
+/// error instead of the terminal.
+fn start_on_terminal(start: Start, term: Option<&str>, steps: u64, errors: Option<File>) -> (Process, File, TempDir) {
+    let dir = tempdir().unwrap();
+    prepared(dir.path());
+    write_tiny(dir.path());
+    let (keyboard, terminal) = open_terminal();
+    let gpt2 = env!("CARGO_BIN_EXE_gpt2");
+    let mut command = if start == Start::Background {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "set -m; \"$@\" & wait $!", "sh", gpt2]);
+        shell
+    } else {
+        Command::new(gpt2)
+    };
+    command.args("train --config tiny.toml --data data --run run --eval-every 0 --checkpoint-every 0".split(' '));
+    command.args(["--log-every", "1", "--steps", &steps.to_string()]);
+    command
+        .current_dir(dir.path())
+        .env_remove("TERM")
+        .env_remove("RUST_BACKTRACE");
+    command.envs(term.map(|term| ("TERM", term)));
+    command.stdin(if start == Start::NoControllingTerminal {
+        Stdio::null()
+    } else {
+        terminal.try_clone().unwrap().into()
+    });
+    command.stdout(terminal.try_clone().unwrap());
+    command.stderr(errors.map_or_else(|| Stdio::from(terminal), Stdio::from));
+    // SAFETY: all are system calls that may be made between fork and exec, and standard input is open.
+    unsafe {
+        command.pre_exec(move || {
+            // As a terminal starts it, also where the tests were started with `nohup` or in the background of a script.
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            let has_own = start != Start::NoControllingTerminal;
+            if libc::setsid() < 0 || (has_own && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0) {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn().unwrap();
+    drop(command); // closes the terminal on this side
+    (Process(child), keyboard, dir)
+}
+
 /// The command on a terminal, and all that it has shown.
 struct Session {
     process: Process,
@@ -76,47 +128,7 @@ struct Session {
 
 impl Session {
     fn start(start: Start, term: Option<&str>, steps: u64) -> Self {
-        let dir = tempdir().unwrap();
-        prepared(dir.path());
-        write_tiny(dir.path());
-        let (keyboard, terminal) = open_terminal();
-        let gpt2 = env!("CARGO_BIN_EXE_gpt2");
-        let mut command = if start == Start::Background {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", "set -m; \"$@\" & wait $!", "sh", gpt2]);
-            shell
-        } else {
-            Command::new(gpt2)
-        };
-        command.args("train --config tiny.toml --data data --run run --eval-every 0 --checkpoint-every 0".split(' '));
-        command.args(["--log-every", "1", "--steps", &steps.to_string()]);
-        command
-            .current_dir(dir.path())
-            .env_remove("TERM")
-            .env_remove("RUST_BACKTRACE");
-        command.envs(term.map(|term| ("TERM", term)));
-        command.stdin(if start == Start::NoControllingTerminal {
-            Stdio::null()
-        } else {
-            terminal.try_clone().unwrap().into()
-        });
-        command.stdout(terminal.try_clone().unwrap()).stderr(terminal);
-        // SAFETY: all are system calls that may be made between fork and exec, and standard input is open.
-        unsafe {
-            command.pre_exec(move || {
-                // As a terminal starts it, also where the tests were started with `nohup` or in the background of a script.
-                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-                    libc::signal(signal, libc::SIG_DFL);
-                }
-                let has_own = start != Start::NoControllingTerminal;
-                if libc::setsid() < 0 || (has_own && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0) {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
-        let child = command.spawn().unwrap();
-        drop(command); // closes the terminal on this side
+        let (process, keyboard, dir) = start_on_terminal(start, term, steps, None);
         let shown = Arc::new(Mutex::new(Vec::new()));
         let (mut screen, kept) = (keyboard.try_clone().unwrap(), Arc::clone(&shown));
         let reader = std::thread::spawn(move || {
@@ -127,7 +139,7 @@ impl Session {
             }
         });
         Self {
-            process: Process(child),
+            process,
             keyboard,
             shown,
             reader,
@@ -202,6 +214,33 @@ fn ctrl_c_in_the_dashboard_does_too() {
     let (code, shown, _) = session.end();
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains(" by SIGINT; everything is saved."), "{shown}");
+}
+
+#[test]
+fn a_terminal_that_goes_away_saves_and_leaves() {
+    for is_errors_in_file in [false, true] {
+        let place = tempdir().unwrap();
+        let errors = place.path().join("errors");
+        let file = is_errors_in_file.then(|| File::create(&errors).unwrap());
+        let (mut process, mut terminal, dir) = start_on_terminal(Start::Foreground, Some("xterm"), 1_000_000, file);
+        let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&shown).contains("Quit") {
+            let count = terminal.read(&mut bytes).unwrap();
+            shown.extend(&bytes[..count]);
+        }
+        drop(terminal);
+        let mut status = None;
+        wait_until("the end", || {
+            status = process.0.try_wait().unwrap();
+            status.is_some()
+        });
+        let said = fs::read_to_string(&errors).unwrap_or_default();
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?}: {said}");
+        assert!(!said.contains("error"), "{said}");
+        assert!(!dir.path().join("run/run.lock").exists());
+        let checkpoints = fs::read_dir(dir.path().join("run/checkpoints")).unwrap();
+        assert_eq!(checkpoints.count(), 1, "a whole one, and no part of another");
+    }
 }
 
 #[test]

@@ -131,6 +131,13 @@ impl TensorSource for HfTensors {
         self.files[*file].shape(name)
     }
 
+    fn check_type(&self, name: &str) -> Result<(), ModelError> {
+        match self.places.get(name) {
+            Some((file, name)) => self.files[*file].check_type(name),
+            None => Ok(()),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let (file, name) = &self.places[name];
         self.files[*file].read(name)

@@ -154,11 +154,17 @@ pub(super) trait TensorSource {
     /// The shape of a tensor, if there is one of this name.
     fn shape(&self, name: &str) -> Option<&[usize]>;
 
+    /// Checks that a tensor, if there is one of this name, is of a type that [`read`](Self::read) takes. Formats whose
+    /// headers are refused for any other type have nothing to check.
+    fn check_type(&self, _name: &str) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     /// The values of a tensor, if there is one of this name.
     fn read(&self, name: &str) -> Result<Vec<f32>, ModelError>;
 }
 
-/// Checks that `source` has the parameters of such a model and nothing else.
+/// Checks that `source` has the parameters of such a model and nothing else. No values are read.
 ///
 /// # Errors
 /// [`ModelError::MissingTensor`], [`ModelError::UnexpectedTensor`] or [`ModelError::TensorMismatch`].
@@ -182,6 +188,7 @@ pub(super) fn check_parameters(config: &Gpt2Config, source: &dyn TensorSource) -
                 expected: format!("{:?}", shape.dims()),
             });
         }
+        source.check_type(&name)?;
         known.insert(name);
     }
     match source.names().into_iter().find(|name| !known.contains(*name)) {

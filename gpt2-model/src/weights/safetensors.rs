@@ -202,14 +202,28 @@ impl TensorFile {
 
     /// The values of a tensor.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let mismatch = |found: String| ModelError::TensorMismatch {
+        let (dtype, data) = self
+            .bytes(name)
+            .ok_or_else(|| self.mismatch(name, "missing".to_owned()))?;
+        widen(dtype, data).ok_or_else(|| self.mismatch(name, format!("{dtype:?}")))
+    }
+
+    /// Checks that a tensor, if the file has it, is of a type that [`read`](Self::read) takes.
+    pub(super) fn check_type(&self, name: &str) -> Result<(), ModelError> {
+        match self.metadata.info(name).map(|info| info.dtype) {
+            // A type is taken or not, however many numbers there are of it.
+            Some(dtype) if widen(dtype, &[]).is_none() => Err(self.mismatch(name, format!("{dtype:?}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn mismatch(&self, name: &str, found: String) -> ModelError {
+        ModelError::TensorMismatch {
             path: self.path.clone(),
             name: name.to_owned(),
             found,
             expected: "F64, F32, F16 or BF16".to_owned(),
-        };
-        let (dtype, data) = self.bytes(name).ok_or_else(|| mismatch("missing".to_owned()))?;
-        widen(dtype, data).ok_or_else(|| mismatch(format!("{dtype:?}")))
+        }
     }
 
     /// The type of a tensor and its values as they lie in the file.

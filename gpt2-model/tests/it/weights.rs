@@ -184,6 +184,27 @@ fn buffers_are_passed_over_whatever_their_type() {
 }
 
 #[test]
+fn integers_are_refused_before_any_value_is_read() {
+    let dir = saved();
+    let path = dir.path().join(WEIGHTS);
+    let tensors = read_tensors(&path).unwrap();
+    let views = tensors.iter().map(|tensor| {
+        // As many bytes as those of the floats.
+        let dtype = match tensor.name.as_str() {
+            "transformer.wpe.weight" => Dtype::I32,
+            _ => Dtype::F32,
+        };
+        let view = TensorView::new(dtype, tensor.shape.clone(), bytemuck::cast_slice(&tensor.values));
+        (tensor.name.clone(), view.unwrap())
+    });
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let error = Weights::open(dir.path()).unwrap_err().to_string();
+    let expected = "tensor `transformer.wpe.weight` is I32, expected F64, F32, F16 or BF16";
+    assert!(error.ends_with(expected), "{error}");
+    assert_eq!(message(&dir), error);
+}
+
+#[test]
 fn a_tied_classifier_is_the_token_embedding() {
     let with_head = |change: fn(&mut Vec<f32>)| {
         saved_with(|tensors| {

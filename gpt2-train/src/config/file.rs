@@ -2,7 +2,7 @@
 
 use super::RunConfig;
 use crate::error::TrainError;
-use gpt2_base::nearest;
+use gpt2_base::{nearest, other_name};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -37,7 +37,10 @@ impl RunConfig {
                 path: path.to_path_buf(),
                 line: line_of(text, Some(key.span())),
                 key: key.get_ref().to_string(),
-                nearest: nearest(key.get_ref(), known),
+                nearest: other_name(key.get_ref())
+                    .map(str::to_owned)
+                    .filter(|ours| known.contains(ours))
+                    .or_else(|| nearest(key.get_ref(), known)),
             });
         }
 
@@ -113,6 +116,10 @@ mod tests {
         assert_eq!(
             message("batch-size = 3\n"),
             "run.toml:1: unknown key `batch-size`; did you mean `batch`?"
+        );
+        assert_eq!(
+            message("max_iters = 3\n"),
+            "run.toml:1: unknown key `max_iters`; did you mean `steps`?"
         );
         assert_eq!(
             message("[train]\nlr = 1\n"),

@@ -9,8 +9,6 @@ use crate::batches::MicroBatch;
 use crate::error::TrainError;
 use crate::observer::{Lines, Observer, StepReport};
 use crate::optimizer::AdamW;
-use crate::plan::RunPlan;
-
 use crate::step_loop::Outcome;
 use crate::stop::StopRequest;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
@@ -35,9 +33,6 @@ type Job<B> = Box<dyn FnOnce(&mut LearnerStepper<B>, &mut dyn Observer) -> Resul
 pub(crate) struct DashboardSetup<'a> {
     /// The run directory.
     pub(crate) root: &'a Path,
-    pub(crate) plan: &'a RunPlan,
-    /// The step that the session starts after.
-    pub(crate) first_step: u64,
     /// Whether the data's entropy is known.
     pub(crate) has_floor: bool,
     /// Whether the device's peak rate is known.
@@ -63,11 +58,9 @@ where
     B::InnerBackend: TrainingBackend,
 {
     let LearnerStepper { learner, optimizer } = stepper;
-    let windows = Windows::of(setup.plan);
     let outcome = Arc::new(Mutex::new(None));
     let is_lost = Arc::new(AtomicBool::new(false));
     let strategy = StepLoopStrategy {
-        windows,
         is_lost: Arc::clone(&is_lost),
         lines: Mutex::new(Some(lines)),
         stop: stop.clone(),
@@ -75,7 +68,6 @@ where
         optimizer,
         outcome: Arc::clone(&outcome),
     };
-    let behind = (setup.first_step > 0).then(|| windows.of_step(setup.first_step) - 1);
     let interrupter = Interrupter::new();
     let supervised = SupervisedTraining::<Components<B>>::new(
         setup.root,
@@ -89,7 +81,7 @@ where
     // The run's own record is metrics.jsonl; Burn's store only feeds what is on the screen.
     .with_metric_logger(InMemoryMetricLogger::default())
     .renderer(DeferredRenderer::new(move || {
-        renderer::Dashboard::start(interrupter, behind, is_lost)
+        renderer::Dashboard::start(interrupter, is_lost)
     }));
     let result = with_metrics(supervised, setup).launch(learner);
     drop(result); // gives the terminal back
@@ -102,7 +94,6 @@ where
     B: AutodiffBackend + Gpt2Backend,
     B::InnerBackend: TrainingBackend,
 {
-    windows: Windows,
     stop: StopRequest,
     is_lost: Arc<AtomicBool>,
     /// These two are taken by the only call.
@@ -132,7 +123,6 @@ where
         let optimizer = self.optimizer.clone();
         let mut stepper = LearnerStepper { learner, optimizer };
         let mut dashboard = Dashboard::<B> {
-            windows: self.windows,
             stop: self.stop.clone(),
             is_lost: Arc::clone(&self.is_lost),
             lines,
@@ -155,7 +145,6 @@ where
     B: AutodiffBackend + Gpt2Backend,
     B::InnerBackend: TrainingBackend,
 {
-    windows: Windows,
     stop: StopRequest,
     /// Whether the dashboard has no terminal; then there are lines.
     is_lost: Arc<AtomicBool>,
@@ -175,23 +164,17 @@ where
             return self.lines.step(report);
         }
         let (step, lr) = (report.record.step, report.record.lr);
-        let window = self.windows.of_step(step);
-        let steps = Progress::new(step as usize, report.steps as usize);
-        let windows = Progress::new(window, self.windows.count());
+        let (steps, epochs) = progress_at(step, report.steps);
         let report = Arc::new(report.clone());
         let iteration = Some(step as usize);
         if report.record.loss.is_some() {
             let output = StepOutput::Report(Arc::clone(&report));
-            let item = TrainingItem::new(output, steps.clone(), windows.clone(), iteration, lr);
+            let item = TrainingItem::new(output, steps.clone(), epochs.clone(), iteration, lr);
             self.processor.process_train(LearnerEvent::ProcessedItem(item));
         }
         if report.record.val_loss.is_some() {
-            let item = TrainingItem::new(StepOutput::Report(report), steps, windows, iteration, lr);
+            let item = TrainingItem::new(StepOutput::Report(report), steps, epochs, iteration, lr);
             self.processor.process_valid(LearnerEvent::ProcessedItem(item));
-        }
-        if self.windows.ends_at(step) {
-            self.processor.process_train(LearnerEvent::EndEpoch(window));
-            self.processor.process_valid(LearnerEvent::EndEpoch(window));
         }
         if self.interrupter.should_stop() {
             self.stop.stop("the dashboard");
@@ -199,35 +182,11 @@ where
     }
 }
 
-/// Burn's dashboard counts epochs. The steps between two evaluations play one.
-#[derive(Debug, Clone, Copy)]
-struct Windows {
-    steps: u64,
-    last_step: u64,
-}
-
-impl Windows {
-    fn of(plan: &RunPlan) -> Self {
-        let last_step = plan.last_step().max(1);
-        let steps = match plan.intervals.eval_every {
-            0 => last_step,
-            every => every.min(last_step),
-        };
-        Self { steps, last_step }
-    }
-
-    fn count(self) -> usize {
-        self.last_step.div_ceil(self.steps) as usize
-    }
-
-    /// The window of a step, from 1.
-    fn of_step(self, step: u64) -> usize {
-        (step.saturating_sub(1) / self.steps + 1) as usize
-    }
-
-    fn ends_at(self, step: u64) -> bool {
-        step > 0 && (step.is_multiple_of(self.steps) || step == self.last_step)
-    }
+/// How far a run is, as Burn takes it: the items of an epoch, here steps, and the epochs.
+///
+/// The whole run is one epoch: Burn's second bar adds the epochs before this one, each with as many items.
+fn progress_at(step: u64, steps: u64) -> (Progress, Progress) {
+    (Progress::new(step as usize, steps as usize), Progress::new(1, 1))
 }
 
 /// The loop reads its batches itself, so Burn gets none.
@@ -303,26 +262,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_shorter_than_its_interval_is_one_whole_window() {
-        let windows = Windows {
-            steps: 56,
-            last_step: 56,
-        };
-        assert_eq!((windows.count(), windows.of_step(1), windows.of_step(56)), (1, 1, 1));
-        assert!(windows.ends_at(56) && !windows.ends_at(0) && !windows.ends_at(55));
-    }
-
-    #[test]
-    fn the_last_window_may_be_shorter() {
-        let windows = Windows {
-            steps: 10,
-            last_step: 25,
-        };
-        assert_eq!(windows.count(), 3);
-        assert_eq!([1, 10, 11, 25].map(|step| windows.of_step(step)), [1, 1, 2, 3]);
-        assert_eq!(
-            [10, 15, 20, 25].map(|step| windows.ends_at(step)),
-            [true, false, true, true]
-        );
+    fn both_bars_show_the_steps_of_the_run() {
+        for step in [0, 1, 53, 426, 600] {
+            let (items, epochs) = progress_at(step, 600);
+            // As `calculate_progress` in Burn's `renderer/tui/progress.rs`.
+            let done = (epochs.items_processed - 1) * items.items_total + items.items_processed;
+            let all = epochs.items_total * items.items_total;
+            assert_eq!((items.items_processed as u64, items.items_total), (step, 600));
+            assert_eq!((done as u64, all), (step, 600));
+        }
     }
 }

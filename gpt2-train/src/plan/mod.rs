@@ -13,6 +13,7 @@ mod warnings;
 
 pub use environment::{DataSummary, Environment};
 pub use resume::ResumeRemark;
+pub(crate) use validate::threads as check_threads;
 pub use warnings::{Warning, divergence};
 
 use crate::config::{Devices, RunConfig};

@@ -103,7 +103,8 @@ impl RunPlan {
             },
             data: config.data,
         };
-        validate::sizes(&plan)?;
+        validate::sizes(&plan, config.global_batch)?;
+        validate::threads(plan.machine.threads, environment.cores)?;
         if config.batch == Some(BatchSize::Auto) {
             plan.fit_batch(config.recompute, environment)?;
         } else if config.recompute.is_none() {
@@ -116,7 +117,7 @@ impl RunPlan {
             plan.schedule.warmup = (plan.schedule.decay_steps / size.warmup_divisor).min(defaults::WARMUP_AT_MOST);
         }
         validate::rates(&plan)?;
-        validate::surroundings(&plan, environment)?;
+        validate::surroundings(&plan, environment, config.global_batch)?;
         Ok(plan)
     }
 

@@ -14,8 +14,27 @@ const LARGEST_DIMENSION: usize = 1 << 20;
 
 type Judgement = Result<(), TrainError>;
 
-/// Whole numbers: the model's shape, the batch, the limits.
-pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
+/// Threads that any computer may be asked for.
+const MOST_THREADS: usize = 1024;
+
+/// More threads than this on each processor help nothing.
+const MOST_THREADS_OF_PROCESSOR: usize = 16;
+
+/// CPU threads, where there are `cores` processors. Judged before any of them is started.
+pub(crate) fn threads(threads: usize, cores: usize) -> Judgement {
+    let most = MOST_THREADS.max(cores.saturating_mul(MOST_THREADS_OF_PROCESSOR));
+    judge(
+        (1..=most).contains(&threads),
+        "threads",
+        threads,
+        format!("1 to {most}"),
+        format!("leave it out for one on each processor ({cores})"),
+    )
+}
+
+/// Whole numbers: the model's shape, the batch, the limits. Where the settings have a `global_batch`, the accumulation
+/// follows from it, and a mistake is named by it.
+pub(crate) fn sizes(plan: &RunPlan, global_batch: Option<usize>) -> Judgement {
     let model = &plan.model;
     for (key, value) in [
         ("n-layer", model.n_layer),
@@ -23,7 +42,6 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
         ("n-embd", model.n_embd),
         ("block-size", model.block_size),
         ("batch", plan.batch.micro_batch),
-        ("grad-accum", plan.batch.grad_accum),
     ] {
         let fits = (1..=LARGEST_DIMENSION).contains(&value);
         judge(
@@ -34,6 +52,24 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
             "leave it out for the default",
         )?;
     }
+    let most_sequences = LARGEST_DIMENSION
+        .saturating_mul(plan.batch.micro_batch)
+        .saturating_mul(plan.machine.ranks);
+    let (key, value, most, fix) = match global_batch {
+        Some(global) => (
+            "global-batch",
+            global,
+            most_sequences,
+            "lower it: it counts sequences, not tokens",
+        ),
+        None => (
+            "grad-accum",
+            plan.batch.grad_accum,
+            LARGEST_DIMENSION,
+            "leave it out for the default",
+        ),
+    };
+    judge((1..=most).contains(&value), key, value, format!("1 to {most}"), fix)?;
     let init = plan.init.as_deref().unwrap_or(Path::new(""));
     judge(
         model.vocab_size >= VOCAB_SIZE,
@@ -67,7 +103,6 @@ pub(crate) fn sizes(plan: &RunPlan) -> Judgement {
     )?;
 
     for (key, value) in [
-        ("threads", plan.machine.threads),
         ("prefetch", plan.batch.prefetch),
         ("eval-batches", plan.intervals.eval_batches),
         ("tasks-limit", plan.tasks.limit.unwrap_or(usize::MAX)),
@@ -192,8 +227,9 @@ pub(crate) fn rates(plan: &RunPlan) -> Judgement {
     )
 }
 
-/// What the plan needs around it: a backend that can, weights that are there, data enough.
-pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgement {
+/// What the plan needs around it: a backend that can, weights that are there, data enough. `global_batch` as for
+/// [`sizes`].
+pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment, global_batch: Option<usize>) -> Judgement {
     if let Err(UnsupportedPrecision { expected, fix }) = plan.capabilities().precision {
         judge(false, "precision", plan.machine.precision, expected, fix)?;
     }
@@ -230,16 +266,24 @@ pub(crate) fn surroundings(plan: &RunPlan, environment: &Environment) -> Judgeme
         "lower `batch` or `seq`, or prepare more data",
     )?;
     let sequences = data.train_tokens.saturating_sub(1) / plan.batch.seq as u64;
-    judge(
-        plan.global_batch() as u64 <= sequences,
-        "grad-accum",
-        plan.batch.grad_accum,
-        format!(
-            "a step of at most the {sequences} sequences of the training data, not {}",
-            plan.global_batch()
+    let (key, value, expected, fix) = match global_batch {
+        Some(global) => (
+            "global-batch",
+            global,
+            format!("at most the {sequences} sequences of the training data"),
+            "lower it: it counts sequences, not tokens; or prepare more data",
         ),
-        "lower it or `global-batch`, which counts sequences, or prepare more data",
-    )?;
+        None => (
+            "grad-accum",
+            plan.batch.grad_accum,
+            format!(
+                "a step of at most the {sequences} sequences of the training data, not {}",
+                plan.global_batch()
+            ),
+            "lower it or `global-batch`, which counts sequences, or prepare more data",
+        ),
+    };
+    judge(plan.global_batch() as u64 <= sequences, key, value, expected, fix)?;
     judge(
         plan.intervals.eval_every == 0 || data.val_tokens > plan.batch.seq as u64,
         "seq",
@@ -285,7 +329,7 @@ mod tests {
 
     #[test]
     fn each_value_out_of_range_is_named_by_its_key() {
-        let cases: [(&str, &str, Change); 34] = [
+        let cases: [(&str, &str, Change); 35] = [
             ("n-layer", "0", |c| c.n_layer = Some(0)),
             ("n-head", "0", |c| c.n_head = Some(0)),
             ("n-embd", "130", |c| c.n_embd = Some(130)),
@@ -295,6 +339,7 @@ mod tests {
             ("seq", "257", |c| c.seq = Some(257)),
             ("seq", "0", |c| c.seq = Some(0)),
             ("threads", "0", |c| c.threads = Some(0)),
+            ("threads", "100000", |c| c.threads = Some(100_000)),
             ("prefetch", "0", |c| c.prefetch = Some(0)),
             ("eval-batches", "0", |c| c.eval_batches = Some(0)),
             ("sample-tokens", "0", |c| c.sample_tokens = Some(0)),
@@ -355,6 +400,38 @@ mod tests {
         assert_eq!(
             message(|c| c.n_head = Some(256)),
             "`n-embd` is 96, expected a multiple of `n-head` (256); try 256"
+        );
+    }
+
+    #[test]
+    fn a_step_longer_than_the_data_is_named_by_the_key_that_was_set() {
+        assert_eq!(
+            message(|c| c.global_batch = Some(524_288)),
+            "`global-batch` is 524288, expected at most the 7812 sequences of the training data; lower it: it counts \
+             sequences, not tokens; or prepare more data"
+        );
+        assert_eq!(
+            message(|c| c.grad_accum = Some(131_072)),
+            "`grad-accum` is 131072, expected a step of at most the 7812 sequences of the training data, not 524288; \
+             lower it or `global-batch`, which counts sequences, or prepare more data"
+        );
+        assert_eq!(
+            message(|c| c.global_batch = Some(1 << 30)),
+            "`global-batch` is 1073741824, expected 1 to 4194304; lower it: it counts sequences, not tokens"
+        );
+    }
+
+    #[test]
+    fn threads_are_as_many_as_make_sense() {
+        for (count, cores) in [(1, 1), (1024, 1), (4096, 256)] {
+            threads(count, cores).unwrap();
+        }
+        for (count, cores) in [(0, 1), (1025, 64), (4097, 256), (usize::MAX, 2)] {
+            threads(count, cores).unwrap_err();
+        }
+        assert_eq!(
+            threads(100_000, 2).unwrap_err().to_string(),
+            "`threads` is 100000, expected 1 to 1024; leave it out for one on each processor (2)"
         );
     }
 

@@ -12,10 +12,15 @@ use crossterm::cursor::Show;
 use crossterm::execute;
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use std::error::Error;
-use std::io;
-use std::sync::Arc;
+use std::io::{self, IsTerminal};
+use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+use std::thread;
 use std::time::Duration;
+
+/// What Burn calls the thread that draws.
+const DRAWING_THREAD: &str = "train-renderer";
 
 /// Burn's dashboard, for as long as it has the terminal.
 ///
@@ -27,14 +32,13 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
-    /// Starts the dashboard if the terminal takes it, and sets `is_lost` where it does not, or not any more. `window` is the
-    /// number of windows that a resumed run has behind it.
-    pub(crate) fn start(interrupter: Interrupter, window: Option<usize>, is_lost: Arc<AtomicBool>) -> Self {
+    /// Starts the dashboard if the terminal takes it, and sets `is_lost` where it does not, or not any more.
+    pub(crate) fn start(interrupter: Interrupter, is_lost: Arc<AtomicBool>) -> Self {
         // The process may have gone to the background since the caller looked.
         let tui = Terminal::detect().takes_dashboard() && take_terminal().is_ok();
         is_lost.store(!tui, Ordering::Relaxed);
         Self {
-            tui: tui.then(|| start_tui(interrupter, window)),
+            tui: tui.then(|| start_tui(interrupter)),
             is_lost,
         }
     }
@@ -44,7 +48,12 @@ impl Dashboard {
         // The thread gives the terminal back when it ends, for whatever reason, and says so nowhere else.
         if !dashboard_is_shown() {
             self.is_lost.store(true, Ordering::Relaxed);
-            self.tui = None;
+            if let Some(tui) = self.tui.take()
+                && leave_lost_terminal()
+            {
+                // To drop it is to wait for Burn's thread, which may read for ever from a terminal that is gone.
+                let _ = thread::Builder::new().spawn(move || drop(tui));
+            }
         }
         self.tui.as_mut()
     }
@@ -54,12 +63,75 @@ impl Dashboard {
 ///
 /// The thread polls for events without a pause, which would cost a CPU run one of its cores. A thread inherits the
 /// priority of the one that starts it, so it is started from one of the lowest: it then takes only idle time.
-fn start_tui(interrupter: Interrupter, window: Option<usize>) -> TuiMetricsRendererWrapper {
+fn start_tui(interrupter: Interrupter) -> TuiMetricsRendererWrapper {
+    contain_panics();
     let start = move || {
         lower_priority();
-        TuiMetricsRendererWrapper::new(interrupter, window)
+        TuiMetricsRendererWrapper::new(interrupter, None)
     };
-    std::thread::scope(|scope| scope.spawn(start).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread::scope(|scope| scope.spawn(start).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// Keeps a terminal that is gone from ending the process.
+///
+/// Burn's thread then panics, since it cannot give the terminal back. While that unwinds, it fails to show the cursor
+/// and says so on standard error; if that fails too, it is a second panic, and the process is aborted.
+fn contain_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let is_drawing = thread::current().name() == Some(DRAWING_THREAD);
+            if !(is_drawing && leave_lost_terminal()) {
+                previous(info);
+            }
+        }));
+    });
+}
+
+/// Whether the terminal is gone. If so, the standard streams that were on it lead to `/dev/null` from now on, where no
+/// write fails.
+#[cfg(unix)]
+fn leave_lost_terminal() -> bool {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+    use std::fs::File;
+    use std::sync::{Mutex, PoisonError};
+    static IS_LOST: Mutex<bool> = Mutex::new(false);
+
+    let mut is_lost = IS_LOST.lock().unwrap_or_else(PoisonError::into_inner);
+    let streams = [is_hung_up(&io::stdin()), is_hung_up(&io::stdout())];
+    if !*is_lost && streams.contains(&true) {
+        *is_lost = true;
+        if let Ok(nowhere) = File::options().read(true).write(true).open("/dev/null") {
+            // A stream that cannot be replaced stays as it is.
+            if streams[0] {
+                let _ = dup2_stdin(&nowhere);
+            }
+            if streams[1] {
+                let _ = dup2_stdout(&nowhere);
+            }
+            if is_hung_up(&io::stderr()) {
+                let _ = dup2_stderr(&nowhere);
+            }
+        }
+    }
+    *is_lost
+}
+
+/// Elsewhere there is no dashboard.
+#[cfg(not(unix))]
+fn leave_lost_terminal() -> bool {
+    false
+}
+
+/// Whether the other side of a terminal or a pipe is gone. poll knows it of a terminal no later than a write fails.
+#[cfg(unix)]
+fn is_hung_up(stream: &impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default())).is_ok()
+        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Does all that Burn's thread does first, and would panic if it failed; there it then succeeds.
@@ -109,7 +181,8 @@ fn lower_priority() {}
 
 /// Whether a dashboard has the terminal.
 pub fn dashboard_is_shown() -> bool {
-    crossterm::terminal::is_raw_mode_enabled().unwrap_or(false)
+    // Of a terminal that is gone the mode cannot be changed back.
+    crossterm::terminal::is_raw_mode_enabled().unwrap_or(false) && io::stdin().is_terminal()
 }
 
 /// Gives the terminal back, for a process that ends without dropping its dashboard. Does nothing where there is none.
@@ -167,5 +240,18 @@ impl MetricsRenderer for Dashboard {
         if let Some(tui) = self.tui() {
             tui.register_metric(definition);
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_whose_other_side_is_gone_is_hung_up() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!is_hung_up(&reader) && !is_hung_up(&writer));
+        drop(reader);
+        assert!(is_hung_up(&writer));
     }
 }
