@@ -396,19 +396,15 @@ fn plain_kernel(
     #[comptime] plan: Plan,
 ) {
     let tile = tile_of(place, plan);
-    if comptime!(plan.tensor_units.is_some() && !plan.edges && !adds) {
-        tensor_units::multiply_into(x, y, out, place, tile, plan, comptime!(plan.tensor_units.unwrap()));
-    } else {
-        let sums = multiply(x, y, place, tile, plan);
-        #[unroll]
-        for i in 0..plan.fours() {
-            let spot = spot(place, tile, i, plan);
-            if spot.inside {
-                if adds {
-                    out[spot.at] += sums[i];
-                } else {
-                    out[spot.at] = sums[i];
-                }
+    let sums = multiply(x, y, place, tile, plan);
+    #[unroll]
+    for i in 0..plan.fours() {
+        let spot = spot(place, tile, i, plan);
+        if spot.inside {
+            if adds {
+                out[spot.at] += sums[i];
+            } else {
+                out[spot.at] = sums[i];
             }
         }
     }

@@ -173,7 +173,7 @@ fn put(block: &Array<Four>, to: &mut SharedMemory<Halves>, start: usize, #[compt
 /// The cooperative matrix of the part at `start` from row (or column) `outer` and inner index `inner` on.
 #[cube]
 fn matrix(
-    from: &SharedMemory<Halves>,
+    from: SharedMemory<Halves>,
     start: usize,
     outer: usize,
     inner: usize,
@@ -213,16 +213,16 @@ fn rectangle(#[comptime] units: TensorUnits) -> (usize, usize) {
     )
 }
 
-/// The cooperative matrices of the plane's rectangle of the product, row after row.
+/// The unit's fours of the cube's tile of the product.
 #[cube]
-fn sums(
+pub(super) fn multiply(
     x: &Array<Four>,
     y: &Array<Four>,
     place: Place,
     tile: Tile,
     #[comptime] plan: Plan,
     #[comptime] units: TensorUnits,
-) -> Sequence<cmma::Matrix<f32>> {
+) -> Array<Four> {
     let x_part = comptime!(Part {
         along: plan.x_transposed,
     });
@@ -274,7 +274,7 @@ fn sums(
             #[unroll]
             for j in 0..across {
                 b.push(matrix(
-                    &right,
+                    right,
                     y_start,
                     column + j * MATRIX,
                     inner,
@@ -284,7 +284,7 @@ fn sums(
             }
             #[unroll]
             for i in 0..down {
-                let a = matrix(&left, x_start, row + i * MATRIX, inner, MatrixIdent::A, x_part);
+                let a = matrix(left, x_start, row + i * MATRIX, inner, MatrixIdent::A, x_part);
                 #[unroll]
                 for j in 0..across {
                     let sum = sums.index(comptime!(i * across + j));
@@ -301,52 +301,6 @@ fn sums(
         sync_cube();
         depth += DEPTH;
     }
-    sums
-}
-
-/// Writes the cube's tile of the product to `out`; nothing of it may be outside.
-#[cube]
-pub(super) fn multiply_into(
-    x: &Array<Four>,
-    y: &Array<Four>,
-    out: &mut Array<Four>,
-    place: Place,
-    tile: Tile,
-    #[comptime] plan: Plan,
-    #[comptime] units: TensorUnits,
-) {
-    let sums = sums(x, y, place, tile, plan, units);
-    let (down, across) = comptime!(units.matrices());
-    let (row, column) = rectangle(units);
-    let first = tile.out + ((tile.row + row) * place.columns + tile.column + column) / FOUR;
-    let end = out.len();
-    #[unroll]
-    for i in 0..down {
-        #[unroll]
-        for j in 0..across {
-            let at = first + i * MATRIX * (place.columns / FOUR) + comptime!(j * MATRIX / FOUR);
-            cmma::store(
-                &mut out.slice_mut(at, end),
-                sums.index(comptime!(i * across + j)),
-                place.columns as u32,
-                MatrixLayout::RowMajor,
-            );
-        }
-    }
-}
-
-/// The unit's fours of the cube's tile of the product.
-#[cube]
-pub(super) fn multiply(
-    x: &Array<Four>,
-    y: &Array<Four>,
-    place: Place,
-    tile: Tile,
-    #[comptime] plan: Plan,
-    #[comptime] units: TensorUnits,
-) -> Array<Four> {
-    let sums = sums(x, y, place, tile, plan, units);
-    let (down, across) = comptime!(units.matrices());
     let matrix_fours = comptime!(MATRIX * MATRIX / FOUR);
     let mut staged = SharedMemory::<Four>::new(comptime!(units.planes() * matrix_fours));
     let lane = UNIT_POS as usize % comptime!(units.plane);
