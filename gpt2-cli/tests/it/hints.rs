@@ -182,11 +182,11 @@ fn what_resuming_comes_to_is_said() {
     follow(dir.path(), longer.hint().rsplit_once(": ").unwrap().1).succeeded();
 
     // A preset's name stands for its sizes.
-    let other = resume("--model d3");
+    let other = resume("--model d6");
     assert!(
         other
             .hint()
-            .ends_with(" --model d3 --n-layer 3 --n-head 3 --n-embd 96 --block-size 256"),
+            .ends_with(" --model d6 --n-layer 6 --n-head 6 --n-embd 384 --block-size 1024"),
         "{other:#?}"
     );
 }
