@@ -39,8 +39,8 @@ impl Gpt2Backend for Wgpu {
 
     fn operand_type(precision: Precision) -> FloatDType {
         match precision {
-            Precision::F32 => FloatDType::F32,
-            Precision::Bf16 | Precision::Tf32 => FloatDType::Flex32,
+            Precision::F32 | Precision::Tf32 => FloatDType::F32,
+            Precision::Bf16 => FloatDType::Flex32,
         }
     }
 

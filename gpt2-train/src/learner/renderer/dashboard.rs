@@ -51,7 +51,7 @@ impl Dashboard {
             if let Some(tui) = self.tui.take()
                 && leave_lost_terminal()
             {
-                // To drop it is to wait for Burn's thread, which may read for ever from a terminal that is gone.
+                // To drop it is to wait for Burn's thread, which may never stop reading from a terminal that is gone.
                 let _ = thread::Builder::new().spawn(move || drop(tui));
             }
         }
