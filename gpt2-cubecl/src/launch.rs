@@ -52,6 +52,17 @@ pub(crate) fn units() -> CubeDim {
     CubeDim::new_1d(UNITS as u32)
 }
 
+/// A kernel for a tensor that is, or is not, in `bf16`.
+macro_rules! of_type {
+    ($tensor:expr, $kernel:ident) => {
+        match $tensor.dtype {
+            burn::tensor::DType::BF16 => $kernel::launch_unchecked::<burn::tensor::bf16, R>,
+            _ => $kernel::launch_unchecked::<f32, R>,
+        }
+    };
+}
+pub(crate) use of_type;
+
 /// The tensor as a kernel's argument.
 pub(crate) fn array<R: CubeRuntime>(tensor: &Tensor<R>) -> ArrayArg<R> {
     tensor.clone().into_array_arg()

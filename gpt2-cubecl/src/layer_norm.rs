@@ -11,6 +11,38 @@ use cubecl::prelude::*;
 /// LayerNorm's epsilon in every published GPT-2.
 const EPS: f32 = 1e-5;
 
+/// A row's mean, and the reciprocal of its deviation.
+#[derive(CubeType, Clone, Copy)]
+pub(crate) struct Statistics {
+    pub(crate) mean: f32,
+    pub(crate) rstd: f32,
+}
+
+/// Those of the row of `x` that begins at `start`, on every unit of a cube.
+#[cube]
+pub(crate) fn statistics(x: &Array<f32>, start: usize, width: usize, shared: &mut SharedMemory<f32>) -> Statistics {
+    let unit = UNIT_POS as usize;
+    let mut sum = 0.0f32;
+    let mut i = unit;
+    while i < width {
+        sum += x[start + i];
+        i += UNITS;
+    }
+    let mean = sum_of_cube(sum, shared) / width as f32;
+    let mut squares = 0.0f32;
+    i = unit;
+    while i < width {
+        let centred = x[start + i] - mean;
+        squares += centred * centred;
+        i += UNITS;
+    }
+    let variance = sum_of_cube(squares, shared) / width as f32;
+    Statistics {
+        mean,
+        rstd: 1.0 / f32::sqrt(variance + EPS),
+    }
+}
+
 #[cube(launch_unchecked)]
 fn forward_kernel(
     x: &Array<f32>,
@@ -29,23 +61,9 @@ fn forward_kernel(
     let start = row * width;
     let unit = UNIT_POS as usize;
     let mut shared = SharedMemory::<f32>::new(UNITS);
-    let mut sum = 0.0f32;
+    let found = statistics(x, start, width, &mut shared);
+    let (mean, rstd) = (found.mean, found.rstd);
     let mut i = unit;
-    while i < width {
-        sum += x[start + i];
-        i += UNITS;
-    }
-    let mean = sum_of_cube(sum, &mut shared) / width as f32;
-    let mut squares = 0.0f32;
-    i = unit;
-    while i < width {
-        let centred = x[start + i] - mean;
-        squares += centred * centred;
-        i += UNITS;
-    }
-    let variance = sum_of_cube(squares, &mut shared) / width as f32;
-    let rstd = 1.0 / f32::sqrt(variance + EPS);
-    i = unit;
     while i < width {
         out[start + i] = (x[start + i] - mean) * rstd * gain[i] + offset[i];
         i += UNITS;

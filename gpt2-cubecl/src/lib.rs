@@ -3,7 +3,8 @@
 //!
 //! The kernels ask for nothing that only some devices have: cubes of 256 units, 32 KiB of shared memory, no atomics and
 //! no operations across the units of a plane. Products of operands that may be rounded are the one exception: they are for
-//! [`product::TensorUnits`]. All tensors are `f32` in memory and contiguous ([`contiguous`]).
+//! [`product::TensorUnits`]. Tensors are contiguous ([`contiguous`]), and `f32` in memory but for what only such products or
+//! generation read, which may be `bf16`.
 //!
 //! Everything here is deterministic: sums are taken in an order that follows from the shapes alone.
 
@@ -11,6 +12,7 @@ pub mod adamw;
 pub mod attention;
 pub mod classifier;
 pub mod columns;
+pub mod decode;
 pub mod embedding;
 pub mod gelu;
 mod launch;

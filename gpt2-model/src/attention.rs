@@ -43,9 +43,14 @@ impl<B: Gpt2Backend> CausalSelfAttention<B> {
         let qkv = self.c_attn.forward(x, by.operations);
         let [tokens, width] = qkv.dims();
         let qkv = self.scale_queries(qkv.reshape([tokens / seq, seq, width])); // [B, T, 3C]
-        let mixed = if cache.is_some() || is_active(&self.attn_dropout, &qkv) {
+        let continues = cache.as_ref().is_some_and(|cache| cache.len() > 0);
+        let mixed = if continues || is_active(&self.attn_dropout, &qkv) {
             self.attend(qkv, by.precision, cache)
         } else {
+            if let Some(cache) = cache {
+                let [_, key, value] = split_heads(qkv.clone(), self.n_head);
+                cache.append(key, value);
+            }
             attention(by.operations, qkv, self.n_head)
         };
         self.c_proj.forward(mixed.reshape([tokens, width / 3]), by.operations)

@@ -5,13 +5,15 @@ use crate::computation::{Computation, Operations};
 use crate::kv_cache::LayerCache;
 use crate::layers::{LayerNorm, Linear};
 use crate::mlp::Mlp;
-use crate::ops::convert::widen;
-use crate::ops::{BlockShape, BlockWeights, Gpt2Backend, block};
+use crate::ops::convert::{primitive, tensor, widen};
+use crate::ops::{BlockShape, BlockWeights, DecodeKernels, DecodeShape, Gpt2Backend, block};
+use crate::precision::Precision;
 use crate::variant::Activation;
 use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
 
 /// Attention and feed-forward, each behind a LayerNorm (pre-LN) and added to the residual stream.
 #[derive(Module, Debug)]
@@ -63,14 +65,6 @@ impl<B: Gpt2Backend> Block<B> {
             let fed = self.mlp.forward(self.ln_2.forward(x.clone(), by), by.operations);
             return x + self.resid_dropout.forward(widen(fed));
         }
-        let weights = BlockWeights {
-            ln_1: self.ln_1.primitives(),
-            qkv: self.attn.c_attn.primitives(),
-            attention_out: self.attn.c_proj.primitives(),
-            ln_2: self.ln_2.primitives(),
-            feed_in: self.mlp.c_fc.primitives(),
-            feed_out: self.mlp.c_proj.primitives(),
-        };
         let shape = BlockShape {
             seq,
             n_head: self.attn.n_head,
@@ -78,7 +72,43 @@ impl<B: Gpt2Backend> Block<B> {
             recompute: by.recompute,
         };
         let operands = self.products().map(|product| product.operand_in(by.precision));
-        block(x, weights, operands, shape)
+        block(x, self.primitives(), operands, shape)
+    }
+
+    /// [`Self::forward`] of one position of each sequence, by kernels for it.
+    ///
+    /// # Shapes
+    /// `x` and the result are `[B, C]`, in `f32`.
+    pub(crate) fn decode(
+        &self,
+        kernels: &DecodeKernels<B>,
+        x: Tensor<B, 2>,
+        precision: Precision,
+        cache: &mut LayerCache<B>,
+    ) -> Tensor<B, 2> {
+        let [batch, width] = x.dims();
+        let heads = self.attn.n_head;
+        let new = [batch, heads, 1, width / heads];
+        let shape = DecodeShape {
+            past: cache.len(),
+            precision,
+        };
+        let held = cache.take(new, B::operand_type(precision).into(), &x.device());
+        let (x, held) = (kernels.block)(primitive(x), self.primitives(), held.map(primitive), shape);
+        cache.give_back(held.map(tensor), 1);
+        tensor(x)
+    }
+
+    /// Its parameters, for kernels.
+    fn primitives(&self) -> BlockWeights<FloatTensor<B>> {
+        BlockWeights {
+            ln_1: self.ln_1.primitives(),
+            qkv: self.attn.c_attn.primitives(),
+            attention_out: self.attn.c_proj.primitives(),
+            ln_2: self.ln_2.primitives(),
+            feed_in: self.mlp.c_fc.primitives(),
+            feed_out: self.mlp.c_proj.primitives(),
+        }
     }
 
     /// Whether kernels compute the block as one.

@@ -24,8 +24,11 @@ pub(crate) const CUDA_WIDEST_ROW: usize = 4096;
 /// Channels of the widest attention head that the wgpu kernels take.
 pub(crate) const WGPU_WIDEST_HEAD: usize = 128;
 
-/// Elements that the wgpu kernels read at once.
+/// Elements that the wgpu kernels read at once, and those for one position on CUDA.
 pub(crate) const WGPU_LANES: usize = 4;
+
+/// Channels of the widest attention head that the kernels for one position take.
+pub(crate) const DECODE_WIDEST_HEAD: usize = 1024;
 
 /// Bytes of logits that the CUDA classifier makes at once: 4,096 rows of GPT-2's vocabulary in `bf16`.
 pub(crate) const CUDA_LOGITS_BYTES: usize = 4096 * 50_304 * 2;
@@ -108,6 +111,19 @@ impl BackendKind {
             Self::Ndarray => precision == Precision::F32,
             Self::Flex => precision != Precision::Tf32,
         }
+    }
+}
+
+impl BackendKind {
+    /// Whether kernels compute one position of a model of this shape at a time, as generation does.
+    pub fn supports_decode(self, config: &Gpt2Config) -> bool {
+        let takes = |width: usize| width.is_multiple_of(WGPU_LANES);
+        let head = config.head_dim();
+        matches!(self, Self::Cuda | Self::Wgpu)
+            && !config.variant.is_without_block_kernels()
+            && takes(config.inner_size())
+            && takes(head)
+            && head <= DECODE_WIDEST_HEAD
     }
 }
 

@@ -21,7 +21,8 @@ pub struct Generator<'a, B: Gpt2Backend> {
     model: &'a Gpt2<B>,
     sampling: Sampling,
     rng: ChaCha8Rng,
-    cache: KvCache<B>,
+    /// None where the sequence has left the block behind.
+    cache: Option<KvCache<B>>,
     /// The last `block_size` tokens, prompt included.
     tokens: Vec<i32>,
     /// Tokens of prompt and text so far.
@@ -42,7 +43,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
             model: self,
             sampling,
             rng: ChaCha8Rng::seed_from_u64(seed),
-            cache: KvCache::new(self.config.n_layer),
+            cache: Some(KvCache::new(self.config.n_layer)),
             tokens: prompt[start..].to_vec(),
             position: prompt.len(),
             failed: false,
@@ -61,13 +62,15 @@ impl<B: Gpt2Backend> Iterator for Generator<'_, B> {
         let block_size = self.model.config.block_size;
         if self.tokens.len() > block_size {
             self.tokens.drain(..self.tokens.len() - block_size);
-            self.cache = KvCache::new(self.model.config.n_layer);
+            self.cache = None;
         }
-        let new = &self.tokens[self.cache.len()..];
+        let new = &self.tokens[self.cache.as_ref().map_or(0, KvCache::len)..];
         let input = Tensor::<B, 2, Int>::from_data(TensorData::new(new.to_vec(), [1, new.len()]), &self.device);
-        let logits: Vec<f32> = self
-            .model
-            .next_logits(input, &mut self.cache)
+        let logits = match &mut self.cache {
+            Some(cache) => self.model.next_logits(input, cache),
+            None => self.model.last_logits(input, None),
+        };
+        let logits: Vec<f32> = logits
             .into_data() // host–device sync: the token is chosen on the host
             .convert::<f32>()
             .into_vec()

@@ -1,7 +1,7 @@
 //! Keys and values of the positions that have been seen, so that generation computes each position once.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, s};
+use burn::tensor::{DType, Tensor, s};
 
 /// The cache of a whole model: one [`LayerCache`] a block.
 ///
@@ -76,21 +76,38 @@ impl<B: Backend> LayerCache<B> {
     /// # Shapes
     /// `keys` and `values` are `[B, H, T, D]`; the results `[B, H, capacity, D]`.
     pub(crate) fn append(&mut self, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
-        let new = [keys, values];
-        let (start, end) = (self.len, self.len + new[0].dims()[2]);
-        let held = match self.keys_values.take() {
+        let shape = keys.dims();
+        let held = self.take(shape, keys.dtype(), &keys.device());
+        let held = put(held, [keys, values], self.len);
+        self.give_back(held.clone(), shape[2]);
+        held
+    }
+
+    /// Takes the cache out, with room for new positions of this shape, `[B, H, T, D]`: whoever takes it writes them behind
+    /// those that are held, and gives it back.
+    ///
+    /// # Shapes
+    /// The results are `[B, H, capacity, D]`.
+    pub(crate) fn take(&mut self, new: [usize; 4], dtype: DType, device: &B::Device) -> [Tensor<B, 4>; 2] {
+        let end = self.len + new[2];
+        match self.keys_values.take() {
             Some(held) if end <= held[0].dims()[2] => held,
             held => {
-                let mut shape = new[0].dims();
+                let mut shape = new;
                 shape[2] = end.next_power_of_two().max(Self::LEAST);
-                let larger = [(); 2].map(|()| Tensor::zeros(shape, (&new[0].device(), new[0].dtype())));
-                held.map_or(larger.clone(), |held| put(larger, held, 0))
+                let larger = [(); 2].map(|()| Tensor::zeros(shape, (device, dtype)));
+                match held {
+                    Some(held) => put(larger, held, 0),
+                    None => larger,
+                }
             }
-        };
-        self.len = end;
-        let held = put(held, new, start);
-        self.keys_values = Some(held.clone());
-        held
+        }
+    }
+
+    /// Puts back what was taken, with `positions` more in it.
+    pub(crate) fn give_back(&mut self, held: [Tensor<B, 4>; 2], positions: usize) {
+        self.len += positions;
+        self.keys_values = Some(held);
     }
 }
 

@@ -56,7 +56,7 @@ impl<B: Gpt2Backend> Linear<B> {
         affine(operations, x, self.weight.val(), self.bias.val())
     }
 
-    /// Weights and bias, for a block that is computed as one.
+    /// Weights and bias, for kernels.
     pub(crate) fn primitives(&self) -> [FloatTensor<B>; 2] {
         primitives(self.weight.val(), self.bias.val())
     }
@@ -80,7 +80,7 @@ impl<B: Gpt2Backend> LayerNorm<B> {
         layer_norm(by.operations, x, self.weight.val(), self.bias.val(), by.precision)
     }
 
-    /// Gain and offset, for a block that is computed as one.
+    /// Gain and offset, for kernels.
     pub(crate) fn primitives(&self) -> [FloatTensor<B>; 2] {
         primitives(self.weight.val(), self.bias.val())
     }

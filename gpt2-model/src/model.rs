@@ -5,14 +5,17 @@ use crate::computation::{Computation, Operations};
 use crate::config::Gpt2Config;
 use crate::kv_cache::KvCache;
 use crate::layers::{Embedding, LayerNorm};
-use crate::ops::convert::{round, rows, widen};
-use crate::ops::{ClassifierShape, Gpt2Backend, classifier_loss, embed, logits, token_losses};
+use crate::ops::convert::{primitive, round, rows, tensor, widen};
+use crate::ops::{ClassifierShape, DecodeKernels, Gpt2Backend, classifier_loss, embed, logits, token_losses};
 use crate::precision::Precision;
 use crate::recompute::Recompute;
 use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
+
+/// Tokens that kernels for one position take one after the other; more are computed together.
+const FEW_POSITIONS: usize = 64;
 
 /// A GPT-2. Field names are Hugging Face's, so that a parameter's path in the module is its name in a weights file.
 #[derive(Module, Debug)]
@@ -98,17 +101,8 @@ impl<B: Gpt2Backend> Gpt2<B> {
     ) -> Tensor<B, 3> {
         let [_, seq] = tokens.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        assert!(
-            past + seq <= self.config.block_size,
-            "{} positions do not fit a block of {}",
-            past + seq,
-            self.config.block_size
-        );
-        let by = Computation {
-            precision,
-            recompute: self.recompute,
-            operations: self.operations,
-        };
+        self.check_length(past + seq);
+        let by = self.computation(precision);
         let x = embed(
             by.operations,
             self.wte.weight.val(),
@@ -139,9 +133,71 @@ impl<B: Gpt2Backend> Gpt2<B> {
     /// # Shapes
     /// `tokens` is `[B, T]`; the result `[B, V]`.
     pub fn next_logits(&self, tokens: Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
+        self.last_logits(tokens, Some(cache))
+    }
+
+    /// [`Self::next_logits`], with a cache or without.
+    pub(crate) fn last_logits(&self, tokens: Tensor<B, 2, Int>, cache: Option<&mut KvCache<B>>) -> Tensor<B, 2> {
         let [_, seq] = tokens.dims();
-        let hidden = self.hidden_in(B::plain_precision(self.precision), tokens, Some(cache));
-        self.classify(hidden.narrow(1, seq - 1, 1)).squeeze_dim(1) // [B, V]
+        let precision = B::plain_precision(self.precision);
+        let kernels = match self.operations {
+            Operations::Kernels => B::decode_kernels(&self.config),
+            Operations::Reference => None,
+        };
+        let hidden = match (cache, &kernels) {
+            (Some(cache), Some(kernels)) if seq <= FEW_POSITIONS => self.decode(kernels, tokens, cache),
+            (cache, _) => self
+                .hidden_in(precision, tokens, cache)
+                .narrow(1, seq - 1, 1)
+                .squeeze_dim(1),
+        }; // [B, C]
+        let Some(kernels) = kernels else {
+            return self.classify(hidden.unsqueeze_dim(1)).squeeze_dim(1); // [B, V]
+        };
+        let shape = ClassifierShape {
+            precision,
+            ..self.classifier_shape()
+        };
+        let (hidden, classifier) = (primitive(widen(hidden)), primitive(self.classifier()));
+        tensor((kernels.logits)(hidden, classifier, shape))
+    }
+
+    /// The hidden states after the last of `tokens`, one position after the other.
+    ///
+    /// # Shapes
+    /// `tokens` is `[B, T]`; the result `[B, C]`, in `f32`.
+    fn decode(&self, kernels: &DecodeKernels<B>, tokens: Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
+        let [_, seq] = tokens.dims();
+        self.check_length(cache.len() + seq);
+        let precision = B::plain_precision(self.precision);
+        let position = |position, cache: &mut KvCache<B>| {
+            let token = tokens.clone().narrow(1, position, 1); // [B, 1]
+            let (wte, wpe) = (self.wte.weight.val(), self.wpe.weight.val());
+            let mut x = rows(embed(self.operations, wte, wpe, token, cache.len()));
+            for (block, cache) in self.h.iter().zip(&mut cache.layers) {
+                x = block.decode(kernels, x, precision, cache);
+            }
+            x
+        };
+        let x = (0..seq).map(|t| position(t, cache)).last().expect("at least one token");
+        // The logits' kernel rounds.
+        self.ln_f.forward(x, self.computation(Precision::F32))
+    }
+
+    fn computation(&self, precision: Precision) -> Computation {
+        Computation {
+            precision,
+            recompute: self.recompute,
+            operations: self.operations,
+        }
+    }
+
+    fn check_length(&self, positions: usize) {
+        let block_size = self.config.block_size;
+        assert!(
+            positions <= block_size,
+            "{positions} positions do not fit a block of {block_size}"
+        );
     }
 
     fn classify(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {

@@ -49,25 +49,13 @@ impl Sampling {
             logits.iter().all(|&logit| logit < f32::INFINITY),
             "a logit is NaN or +∞"
         );
-        let is_masked = |logit: f32| logit == f32::NEG_INFINITY;
-        let mut ranked: Vec<(usize, f32)> = logits
-            .iter()
-            .copied()
-            .enumerate()
-            .filter(|&(_, logit)| !is_masked(logit))
-            .collect();
+        let count = match self.top_k {
+            _ if self.temperature <= 0.0 => 1,
+            0 => logits.len(),
+            top_k => top_k,
+        };
+        let ranked = best(logits, count);
         assert!(!ranked.is_empty(), "every token is masked");
-        // Ties go to the lower token, so that a draw does not depend on the sort.
-        let by_rank = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if self.temperature <= 0.0 {
-            let best = ranked.into_iter().min_by(by_rank);
-            return best.expect("a token that is not masked").0;
-        }
-        if self.top_k > 0 && self.top_k < ranked.len() {
-            ranked.select_nth_unstable_by(self.top_k - 1, by_rank);
-            ranked.truncate(self.top_k);
-        }
-        ranked.sort_unstable_by(by_rank);
         let max = ranked[0].1;
         let mut weights: Vec<f64> = ranked
             .iter()
@@ -84,6 +72,28 @@ impl Sampling {
         }
         ranked[kept - 1].0
     }
+}
+
+/// The `count` tokens of the highest logits, the highest first; those that are masked are left out. Ties go to the lower
+/// token, so that a draw does not depend on the sort.
+fn best(logits: &[f32], count: usize) -> Vec<(usize, f32)> {
+    let by_rank = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let mut best: Vec<(usize, f32)> = Vec::new();
+    // What a token has to exceed, now that `count` earlier ones do not fall below.
+    let mut least = f32::NEG_INFINITY;
+    for (token, &logit) in logits.iter().enumerate() {
+        if logit.total_cmp(&least).is_gt() {
+            best.push((token, logit));
+            if best.len() == count.saturating_mul(2) {
+                best.select_nth_unstable_by(count - 1, by_rank);
+                best.truncate(count);
+                least = best[count - 1].1;
+            }
+        }
+    }
+    best.sort_unstable_by(by_rank);
+    best.truncate(count);
+    best
 }
 
 /// How many of the descending `weights` it takes to reach the share `top_p` (Holtzman et al. 2020, section 3.1); at
@@ -122,6 +132,23 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         assert_eq!(Sampling::GREEDY.draw(&[1.0, 3.0, 3.0], &mut rng), 1);
         assert_eq!(Sampling::GREEDY.draw(&[f32::NEG_INFINITY, -3.0], &mut rng), 1);
+    }
+
+    #[test]
+    fn the_best_are_those_of_a_sort() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for count in [1, 2, 5, 100, 1_000, usize::MAX] {
+            // Few values, so that there are ties.
+            let mut logits: Vec<f32> = (0..1_000)
+                .map(|_| (rng.random_range(0..300) as f32 - 150.0) / 8.0)
+                .collect();
+            logits[17] = f32::NEG_INFINITY;
+            let mut sorted: Vec<(usize, f32)> =
+                logits.iter().copied().enumerate().filter(|&(at, _)| at != 17).collect();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+            sorted.truncate(count);
+            assert_eq!(best(&logits, count), sorted, "{count}");
+        }
     }
 
     #[test]

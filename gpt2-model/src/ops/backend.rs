@@ -4,9 +4,10 @@ use super::block;
 use super::convert;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
-    AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, FeedForwardGradients,
-    GradOutput, LayerNormGradients, Normalised,
+    AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, DecodeKernels,
+    FeedForwardGradients, GradOutput, LayerNormGradients, Normalised,
 };
+use crate::config::Gpt2Config;
 use crate::precision::Precision;
 use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
@@ -44,6 +45,12 @@ pub trait Gpt2Backend: Backend {
     /// Whether [`causal_attention`](Self::causal_attention) takes `qkv` with a kernel; else the reference does.
     fn supports_attention(_qkv: &FloatTensor<Self>, _n_head: usize) -> bool {
         false
+    }
+
+    /// Kernels that compute one position of a model of this shape at a time, if there are any; else generation goes
+    /// operation by operation.
+    fn decode_kernels(_config: &Gpt2Config) -> Option<DecodeKernels<Self>> {
+        None
     }
 
     /// `hidden · wteᵀ`, where the logits themselves are asked for.

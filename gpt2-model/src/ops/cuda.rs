@@ -4,12 +4,14 @@
 
 use super::backend::Gpt2Backend;
 use super::convert;
+use super::decode;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, GradOutput,
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, DecodeKernels, FeedForwardGradients, GradOutput,
     LayerNormGradients, Normalised,
 };
 use crate::capabilities::{BackendKind, CUDA_LANES, CUDA_LOGITS_BYTES, CUDA_WIDEST_HEAD, CUDA_WIDEST_ROW};
+use crate::config::Gpt2Config;
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
@@ -64,6 +66,10 @@ impl Gpt2Backend for Cuda {
             values.extend_from_slice(f32::from_bytes(&piece));
         }
         values
+    }
+
+    fn decode_kernels(config: &Gpt2Config) -> Option<DecodeKernels<Self>> {
+        BackendKind::Cuda.supports_decode(config).then(decode::kernels)
     }
 
     fn classifier_loss(

@@ -170,6 +170,30 @@ pub struct BlockShape {
     pub recompute: Recompute,
 }
 
+/// What a block needs to know besides its tensors to compute one position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeShape {
+    /// Positions before it, whose keys and values are held.
+    pub past: usize,
+    /// The type of the products.
+    pub precision: Precision,
+}
+
+/// Kernels for one position of each sequence, as generation computes them.
+#[derive(Debug)]
+pub struct DecodeKernels<B: Backend> {
+    /// A block: `x`, `[B, C]`, becomes what leaves it, and the position's key and value join those that are held,
+    /// `[B, H, capacity, D]`.
+    pub block: fn(
+        FloatTensor<B>,
+        BlockWeights<FloatTensor<B>>,
+        [FloatTensor<B>; 2],
+        DecodeShape,
+    ) -> (FloatTensor<B>, [FloatTensor<B>; 2]),
+    /// The logits, `[B, V]`, of hidden states, `[B, C]`, and the classifier, `[Vp, C]`, all in `f32`.
+    pub logits: fn(FloatTensor<B>, FloatTensor<B>, ClassifierShape) -> FloatTensor<B>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

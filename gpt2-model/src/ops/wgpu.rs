@@ -1,16 +1,18 @@
 //! The operations on a GPU through wgpu, by the kernels of `gpt2-cubecl`.
 //!
-//! Tensors are `f32` in memory, in `bf16` too: there products round their operands as they multiply them, and everything
-//! else computes in `f32`. Burn's `Flex32` marks the operands. Other types, and attention heads that the kernels do not
+//! Tensors are `f32` in memory, in `bf16` too, but for what only products read: these round their other operands, which
+//! Burn's `Flex32` marks, and everything else computes in `f32`. Other types, and attention heads that the kernels do not
 //! take, go through the reference.
 
 use super::backend::Gpt2Backend;
+use super::decode;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, FeedForwardGradients, LayerNormGradients,
-    Normalised,
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, DecodeKernels, FeedForwardGradients,
+    LayerNormGradients, Normalised,
 };
 use crate::capabilities::{BackendKind, FEW_LOGITS, WGPU_LANES, WGPU_LOGITS, WGPU_WIDEST_HEAD};
+use crate::config::Gpt2Config;
 use crate::precision::Precision;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor};
 use burn::tensor::{DType, FloatDType, TensorMetadata};
@@ -62,6 +64,10 @@ impl Gpt2Backend for Wgpu {
     fn supports_attention(qkv: &Tensor, n_head: usize) -> bool {
         precision_of(qkv)
             .is_some_and(|precision| BackendKind::Wgpu.supports_attention(precision, channels(qkv) / 3, n_head))
+    }
+
+    fn decode_kernels(config: &Gpt2Config) -> Option<DecodeKernels<Self>> {
+        BackendKind::Wgpu.supports_decode(config).then(decode::kernels)
     }
 
     fn classifier_loss(

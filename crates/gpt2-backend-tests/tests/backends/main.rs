@@ -11,6 +11,7 @@
 
 mod capabilities;
 mod classifier;
+mod decode;
 mod evaluation;
 mod generation;
 mod golden;
