@@ -79,8 +79,9 @@ fn loss_kernel(
 
 /// The rows of a chunk, and the tensors that all of them share.
 struct Chunks<'a, R: CubeRuntime> {
-    hidden: &'a Tensor<R>,
-    wte: &'a Tensor<R>,
+    /// As the products read them.
+    hidden: Tensor<R>,
+    wte: Tensor<R>,
     targets: &'a Tensor<R>,
     vocab_size: usize,
     /// In memory at once, at the most.
@@ -90,16 +91,10 @@ struct Chunks<'a, R: CubeRuntime> {
 }
 
 impl<'a, R: CubeRuntime> Chunks<'a, R> {
-    fn new(
-        hidden: &'a Tensor<R>,
-        wte: &'a Tensor<R>,
-        targets: &'a Tensor<R>,
-        vocab_size: usize,
-        most_logits: usize,
-    ) -> Self {
+    fn new(hidden: &Tensor<R>, wte: &Tensor<R>, targets: &'a Tensor<R>, vocab_size: usize, most_logits: usize) -> Self {
         Self {
-            hidden,
-            wte,
+            hidden: product::operand(hidden, wte),
+            wte: product::operand(wte, hidden),
             targets,
             vocab_size,
             most_logits,
@@ -121,7 +116,7 @@ impl<'a, R: CubeRuntime> Chunks<'a, R> {
     /// Writes the rows' losses and gives the derivatives by their logits, or without `slopes` the logits, `[n, Vp]`.
     fn losses(&self, start: usize, count: usize, slopes: bool) -> Tensor<R> {
         let padded = self.wte.shape()[0];
-        let logits = product::logits(self.hidden, start, count, self.wte);
+        let logits = product::logits(&self.hidden, start, count, &self.wte);
         let factor = (self.hidden.shape()[0] as f32).recip();
         // SAFETY: a cube stays in its row; targets are below `vocab_size`.
         unsafe {
@@ -196,9 +191,9 @@ pub fn gradients<R: CubeRuntime>(
         empty(wte, wte.shape().as_slice()),
     );
     for (start, count) in chunks.chunks() {
-        let grad_logits = chunks.losses(start, count, true);
-        product::grad_hidden(&grad_logits, wte, &grad_hidden, start);
-        product::grad_wte(&grad_logits, hidden, start, &grad_wte, start > 0);
+        let grad_logits = product::operand(&chunks.losses(start, count, true), &chunks.wte);
+        product::grad_hidden(&grad_logits, &chunks.wte, &grad_hidden, start);
+        product::grad_wte(&grad_logits, &chunks.hidden, start, &grad_wte, start > 0);
     }
     Gradients {
         loss: chunks.mean(),

@@ -1,7 +1,7 @@
 //! Sums of columns, which are the derivatives of biases.
 
 use crate::Tensor;
-use crate::launch::{UNITS, array, cubes, empty, units};
+use crate::launch::{UNITS, array, cubes, empty, of_type, units};
 use burn::tensor::TensorMetadata;
 use burn_cubecl::CubeRuntime;
 use cubecl::prelude::*;
@@ -55,14 +55,14 @@ pub(crate) fn sum_of_lanes(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
 }
 
 #[cube(launch_unchecked)]
-fn sum_kernel(matrix: &Array<f32>, sums: &mut Array<f32>, start: usize, rows: usize, columns: usize) {
+fn sum_kernel<E: Float>(matrix: &Array<E>, sums: &mut Array<f32>, start: usize, rows: usize, columns: usize) {
     let mut shared = SharedMemory::<f32>::new(UNITS);
     let place = place(rows, columns);
     let mut sum = 0.0f32;
     if place.column < columns {
         let mut row = place.start + place.lane;
         while row < place.end {
-            sum += matrix[row * columns + place.column];
+            sum += f32::cast_from(matrix[row * columns + place.column]);
             row += LANES;
         }
     }
@@ -97,7 +97,7 @@ pub(crate) fn sums_into<R: CubeRuntime>(matrix: &Tensor<R>, out: &Tensor<R>, sta
     };
     // SAFETY: a unit stays in its column and in the rows of its cube.
     unsafe {
-        sum_kernel::launch_unchecked(
+        of_type!(matrix, sum_kernel)(
             &matrix.client,
             count,
             units(),

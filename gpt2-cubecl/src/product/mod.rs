@@ -7,13 +7,14 @@
 //!
 //! Every width must be a multiple of four; the number of rows may be any.
 //!
-//! Operands that may be rounded (Burn's `Flex32`, `f32` in memory) are multiplied on the device's [tensor units](TensorUnits).
+//! Operands that may be rounded (Burn's `Flex32`, `f32` in memory) are rounded to `bf16`, once for the products that share
+//! an [operand], and multiplied on the device's [tensor units](TensorUnits).
 
 mod tensor_units;
 
-use crate::launch::{array, empty, empty_of, units};
+use crate::launch::{UNITS, array, cubes, empty, empty_of, of_type, units};
 use crate::{Tensor, columns, gelu};
-use burn::tensor::{DType, TensorMetadata};
+use burn::tensor::{DType, TensorMetadata, bf16};
 use burn_cubecl::CubeRuntime;
 use cubecl::prelude::*;
 
@@ -24,6 +25,9 @@ type Four = Vector<f32, Const<4>>;
 
 /// How many numbers that is.
 const FOUR: usize = crate::LANES;
+
+/// Four operands as they are in memory: `f32`, or `bf16` for tensor units.
+type Operands<E> = Vector<E, Const<4>>;
 
 /// Units down a cube, and across.
 const SIDE: usize = 16;
@@ -128,9 +132,9 @@ fn right_operand(place: Place, end: usize) -> Operand {
 
 /// What is at `at`, or 0 where that is not `inside`; only at `edges` anything is not.
 #[cube]
-fn read(from: &Array<Four>, at: usize, inside: bool, #[comptime] edges: bool) -> Four {
+fn read<E: Float>(from: &Array<Operands<E>>, at: usize, inside: bool, #[comptime] edges: bool) -> Operands<E> {
     if comptime!(edges) {
-        select(inside, from[select(inside, at, 0)], Four::new(0.0))
+        select(inside, from[select(inside, at, 0)], Operands::<E>::new(E::new(0.0)))
     } else {
         from[at]
     }
@@ -139,8 +143,8 @@ fn read(from: &Array<Four>, at: usize, inside: bool, #[comptime] edges: bool) ->
 /// Reads a block of four by four numbers of an operand, from row (or column) `first` and inner index `depth`: fours along
 /// the tile, one for each of four inner indices. What is past the end is 0. `along` says that it is stored in that order.
 #[cube]
-fn fetch(
-    from: &Array<Four>,
+fn fetch<E: Float>(
+    from: &Array<Operands<E>>,
     block: &mut Array<Four>,
     operand: Operand,
     first: usize,
@@ -159,7 +163,7 @@ fn fetch(
         #[unroll]
         for k in 0..FOUR {
             let at = start + (depth + k) * stride + first / FOUR;
-            block[k] = read(from, at, first < outer && depth + k < end, edges);
+            block[k] = Four::cast_from(read(from, at, first < outer && depth + k < end, edges));
         }
     } else {
         let stride = inner / FOUR;
@@ -167,7 +171,7 @@ fn fetch(
         #[unroll]
         for r in 0..FOUR {
             let at = start + (first + r) * stride + depth / FOUR;
-            rows[r] = read(from, at, first + r < outer && depth < end, edges);
+            rows[r] = Four::cast_from(read(from, at, first + r < outer && depth < end, edges));
         }
         #[unroll]
         for k in 0..FOUR {
@@ -224,7 +228,13 @@ fn seat() -> (usize, usize) {
 
 /// The unit's fours of the cube's tile of the product.
 #[cube]
-fn multiply(x: &Array<Four>, y: &Array<Four>, place: Place, tile: Tile, #[comptime] plan: Plan) -> Array<Four> {
+fn multiply<E: Float>(
+    x: &Array<Operands<E>>,
+    y: &Array<Operands<E>>,
+    place: Place,
+    tile: Tile,
+    #[comptime] plan: Plan,
+) -> Array<Four> {
     if comptime!(plan.tensor_units.is_some()) {
         tensor_units::multiply(x, y, place, tile, plan, comptime!(plan.tensor_units.unwrap()))
     } else {
@@ -234,7 +244,13 @@ fn multiply(x: &Array<Four>, y: &Array<Four>, place: Place, tile: Tile, #[compti
 
 /// The unit's blocks of the cube's tile of the product.
 #[cube]
-fn multiply_blocks(x: &Array<Four>, y: &Array<Four>, place: Place, tile: Tile, #[comptime] plan: Plan) -> Array<Four> {
+fn multiply_blocks<E: Float>(
+    x: &Array<Operands<E>>,
+    y: &Array<Operands<E>>,
+    place: Place,
+    tile: Tile,
+    #[comptime] plan: Plan,
+) -> Array<Four> {
     let (side, room, loads, blocks) = comptime!((plan.tile(), plan.room(), plan.loads(), plan.blocks));
     let (x_along, y_along) = comptime!((plan.x_transposed, !plan.y_transposed));
     let mut left = SharedMemory::<Four>::new(comptime!(2 * room));
@@ -385,11 +401,18 @@ fn spot_in_blocks(place: Place, tile: Tile, #[comptime] i: usize, #[comptime] pl
     }
 }
 
+#[cube(launch_unchecked)]
+fn round_kernel(x: &Array<Four>, out: &mut Array<Operands<bf16>>) {
+    if ABSOLUTE_POS < out.len() {
+        out[ABSOLUTE_POS] = Operands::<bf16>::cast_from(x[ABSOLUTE_POS]);
+    }
+}
+
 /// `x · y`, or with `adds` the result and that.
 #[cube(launch_unchecked)]
-fn plain_kernel(
-    x: &Array<Four>,
-    y: &Array<Four>,
+fn plain_kernel<E: Float>(
+    x: &Array<Operands<E>>,
+    y: &Array<Operands<E>>,
     out: &mut Array<Four>,
     place: Place,
     #[comptime] adds: bool,
@@ -412,9 +435,9 @@ fn plain_kernel(
 
 /// `x · y + bias`, or with `adds` `residual` and that.
 #[cube(launch_unchecked)]
-fn affine_kernel(
-    x: &Array<Four>,
-    y: &Array<Four>,
+fn affine_kernel<E: Float>(
+    x: &Array<Operands<E>>,
+    y: &Array<Operands<E>>,
     bias: &Array<Four>,
     residual: &Array<Four>,
     out: &mut Array<Four>,
@@ -439,12 +462,12 @@ fn affine_kernel(
 
 /// `x · y + bias`, and GELU of it.
 #[cube(launch_unchecked)]
-fn gelu_kernel(
-    x: &Array<Four>,
-    y: &Array<Four>,
+fn gelu_kernel<E: Float>(
+    x: &Array<Operands<E>>,
+    y: &Array<Operands<E>>,
     bias: &Array<Four>,
     out: &mut Array<Four>,
-    activated: &mut Array<Four>,
+    activated: &mut Array<Operands<E>>,
     place: Place,
     #[comptime] plan: Plan,
 ) {
@@ -461,18 +484,18 @@ fn gelu_kernel(
             for j in 0..FOUR {
                 four[j] = gelu::value(value[j]);
             }
-            activated[spot.at] = four;
+            activated[spot.at] = Operands::<E>::cast_from(four);
         }
     }
 }
 
 /// `x · y` times GELU's derivative at `inner`.
 #[cube(launch_unchecked)]
-fn slope_kernel(
-    x: &Array<Four>,
-    y: &Array<Four>,
+fn slope_kernel<E: Float>(
+    x: &Array<Operands<E>>,
+    y: &Array<Operands<E>>,
     inner: &Array<Four>,
-    out: &mut Array<Four>,
+    out: &mut Array<Operands<E>>,
     place: Place,
     #[comptime] plan: Plan,
 ) {
@@ -487,7 +510,7 @@ fn slope_kernel(
             for j in 0..FOUR {
                 four[j] = gelu::slope(at[j]);
             }
-            out[spot.at] = sums[i] * four;
+            out[spot.at] = Operands::<E>::cast_from(sums[i] * four);
         }
     }
 }
@@ -597,7 +620,7 @@ impl Launch {
         let place = self.place();
         // SAFETY: what is outside of the matrices is neither read nor written.
         unsafe {
-            plain_kernel::launch_unchecked(
+            of_type!(x, plain_kernel)(
                 &x.client,
                 self.cubes,
                 units(),
@@ -626,22 +649,36 @@ fn sizes<R: CubeRuntime>(x: &Tensor<R>, columns: usize) -> Sizes {
     }
 }
 
-/// `f32`, or where one of a product's operands is that, `f32` that may be rounded when it is multiplied.
-fn type_of<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> DType {
-    if [x.dtype, y.dtype].contains(&DType::Flex32) {
-        DType::Flex32
-    } else {
-        DType::F32
-    }
+/// Whether `x` and `y` are multiplied on tensor units: where one of them may be rounded, or is.
+fn rounds<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> bool {
+    [x, y].iter().any(|x| [DType::Flex32, DType::BF16].contains(&x.dtype))
 }
 
-/// What multiplies `x` and `y`, where not the ordinary units.
+/// `f32`, which may be rounded when it is multiplied if that holds for one of a product's operands.
+fn type_of<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> DType {
+    if rounds(x, y) { DType::Flex32 } else { DType::F32 }
+}
+
+/// `x` as its product with `y` reads it, for several products: in `bf16` where they are on tensor units.
+pub fn operand<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> Tensor<R> {
+    if x.dtype == DType::BF16 || !rounds(x, y) {
+        return x.clone();
+    }
+    let out = empty_of(x, x.shape().as_slice(), DType::BF16);
+    let count = x.shape().num_elements().div_ceil(FOUR * UNITS);
+    // SAFETY: no unit goes past the end of its tensors, which are of one size.
+    unsafe { round_kernel::launch_unchecked(&x.client, cubes(count), units(), array(x), array(&out)) };
+    out
+}
+
+/// Both operands of a product as it reads them, and what multiplies, where not the ordinary units.
 ///
 /// # Panics
 /// If the operands may be rounded, and the device has no tensor units.
-fn tensor_units_for<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> Option<TensorUnits> {
-    (type_of(x, y) == DType::Flex32)
-        .then(|| TensorUnits::of(&x.client).expect("products of bf16 are for devices with tensor units for them"))
+fn operands<R: CubeRuntime>(x: &Tensor<R>, y: &Tensor<R>) -> ([Tensor<R>; 2], Option<TensorUnits>) {
+    let tensor_units = rounds(x, y)
+        .then(|| TensorUnits::of(&x.client).expect("products of bf16 are for devices with tensor units for them"));
+    ([operand(x, y), operand(y, x)], tensor_units)
 }
 
 /// `x · w + bias`, with or without `residual`.
@@ -654,18 +691,19 @@ fn affine_of<R: CubeRuntime>(
     let sizes = sizes(x, w.shape()[1]);
     let dtype = if residual.is_some() { DType::F32 } else { type_of(x, w) };
     let out = empty_of(x, &[sizes.rows, sizes.columns], dtype);
-    let launch = Launch::new(sizes, [false, false], tensor_units_for(x, w));
+    let ([x, w], tensor_units) = operands(x, w);
+    let launch = Launch::new(sizes, [false, false], tensor_units);
     let place = launch.place();
     // SAFETY: what is outside of the matrices is neither read nor written.
     unsafe {
-        affine_kernel::launch_unchecked(
+        of_type!(x, affine_kernel)(
             &x.client,
             launch.cubes,
             units(),
-            array(x),
-            array(w),
+            array(&x),
+            array(&w),
             array(bias),
-            array(residual.unwrap_or(x)),
+            array(residual.unwrap_or(bias)),
             array(&out),
             place,
             residual.is_some(),
@@ -685,20 +723,23 @@ pub fn affine_onto<R: CubeRuntime>(residual: &Tensor<R>, x: &Tensor<R>, w: &Tens
     affine_of(x, w, bias, Some(residual))
 }
 
-/// `x · w + bias`, and GELU of it, `[N, out]` both.
+/// `x · w + bias`, and GELU of it as an [operand], `[N, out]` both.
 pub fn affine_gelu<R: CubeRuntime>(x: &Tensor<R>, w: &Tensor<R>, bias: &Tensor<R>) -> [Tensor<R>; 2] {
     let sizes = sizes(x, w.shape()[1]);
-    let [out, activated] = [(); 2].map(|()| empty_of(x, &[sizes.rows, sizes.columns], type_of(x, w)));
-    let launch = Launch::new(sizes, [false, false], tensor_units_for(x, w));
+    let shape = [sizes.rows, sizes.columns];
+    let out = empty_of(x, &shape, type_of(x, w));
+    let ([x, w], tensor_units) = operands(x, w);
+    let activated = empty_of(&x, &shape, x.dtype);
+    let launch = Launch::new(sizes, [false, false], tensor_units);
     let place = launch.place();
     // SAFETY: what is outside of the matrices is neither read nor written.
     unsafe {
-        gelu_kernel::launch_unchecked(
+        of_type!(x, gelu_kernel)(
             &x.client,
             launch.cubes,
             units(),
-            array(x),
-            array(w),
+            array(&x),
+            array(&w),
             array(bias),
             array(&out),
             array(&activated),
@@ -713,24 +754,26 @@ pub fn affine_gelu<R: CubeRuntime>(x: &Tensor<R>, w: &Tensor<R>, bias: &Tensor<R
 pub fn transposed<R: CubeRuntime>(grad_output: &Tensor<R>, w: &Tensor<R>) -> Tensor<R> {
     let sizes = sizes(grad_output, w.shape()[0]);
     let out = empty_of(grad_output, &[sizes.rows, sizes.columns], type_of(grad_output, w));
-    Launch::new(sizes, [false, true], tensor_units_for(grad_output, w)).plain(grad_output, w, &out, false);
+    let ([grad_output, w], tensor_units) = operands(grad_output, w);
+    Launch::new(sizes, [false, true], tensor_units).plain(&grad_output, &w, &out, false);
     out
 }
 
-/// [`transposed`] times GELU's derivative at `inner`, `[N, in]`.
+/// [`transposed`] times GELU's derivative at `inner`, `[N, in]`, as an [operand].
 pub fn transposed_by_gelu<R: CubeRuntime>(grad_output: &Tensor<R>, w: &Tensor<R>, inner: &Tensor<R>) -> Tensor<R> {
     let sizes = sizes(grad_output, w.shape()[0]);
-    let out = empty_of(grad_output, &[sizes.rows, sizes.columns], type_of(grad_output, w));
-    let launch = Launch::new(sizes, [false, true], tensor_units_for(grad_output, w));
+    let ([grad_output, w], tensor_units) = operands(grad_output, w);
+    let out = empty_of(&grad_output, &[sizes.rows, sizes.columns], grad_output.dtype);
+    let launch = Launch::new(sizes, [false, true], tensor_units);
     let place = launch.place();
     // SAFETY: what is outside of the matrices is neither read nor written.
     unsafe {
-        slope_kernel::launch_unchecked(
+        of_type!(grad_output, slope_kernel)(
             &grad_output.client,
             launch.cubes,
             units(),
-            array(grad_output),
-            array(w),
+            array(&grad_output),
+            array(&w),
             array(inner),
             array(&out),
             place,
@@ -750,8 +793,9 @@ pub fn by_rows<R: CubeRuntime>(x: &Tensor<R>, grad_output: &Tensor<R>) -> Tensor
         inner,
         ..Sizes::default()
     };
-    let launch = Launch::new(sizes, [true, false], tensor_units_for(x, grad_output)).shared_out();
-    launch.plain(x, grad_output, &out, false);
+    let ([x, grad_output], tensor_units) = operands(x, grad_output);
+    let launch = Launch::new(sizes, [true, false], tensor_units).shared_out();
+    launch.plain(&x, &grad_output, &out, false);
     out
 }
 
@@ -766,7 +810,8 @@ pub(crate) fn logits<R: CubeRuntime>(hidden: &Tensor<R>, start: usize, count: us
         x_row: start,
         ..Sizes::default()
     };
-    Launch::new(sizes, [false, true], tensor_units_for(hidden, wte)).plain(hidden, wte, &out, false);
+    let ([hidden, wte], tensor_units) = operands(hidden, wte);
+    Launch::new(sizes, [false, true], tensor_units).plain(&hidden, &wte, &out, false);
     out
 }
 
@@ -781,8 +826,9 @@ pub(crate) fn grad_hidden<R: CubeRuntime>(
         out_row: start,
         ..sizes(grad_logits, wte.shape()[1])
     };
-    let launch = Launch::new(sizes, [false, false], tensor_units_for(grad_logits, wte)).shared_out();
-    launch.plain(grad_logits, wte, grad_hidden, false);
+    let ([grad_logits, wte], tensor_units) = operands(grad_logits, wte);
+    let launch = Launch::new(sizes, [false, false], tensor_units).shared_out();
+    launch.plain(&grad_logits, &wte, grad_hidden, false);
 }
 
 /// Writes `grad_logitsᵀ · hidden[start..start + n]`, `[n, Vp]` and `[N, C]`, to `grad_wte`, `[Vp, C]`, or with `adds`
@@ -802,5 +848,6 @@ pub(crate) fn grad_wte<R: CubeRuntime>(
         y_row: start,
         ..Sizes::default()
     };
-    Launch::new(sizes, [true, false], tensor_units_for(grad_logits, hidden)).plain(grad_logits, hidden, grad_wte, adds);
+    let ([grad_logits, hidden], tensor_units) = operands(grad_logits, hidden);
+    Launch::new(sizes, [true, false], tensor_units).plain(&grad_logits, &hidden, grad_wte, adds);
 }

@@ -1,17 +1,17 @@
-//! Products on a device's tensor units, as cooperative matrices of Vulkan (`VK_KHR_cooperative_matrix`): operands are `f32`
-//! in memory and rounded to `bf16` on their way into shared memory, sums are `f32`.
+//! Products on a device's tensor units, as cooperative matrices of Vulkan (`VK_KHR_cooperative_matrix`): operands are
+//! `bf16`, sums are `f32`.
 //!
 //! A cube's tile is cut into one rectangle for each of its planes, and this into cooperative matrices. Their elements
 //! belong to no unit in particular, so that sums leave through shared memory, after which each unit has fours as in the
 //! other products.
 
-use super::{FOUR, Four, Operand, Place, Plan, Spot, Tile, left_operand, read, right_operand};
+use super::{FOUR, Four, Operand, Operands, Place, Plan, Spot, Tile, left_operand, read, right_operand};
 use crate::launch::UNITS;
 use burn::tensor::bf16;
 use burn_cubecl::CubeRuntime;
 use cubecl::client::ComputeClient;
 use cubecl::cmma::{self, MatrixIdent, MatrixLayout};
-use cubecl::features::MmaConfig;
+use cubecl::features::{MmaConfig, TypeUsage};
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
@@ -50,7 +50,7 @@ impl TensorUnits {
     }
 
     /// Those of the device, if it has what the products need: cooperative matrices of 16 by 16 by 16 with operands in `bf16`
-    /// and sums in `f32`, planes of one size, and 48 KiB of shared memory.
+    /// and sums in `f32`, `bf16` in memory, planes of one size, and 48 KiB of shared memory.
     pub fn of<R: CubeRuntime>(client: &ComputeClient<R>) -> Option<Self> {
         let properties = client.properties();
         let float = |kind| ElemType::Float(kind).into();
@@ -67,6 +67,9 @@ impl TensorUnits {
             plane: hardware.plane_size_max as usize,
         };
         let is_there = properties.features.matmul.cmma.contains(&matrix)
+            && properties
+                .type_usage(float(FloatKind::BF16))
+                .contains(TypeUsage::Buffer)
             && hardware.plane_size_min == hardware.plane_size_max
             && [8, 16, 32, 64].contains(&units.plane)
             && units.shared_memory() <= hardware.max_shared_memory_size;
@@ -136,9 +139,9 @@ fn seat(#[comptime] i: usize, #[comptime] part: Part) -> (usize, usize) {
 /// Reads the unit's fours of an operand's part, from row (or column) `first` and inner index `depth`. What is past the end
 /// is 0.
 #[cube]
-fn fetch(
-    from: &Array<Four>,
-    block: &mut Array<Four>,
+fn fetch<E: Float>(
+    from: &Array<Operands<E>>,
+    block: &mut Array<Operands<E>>,
     operand: Operand,
     first: usize,
     depth: usize,
@@ -160,9 +163,9 @@ fn fetch(
     }
 }
 
-/// Rounds what was fetched, and puts it into shared memory from `start`.
+/// Puts what was fetched into shared memory from `start`.
 #[cube]
-fn put(block: &Array<Four>, to: &mut SharedMemory<Halves>, start: usize, #[comptime] part: Part) {
+fn put<E: Float>(block: &Array<Operands<E>>, to: &mut SharedMemory<Halves>, start: usize, #[comptime] part: Part) {
     #[unroll]
     for i in 0..LOADS {
         let (row, four) = seat(i, part);
@@ -215,9 +218,9 @@ fn rectangle(#[comptime] units: TensorUnits) -> (usize, usize) {
 
 /// The unit's fours of the cube's tile of the product.
 #[cube]
-pub(super) fn multiply(
-    x: &Array<Four>,
-    y: &Array<Four>,
+pub(super) fn multiply<E: Float>(
+    x: &Array<Operands<E>>,
+    y: &Array<Operands<E>>,
     place: Place,
     tile: Tile,
     #[comptime] plan: Plan,
@@ -249,8 +252,8 @@ pub(super) fn multiply(
     let end = min(tile.depth + place.share, place.inner);
     let x_operand = left_operand(place, end);
     let y_operand = right_operand(place, end);
-    let mut x_block = Array::<Four>::new(LOADS);
-    let mut y_block = Array::<Four>::new(LOADS);
+    let mut x_block = Array::<Operands<E>>::new(LOADS);
+    let mut y_block = Array::<Operands<E>>::new(LOADS);
     fetch(x, &mut x_block, x_operand, tile.row, tile.depth, x_part, plan.edges);
     fetch(y, &mut y_block, y_operand, tile.column, tile.depth, y_part, plan.edges);
     put(&x_block, &mut left, 0, x_part);

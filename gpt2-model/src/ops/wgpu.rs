@@ -206,9 +206,10 @@ impl Gpt2Backend for Wgpu {
             return affine::derivatives::<Self>(x, w, grad_output);
         }
         let (x, w, grad_output) = (contiguous(x), contiguous(w), contiguous(grad_output));
+        let operand = kernels::product::operand(&grad_output, &w);
         AffineGradients {
-            x: kernels::product::transposed(&grad_output, &w),
-            w: kernels::product::by_rows(&x, &grad_output),
+            x: kernels::product::transposed(&operand, &w),
+            w: kernels::product::by_rows(&x, &operand),
             bias: kernels::columns::sums(&grad_output),
         }
     }
@@ -233,9 +234,10 @@ impl Gpt2Backend for Wgpu {
         let [w_in, w_out] = weights.map(contiguous);
         let (x, inner, grad_output) = (contiguous(x), contiguous(inner), contiguous(grad_output));
         let activated = activated.map_or_else(|| kernels::gelu::forward(&inner), contiguous);
-        let grad_w_out = kernels::product::by_rows(&activated, &grad_output);
+        let operand = kernels::product::operand(&grad_output, &w_out);
+        let grad_w_out = kernels::product::by_rows(&activated, &operand);
         drop(activated);
-        let grad_inner = kernels::product::transposed_by_gelu(&grad_output, &w_out, &inner);
+        let grad_inner = kernels::product::transposed_by_gelu(&operand, &w_out, &inner);
         drop(inner);
         let by = FeedForwardGradients {
             w_in: kernels::product::by_rows(&x, &grad_inner),
@@ -340,14 +342,14 @@ fn marked(tensor: Tensor, dtype: FloatDType) -> Tensor {
 fn precision_of(x: &Tensor) -> Option<Precision> {
     match x.dtype {
         DType::F32 => Some(Precision::F32),
-        DType::Flex32 => Some(Precision::Bf16),
+        DType::Flex32 | DType::BF16 => Some(Precision::Bf16),
         _ => None,
     }
 }
 
 /// Whether the elements are `f32` in memory.
 fn is_f32(x: &Tensor) -> bool {
-    precision_of(x).is_some()
+    matches!(x.dtype, DType::F32 | DType::Flex32)
 }
 
 /// Logits that the classifier makes at once: as many as the device binds as one tensor.
