@@ -843,12 +843,7 @@ impl Cli {
                 printer::print_styled(&error.render().ansi().to_string())?;
                 Ok(None)
             }
-            kind => {
-                let typed = Typed::here();
-                let unknown = kind == ErrorKind::UnknownArgument;
-                let meant = unknown.then(|| meant(&error, typed.command())).flatten();
-                Err(usage(&error.render().to_string(), meant))
-            }
+            _ => Err(usage(&error.render().to_string(), tip(&error, Typed::here().command()))),
         }
     }
 }
@@ -860,14 +855,65 @@ fn other_name(flag: &str, command: Option<&clap::Command>) -> Option<&'static st
     command?.get_arguments().any(has).then_some(ours)
 }
 
+/// What to type instead, where clap does not know it.
+fn tip(error: &clap::Error, command: &str) -> Option<String> {
+    match error.kind() {
+        ErrorKind::UnknownArgument => meant(error, command),
+        ErrorKind::ValueValidation => backend_as_device(error),
+        _ => None,
+    }
+}
+
 /// What to type in place of a flag that does not exist, if another program has it.
 fn meant(error: &clap::Error, command: &str) -> Option<String> {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
+    let name = flag.trim_start_matches('-').replace('_', "-");
+    if let Some((_, instead)) = WITHOUT_FLAG.iter().find(|(theirs, _)| *theirs == name) {
+        return Some((*instead).to_owned());
+    }
     let cli = Cli::command();
     let ours = other_name(flag, cli.find_subcommand(command))?;
     Some(format!("a similar argument exists: '--{ours}'"))
+}
+
+/// Settings of other programs that are none here, and what does their work.
+const WITHOUT_FLAG: [(&str, &str); 4] = [
+    ("compile", "leave it out: the kernels need no switch"),
+    (
+        "wandb-log",
+        "`--tensorboard` writes event files, and each run has its numbers in metrics.jsonl",
+    ),
+    (
+        "always-save-checkpoint",
+        "`--checkpoint-every` and `--keep` say which checkpoints are kept",
+    ),
+    (
+        "num-samples",
+        "one command writes one text; another `--seed` gives another",
+    ),
+];
+
+/// The flags for a device as PyTorch names it, `cuda:1`.
+fn backend_as_device(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let value = text(ContextKind::InvalidArg)
+        .filter(|argument| argument.starts_with("--device "))
+        .and(text(ContextKind::InvalidValue))?;
+    let (name, number) = value.split_once(':').unwrap_or((value, "0"));
+    let backend = match name {
+        "cpu" => "ndarray",
+        "cuda" | "gpu" => "cuda",
+        "mps" | "vulkan" | "metal" | "wgpu" => "wgpu",
+        _ => return None,
+    };
+    let number = number.parse::<usize>().ok().filter(|&number| number > 0);
+    let device = number.map(|number| format!(" --device {number}")).unwrap_or_default();
+    Some(format!("`--backend {backend}{device}`"))
 }
 
 /// clap's message as one line, and its tip. The usage that it appends is left to `--help`.
@@ -890,7 +936,8 @@ mod tests {
     fn names_of_other_programs_lead_to_flags_that_exist() {
         let cli = Cli::command();
         for (theirs, ours) in gpt2_base::OTHER_NAMES {
-            let command = if theirs == "max-new-tokens" { "sample" } else { "train" };
+            let is_of_sampling = ["max-new-tokens", "start"].contains(&theirs);
+            let command = if is_of_sampling { "sample" } else { "train" };
             let command = cli.find_subcommand(command);
             assert_eq!(other_name(theirs, command), Some(ours));
             let long = format!("--{theirs}");
@@ -911,7 +958,7 @@ mod tests {
         let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
         match usage(
             &error.render().to_string(),
-            meant(&error, line.split(' ').nth(1).unwrap()),
+            tip(&error, line.split(' ').nth(1).unwrap()),
         ) {
             CliError::Usage { message, hint } => (message, hint),
             other => panic!("{other}"),
@@ -935,6 +982,19 @@ mod tests {
         for slip in ["--max-step", "--max-iter", "--step"] {
             let (_, hint) = message_and_hint(&format!("gpt2 train {slip} 100"));
             assert_eq!(hint, "a similar argument exists: '--steps'", "{slip}");
+        }
+        let (message, hint) = message_and_hint("gpt2 train --compile=False");
+        assert_eq!(message, "unexpected argument '--compile' found");
+        assert_eq!(hint, "leave it out: the kernels need no switch");
+        for (device, hint) in [
+            ("cpu", "`--backend ndarray`"),
+            ("cuda", "`--backend cuda`"),
+            ("cuda:1", "`--backend cuda --device 1`"),
+            ("mps", "`--backend wgpu`"),
+            ("first", "--help lists what there is"),
+        ] {
+            let line = format!("gpt2 train --device={device}");
+            assert_eq!(message_and_hint(&line).1, hint, "{line}");
         }
         let (message, hint) = message_and_hint("gpt2 sample");
         assert_eq!(hint, "--help lists what there is");

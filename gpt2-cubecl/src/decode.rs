@@ -3,13 +3,14 @@
 //!
 //! A row times a matrix is bound by the reading of the matrix, so that a block is five launches, each of which reads what it
 //! needs once: LayerNorm is computed anew by each cube of the product behind it. With `Rounding::Bf16` operands and
-//! results are those that `bf16` tensors would hold; in memory they are `f32`, but for keys and values.
+//! results are those that `bf16` tensors would hold; in memory they are `f32`, but for keys, values and, where they are kept
+//! so, weights.
 
 use crate::launch::{UNITS, array, empty, of_type, units};
 use crate::layer_norm::statistics;
 use crate::reduce::{max_of_cube, sum_of_cube};
 use crate::{LANES, Tensor, gelu};
-use burn::tensor::{TensorMetadata, bf16};
+use burn::tensor::{DType, TensorMetadata, bf16};
 use burn_cubecl::CubeRuntime;
 use cubecl::prelude::*;
 
@@ -22,7 +23,7 @@ const FOUR: usize = LANES;
 /// Fours of a product's columns to a cube, so that the products of a small model still have a cube for each multiprocessor.
 const ACROSS: usize = 4;
 
-/// Rows of a matrix that a unit asks for before it waits for the first.
+/// Fours that a unit asks for before it waits for the first.
 const AHEAD: usize = 8;
 
 /// Units that share one row of the embedding.
@@ -44,6 +45,13 @@ pub enum Rounding {
     None,
     /// `bf16`.
     Bf16,
+}
+
+impl Rounding {
+    /// That of weights, which may be rounded already.
+    fn of_weights<R: CubeRuntime>(self, weights: &Tensor<R>) -> Self {
+        if weights.dtype == DType::BF16 { Self::None } else { self }
+    }
 }
 
 /// What happens to the sums of a product.
@@ -77,11 +85,11 @@ fn rounded_four(x: Four, #[comptime] rounding: Rounding) -> Four {
 
 /// A cube has `ACROSS` fours of columns; its units share the inner dimension, and add up what they have in a fixed order.
 #[cube(launch_unchecked)]
-fn linear_kernel(
+fn linear_kernel<E: Float>(
     x: &Array<f32>,
     gain: &Array<f32>,
     offset: &Array<f32>,
-    w: &Array<Four>,
+    w: &Array<Vector<E, Const<4>>>,
     bias: &Array<f32>,
     out: &mut Array<f32>,
     inner: usize,
@@ -89,6 +97,7 @@ fn linear_kernel(
     #[comptime] normalises: bool,
     #[comptime] epilogue: Epilogue,
     #[comptime] rounding: Rounding,
+    #[comptime] of_weights: Rounding,
 ) {
     let unit = UNIT_POS as usize;
     let start = CUBE_POS_Y as usize * inner;
@@ -106,7 +115,7 @@ fn linear_kernel(
         let mut i = unit / ACROSS;
         while i < inner {
             let mut factors = Array::<f32>::new(AHEAD);
-            let mut weights = Array::<Four>::new(AHEAD);
+            let mut weights = Array::<Vector<E, Const<4>>>::new(AHEAD);
             #[unroll]
             for j in 0..AHEAD {
                 let at = i + j * comptime!(UNITS / ACROSS);
@@ -121,7 +130,7 @@ fn linear_kernel(
             }
             #[unroll]
             for j in 0..AHEAD {
-                sum += Four::new(factors[j]) * rounded_four(weights[j], rounding);
+                sum += Four::new(factors[j]) * rounded_four(Four::cast_from(weights[j]), of_weights);
             }
             i += comptime!(AHEAD * UNITS / ACROSS);
         }
@@ -206,8 +215,20 @@ fn attention_kernel<E: Float>(
                     sum += query[i] * key[i];
                 }
             } else {
-                for i in 0..wide {
-                    sum += query[i] * Four::cast_from(keys[held + position * wide + i]);
+                let start = held + position * wide;
+                #[unroll]
+                for part in 0..wide.div_ceil(AHEAD) {
+                    let mut ahead = Array::<Vector<E, Const<4>>>::new(AHEAD);
+                    #[unroll]
+                    for j in 0..AHEAD {
+                        ahead[j] = keys[start + comptime!((part * AHEAD + j).min(wide - 1))];
+                    }
+                    #[unroll]
+                    for j in 0..AHEAD {
+                        if comptime!(part * AHEAD + j < wide) {
+                            sum += query[part * AHEAD + j] * Four::cast_from(ahead[j]);
+                        }
+                    }
                 }
             }
             score = (sum[0] + sum[1] + sum[2] + sum[3]) * scale;
@@ -260,13 +281,14 @@ fn attention_kernel<E: Float>(
 
 /// A cube has `ROWS` rows of the embedding, `ROW_UNITS` units for four of them.
 #[cube(launch_unchecked)]
-fn logits_kernel(
+fn logits_kernel<E: Float>(
     x: &Array<Four>,
-    wte: &Array<Four>,
+    wte: &Array<Vector<E, Const<4>>>,
     logits: &mut Array<f32>,
     wide: usize,
     vocab_size: usize,
     #[comptime] rounding: Rounding,
+    #[comptime] of_weights: Rounding,
 ) {
     let unit = UNIT_POS as usize;
     let first = CUBE_POS_X as usize * ROWS + unit / ROW_UNITS * FOUR;
@@ -283,7 +305,7 @@ fn logits_kernel(
         for r in 0..FOUR {
             // Rows past the end are read from the last one, and not written.
             let row = min(first + r, vocab_size - 1);
-            products[r] += x * rounded_four(wte[row * wide + i], rounding);
+            products[r] += x * rounded_four(Four::cast_from(wte[row * wide + i]), of_weights);
         }
         i += ROW_UNITS;
     }
@@ -369,7 +391,7 @@ pub fn logits<R: CubeRuntime>(hidden: &Tensor<R>, wte: &Tensor<R>, vocab_size: u
     let out = empty(hidden, &[rows, vocab_size]);
     // SAFETY: a cube stays in its rows.
     unsafe {
-        logits_kernel::launch_unchecked(
+        of_type!(wte, logits_kernel)(
             &hidden.client,
             CubeCount::Static(vocab_size.div_ceil(ROWS) as u32, rows as u32, 1),
             units(),
@@ -379,6 +401,7 @@ pub fn logits<R: CubeRuntime>(hidden: &Tensor<R>, wte: &Tensor<R>, vocab_size: u
             width / FOUR,
             vocab_size,
             rounding,
+            rounding.of_weights(wte),
         );
     }
     out
@@ -409,7 +432,7 @@ impl<R: CubeRuntime> Linear<'_, R> {
         let fours = columns / FOUR;
         // SAFETY: a cube stays in its columns; `inner` is the width of `x`.
         unsafe {
-            linear_kernel::launch_unchecked(
+            of_type!(weight, linear_kernel)(
                 &x.client,
                 CubeCount::Static(fours.div_ceil(ACROSS) as u32, x.shape()[0] as u32, 1),
                 units(),
@@ -424,6 +447,7 @@ impl<R: CubeRuntime> Linear<'_, R> {
                 self.normal.is_some(),
                 self.epilogue,
                 self.rounding,
+                self.rounding.of_weights(weight),
             );
         }
     }

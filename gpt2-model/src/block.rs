@@ -94,7 +94,11 @@ impl<B: Gpt2Backend> Block<B> {
             precision,
         };
         let held = cache.take(new, B::operand_type(precision).into(), &x.device());
-        let (x, held) = (kernels.block)(primitive(x), self.primitives(), held.map(primitive), shape);
+        let operands = self
+            .products()
+            .map(|product| product.operand_in(precision).map(primitive));
+        let weights = self.primitives().with_operands(operands);
+        let (x, held) = (kernels.block)(primitive(x), weights, held.map(primitive), shape);
         cache.give_back(held.map(tensor), 1);
         tensor(x)
     }

@@ -158,8 +158,11 @@ impl<B: Gpt2Backend> Gpt2<B> {
             precision,
             ..self.classifier_shape()
         };
-        let (hidden, classifier) = (primitive(widen(hidden)), primitive(self.classifier()));
-        tensor((kernels.logits)(hidden, classifier, shape))
+        let classifier = self.classifier_embedding();
+        let classifier = classifier
+            .operand_in(precision)
+            .unwrap_or_else(|| classifier.weight.val());
+        tensor((kernels.logits)(primitive(widen(hidden)), primitive(classifier), shape))
     }
 
     /// The hidden states after the last of `tokens`, one position after the other.

@@ -34,6 +34,29 @@ fn of_precision<B: Gpt2Backend>(operand: Option<&Tensor<B, 2>>, precision: Preci
         .cloned()
 }
 
+impl<B: Gpt2Backend> Gpt2<B> {
+    /// The same model with its weights kept in the type of its products too, where that is `bf16`: for one that is not trained
+    /// on, whose passes then do not round them.
+    #[must_use]
+    pub fn with_rounded_operands(mut self) -> Self {
+        let dtype = B::operand_type(self.precision);
+        if dtype != FloatDType::BF16 {
+            return self;
+        }
+        for product in self.h.iter_mut().flat_map(Block::products_mut) {
+            product.operand = Some(rounded(product.weight.val(), dtype));
+        }
+        let classifier = self.lm_head.as_mut().unwrap_or(&mut self.wte);
+        classifier.operand = Some(rounded(classifier.weight.val(), dtype));
+        self
+    }
+}
+
+fn rounded<B: Gpt2Backend>(weight: Tensor<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
+    let rounded = B::round_weights(weight.into_primitive().tensor(), dtype);
+    Tensor::from_primitive(TensorPrimitive::Float(rounded))
+}
+
 impl<B: AutodiffBackend + Gpt2Backend> Gpt2<B>
 where
     B::InnerBackend: Gpt2Backend,
@@ -49,14 +72,9 @@ where
         let model = self.valid();
         let products = model.h.iter().flat_map(Block::products);
         let weights = products.map(|product| &product.weight);
-        let round = |weight: Tensor<B::InnerBackend, 2>| {
-            let primitive = weight.into_primitive().tensor();
-            let rounded = B::InnerBackend::round_weights(primitive, dtype);
-            Tensor::from_primitive(TensorPrimitive::Float(rounded))
-        };
         weights
             .chain([&model.classifier_embedding().weight])
-            .map(|weight| (weight.id, round(weight.val())))
+            .map(|weight| (weight.id, rounded(weight.val(), dtype)))
             .collect()
     }
 

@@ -81,6 +81,6 @@ impl BackendVisitor for Load<'_> {
         }
         self.chosen.check_precision(precision)?;
         let model = Gpt2::<B>::load(self.weights, &device)?;
-        Ok(B::inference(model.with_precision(precision)))
+        Ok(B::inference(model.with_precision(precision).with_rounded_operands()))
     }
 }

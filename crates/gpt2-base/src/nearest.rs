@@ -19,7 +19,7 @@ pub fn nearest<S: AsRef<str>>(name: &str, known: impl IntoIterator<Item = S>) ->
 }
 
 /// What other programs call settings of ours, so that a slip of the tongue is led to what was meant.
-pub const OTHER_NAMES: [(&str, &str); 21] = [
+pub const OTHER_NAMES: [(&str, &str); 22] = [
     ("max-iters", "steps"),
     ("max-steps", "steps"),
     ("num-steps", "steps"),
@@ -41,6 +41,7 @@ pub const OTHER_NAMES: [(&str, &str); 21] = [
     ("output-dir", "run"),
     ("dtype", "precision"),
     ("max-new-tokens", "max-tokens"),
+    ("start", "prompt"),
 ];
 
 /// Our setting that another program calls `name`, give or take a letter; written with dashes or underscores.

@@ -194,6 +194,20 @@ fn weights_that_are_not_there_are_refused() {
         outcome.stderr.contains("error: empty: no config.json in it, expected "),
         "{outcome:#?}"
     );
+    // Nothing waits for somebody to write into a pipe.
+    #[cfg(unix)]
+    {
+        let made = std::process::Command::new("mkfifo")
+            .arg(dir.path().join("pipe"))
+            .status();
+        assert!(made.unwrap().success());
+        let outcome = gpt2(dir.path(), &["sample", "--backend", "flex", "--init", "pipe"]);
+        assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+        assert!(
+            outcome.stderr.contains("error: pipe: no regular file: "),
+            "{outcome:#?}"
+        );
+    }
     let outcome = gpt2(
         dir.path(),
         &["sample", "--backend", "flex", "--init", "openai-community/gpt2"],

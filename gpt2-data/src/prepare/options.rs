@@ -9,6 +9,9 @@ use gpt2_base::Invalid;
 use crate::error::DataError;
 use crate::format::{MAX_SHARD_TOKENS, Split};
 
+/// Threads that any computer may be asked for.
+const MOST_THREADS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
 /// What to prepare, from what, into what.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
@@ -59,6 +62,9 @@ impl PrepareOptions {
         };
         if self.inputs.is_empty() {
             return invalid("input", &"missing", "at least one file, directory or pattern");
+        }
+        if let Some(threads) = self.threads.filter(|&threads| threads > MOST_THREADS) {
+            return invalid("threads", &threads, "at most 1024");
         }
         if !(1..=MAX_SHARD_TOKENS).contains(&self.shard_tokens) {
             return invalid("shard-tokens", &self.shard_tokens, "1 to 2147483647");

@@ -251,6 +251,13 @@ fn options_that_make_no_sense_are_named() {
         ),
         (
             PrepareOptions {
+                threads: NonZeroUsize::new(100_000),
+                ..good.clone()
+            },
+            "threads",
+        ),
+        (
+            PrepareOptions {
                 field: String::new(),
                 ..good.clone()
             },

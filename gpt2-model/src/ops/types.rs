@@ -129,7 +129,7 @@ impl<T> BlockWeights<T> {
     }
 
     /// With the operands that are there in place of the weights of the products.
-    pub(super) fn with_operands(self, operands: [Option<T>; 4]) -> Self {
+    pub(crate) fn with_operands(self, operands: [Option<T>; 4]) -> Self {
         let [qkv, attention_out, feed_in, feed_out] = operands;
         let with = |[w, bias]: [T; 2], operand: Option<T>| [operand.unwrap_or(w), bias];
         Self {
@@ -190,7 +190,7 @@ pub struct DecodeKernels<B: Backend> {
         [FloatTensor<B>; 2],
         DecodeShape,
     ) -> (FloatTensor<B>, [FloatTensor<B>; 2]),
-    /// The logits, `[B, V]`, of hidden states, `[B, C]`, and the classifier, `[Vp, C]`, all in `f32`.
+    /// The logits, `[B, V]`, of hidden states, `[B, C]` in `f32`, and the classifier, `[Vp, C]`.
     pub logits: fn(FloatTensor<B>, FloatTensor<B>, ClassifierShape) -> FloatTensor<B>,
 }
 

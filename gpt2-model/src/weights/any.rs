@@ -6,14 +6,13 @@ use super::hf::{self, HfTensors};
 use super::hf_config;
 use super::llmc::{self, LlmcFile};
 use super::names::{Shape, TensorSource, check_parameters, load_parameters, shapes};
-use super::safetensors::{LazyTensor, io};
+use super::safetensors::LazyTensor;
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::model::Gpt2;
 use burn::tensor::backend::Backend;
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -208,7 +207,7 @@ fn format_of(path: &Path) -> Result<Format, ModelError> {
         });
     }
     let mut first = [0; 4];
-    let mut file = File::open(path).map_err(|source| io(path, source))?;
+    let mut file = super::open(path)?;
     // A shorter file is of no format.
     let _ = file.read_exact(&mut first).is_ok();
     if first == *gguf::MAGIC {

@@ -9,7 +9,6 @@ use safetensors::{SafeTensorError, SafeTensors};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
@@ -236,7 +235,7 @@ impl TensorFile {
 
 /// A file in memory, if it is none that is known to hold no weights.
 pub(super) fn map(path: &Path) -> Result<Mmap, ModelError> {
-    let file = File::open(path).map_err(|source| io(path, source))?;
+    let file = super::open(path)?;
     // SAFETY: the map is only read. A file that another process cuts short meanwhile could fault; weights files are
     // never changed in place here.
     let map = unsafe { Mmap::map(&file) }.map_err(|source| io(path, source))?;

@@ -65,7 +65,7 @@ where
         let exact = exact.forward(input(&tokens, 0..POSITIONS, &NdArrayDevice::Cpu));
         for &(precision, tolerance) in kernels.precisions {
             let model: Gpt2<B::InnerBackend> = config.init(1, device).unwrap();
-            let model = model.with_precision(precision);
+            let model = model.with_precision(precision).with_rounded_operands();
             let mut cache = KvCache::new(config.n_layer);
             // First more than are taken one by one.
             let ends = (100..260).chain((262..=POSITIONS).step_by(2));
