@@ -215,20 +215,8 @@ fn attention_kernel<E: Float>(
                     sum += query[i] * key[i];
                 }
             } else {
-                let start = held + position * wide;
-                #[unroll]
-                for part in 0..wide.div_ceil(AHEAD) {
-                    let mut ahead = Array::<Vector<E, Const<4>>>::new(AHEAD);
-                    #[unroll]
-                    for j in 0..AHEAD {
-                        ahead[j] = keys[start + comptime!((part * AHEAD + j).min(wide - 1))];
-                    }
-                    #[unroll]
-                    for j in 0..AHEAD {
-                        if comptime!(part * AHEAD + j < wide) {
-                            sum += query[part * AHEAD + j] * Four::cast_from(ahead[j]);
-                        }
-                    }
+                for i in 0..wide {
+                    sum += query[i] * Four::cast_from(keys[held + position * wide + i]);
                 }
             }
             score = (sum[0] + sum[1] + sum[2] + sum[3]) * scale;
