@@ -180,7 +180,7 @@ fn attention_kernel<E: Float>(
     #[comptime] rounding: Rounding,
 ) {
     let unit = UNIT_POS as usize;
-    let pair = CUBE_POS as usize;
+    let pair = CUBE_POS;
     let (sequence, head) = (pair / heads, pair % heads);
     let held = pair * capacity * wide;
     let mut query = SharedMemory::<Four>::new(wide);

@@ -145,7 +145,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
             Operations::Reference => None,
         };
         let hidden = match (cache, &kernels) {
-            (Some(cache), Some(kernels)) if seq <= FEW_POSITIONS => self.decode(kernels, tokens, cache),
+            (Some(cache), Some(kernels)) if seq <= FEW_POSITIONS => self.decode(kernels, &tokens, cache),
             (cache, _) => self
                 .hidden_in(precision, tokens, cache)
                 .narrow(1, seq - 1, 1)
@@ -169,7 +169,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
     ///
     /// # Shapes
     /// `tokens` is `[B, T]`; the result `[B, C]`, in `f32`.
-    fn decode(&self, kernels: &DecodeKernels<B>, tokens: Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
+    fn decode(&self, kernels: &DecodeKernels<B>, tokens: &Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
         let [_, seq] = tokens.dims();
         self.check_length(cache.len() + seq);
         let precision = B::plain_precision(self.precision);

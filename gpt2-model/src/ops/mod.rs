@@ -33,8 +33,8 @@ pub use gpt2_kernels::compiled as compiled_kernels;
 pub use host::{HostTensor, multiplies_bf16 as cpu_multiplies_bf16};
 pub use tensor::{affine, attention, block, classifier_loss, embed, gelu, layer_norm, logits, to_host, token_losses};
 pub use types::{
-    AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, DecodeKernels,
-    DecodeShape, FeedForwardGradients, GradOutput, LayerNormGradients, Normalised,
+    AffineGradients, Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, DecodeBlock,
+    DecodeKernels, DecodeShape, FeedForwardGradients, GradOutput, LayerNormGradients, Normalised,
 };
 #[cfg(feature = "wgpu")]
 pub use wgpu::{Wgpu, multiplies_bf16 as wgpu_multiplies_bf16};

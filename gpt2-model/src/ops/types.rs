@@ -179,17 +179,16 @@ pub struct DecodeShape {
     pub precision: Precision,
 }
 
+/// A block of one position, from `x`, the block's parameters, and the keys and values that are held, to what leaves it and
+/// what is held then.
+pub type DecodeBlock<T> = fn(T, BlockWeights<T>, [T; 2], DecodeShape) -> (T, [T; 2]);
+
 /// Kernels for one position of each sequence, as generation computes them.
 #[derive(Debug)]
 pub struct DecodeKernels<B: Backend> {
     /// A block: `x`, `[B, C]`, becomes what leaves it, and the position's key and value join those that are held,
     /// `[B, H, capacity, D]`.
-    pub block: fn(
-        FloatTensor<B>,
-        BlockWeights<FloatTensor<B>>,
-        [FloatTensor<B>; 2],
-        DecodeShape,
-    ) -> (FloatTensor<B>, [FloatTensor<B>; 2]),
+    pub block: DecodeBlock<FloatTensor<B>>,
     /// The logits, `[B, V]`, of hidden states, `[B, C]` in `f32`, and the classifier, `[Vp, C]`.
     pub logits: fn(FloatTensor<B>, FloatTensor<B>, ClassifierShape) -> FloatTensor<B>,
 }
