@@ -2,7 +2,7 @@
 //! generation computes for a token.
 //!
 //! A row times a matrix is bound by the reading of the matrix, so that a block is five launches, each of which reads what it
-//! needs once: LayerNorm is computed anew by each cube of the product behind it. With `Rounding::Bf16` operands and
+//! needs once: each cube of a product computes the LayerNorm in front of it. With `Rounding::Bf16` operands and
 //! results are those that `bf16` tensors would hold; in memory they are `f32`, but for keys, values and, where they are kept
 //! so, weights.
 
@@ -349,7 +349,7 @@ pub fn block<R: CubeRuntime>(
     let [rows, width] = x.shape().dims();
     let [_, heads, capacity, head] = keys.shape().dims();
     let qkv = by(Some(&weights.ln_1), &weights.qkv, Epilogue::Write).of(x);
-    let attended = empty(x, &[rows, width]);
+    let mixed = empty(x, &[rows, width]);
     // SAFETY: a cube stays in its head; `past` is below the capacity.
     unsafe {
         of_type!(keys, attention_kernel)(
@@ -359,7 +359,7 @@ pub fn block<R: CubeRuntime>(
             array(&qkv),
             array(keys),
             array(values),
-            array(&attended),
+            array(&mixed),
             past,
             capacity,
             heads,
@@ -368,7 +368,7 @@ pub fn block<R: CubeRuntime>(
             rounding,
         );
     }
-    by(None, &weights.attention_out, Epilogue::Add).onto(&attended, x);
+    by(None, &weights.attention_out, Epilogue::Add).onto(&mixed, x);
     let inner = by(Some(&weights.ln_2), &weights.feed_in, Epilogue::Gelu).of(x);
     by(None, &weights.feed_out, Epilogue::Add).onto(&inner, x);
 }
@@ -415,7 +415,7 @@ impl<R: CubeRuntime> Linear<'_, R> {
     fn onto(&self, x: &Tensor<R>, out: &Tensor<R>) {
         let [weight, bias] = self.product;
         let [inner, columns] = weight.shape().dims();
-        // What is not normalised reads neither.
+        // A product without a LayerNorm reads neither.
         let [gain, offset] = self.normal.map_or([x, x], |[gain, offset]| [gain, offset]);
         let fours = columns / FOUR;
         // SAFETY: a cube stays in its columns; `inner` is the width of `x`.

@@ -112,9 +112,7 @@ impl BackendKind {
             Self::Flex => precision != Precision::Tf32,
         }
     }
-}
 
-impl BackendKind {
     /// Whether kernels compute one position of a model of this shape at a time, as generation does.
     pub fn supports_decode(self, config: &Gpt2Config) -> bool {
         let takes = |width: usize| width.is_multiple_of(WGPU_LANES);

@@ -66,11 +66,9 @@ impl<B: Gpt2Backend> Iterator for Generator<'_, B> {
         }
         let new = &self.tokens[self.cache.as_ref().map_or(0, KvCache::len)..];
         let input = Tensor::<B, 2, Int>::from_data(TensorData::new(new.to_vec(), [1, new.len()]), &self.device);
-        let logits = match &mut self.cache {
-            Some(cache) => self.model.next_logits(input, cache),
-            None => self.model.last_logits(input, None),
-        };
-        let logits: Vec<f32> = logits
+        let logits: Vec<f32> = self
+            .model
+            .last_logits(input, self.cache.as_mut())
             .into_data() // host–device sync: the token is chosen on the host
             .convert::<f32>()
             .into_vec()
