@@ -282,23 +282,26 @@ struct Ring {
     }
 };
 
-// What one piece of work covers. Even indices of the list sum keys and values, odd ones queries.
-struct Work {
-    u32 batch_head, batch, head, block, first, last; // tiles first <= i < last are streamed
-    bool queries;
+// What one piece of work covers.
+struct alignas(16) Work {
+    u32 batch_head, batch, head;
+    u32 block_and_kind; // of queries where the lowest bit is set
+
+    __device__ __forceinline__ bool queries() const { return block_and_kind & 1; }
+    __device__ __forceinline__ u32 block() const { return block_and_kind >> 1; }
+    // Tiles first() <= i < last() are streamed.
+    __device__ __forceinline__ u32 first() const { return queries() ? 0 : 2 * block(); }
+    __device__ __forceinline__ u32 last(u32 length) const {
+        const u32 tiles = (length + TILE - 1) / TILE;
+        return queries() ? min(2 * block() + 2, tiles) : tiles;
+    }
 };
+// Even indices of the list sum keys and values, odd ones queries.
 __device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 batch_heads) {
-    const u32 blocks = (length + BLOCK_ROWS - 1) / BLOCK_ROWS, tiles = (length + TILE - 1) / TILE;
+    const u32 blocks = (length + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const Piece piece = locate(index, batch_heads, 2 * blocks, max(1u, (28u << 20) / (length * 512)));
-    Work work;
-    work.batch_head = piece.head;
-    work.batch = piece.head / heads;
-    work.head = piece.head % heads;
-    work.queries = piece.rank % 2;
-    work.block = work.queries ? blocks - 1 - piece.rank / 2 : piece.rank / 2;
-    work.first = work.queries ? 0 : 2 * work.block;
-    work.last = work.queries ? min(2 * work.block + 2, tiles) : tiles;
-    return work;
+    const u32 queries = piece.rank % 2, block = queries ? blocks - 1 - piece.rank / 2 : piece.rank / 2;
+    return {piece.head, piece.head / heads, piece.head % heads, 2 * block + queries};
 }
 
 // The tensor cores work through a queue of products that the warpgroup keeps filled while it computes p and ds:
@@ -307,12 +310,19 @@ __device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 
 // would make ptxas serialise all of them. For the same reason every wait stands in the iteration of the product it
 // waits for.
 
+// What belongs to the columns of an accumulator, from 64 floats. It is asked for well before it is needed: shared memory
+// is busy with the products' operands.
+__device__ __forceinline__ void load_columns(float2 (&columns)[8], u32 from) {
+#pragma unroll
+    for (int n = 0; n < 8; ++n) columns[n] = load_shared<float2>(from + (8 * n + threadIdx.x % 4 * 2) * 4);
+}
+
 // Gradients of 64 keys and values.
-__device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 fixed, u32 warpgroup,
+__device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 fixed, u32 warpgroup, u32 length,
                                               float (&d_key)[32], float (&d_value)[32]) {
     const u32 lane = threadIdx.x % 32, key = fixed + warpgroup * TILE_BYTES, value = key + 2 * TILE_BYTES;
-    const u32 diagonal = 2 * work.block + warpgroup;
-    u32 tile = work.first;
+    const u32 diagonal = 2 * work.block() + warpgroup, last = work.last(length);
+    u32 tile = work.first();
 #pragma unroll
     for (int i = 0; i < 32; ++i) d_key[i] = d_value[i] = 0.0f;
 
@@ -322,11 +332,13 @@ __device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 
         ring.advance();
         ++tile;
     }
-    if (tile >= work.last) return;
+    if (tile >= last) return;
 
     u32 left[4][4], right[4][4], busy = 0; // busy: barrier of the stage that pending products still read
     float scores[32], p[32], dp[32];
+    float2 shift[8], delta[8];
     wait_for(ring.full(), ring.phase);
+    load_columns(shift, ring.stats());
     wgmma_fence();
     multiply_scores(scores, key, ring.tile());
     wgmma_wait<0>();
@@ -335,12 +347,8 @@ __device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 
         wgmma_fence();
         multiply_scores(dp, value, ring.tile() + TILE_BYTES);
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
-            const float2 shift = load_shared<float2>(ring.stats() + (8 * n + lane % 4 * 2) * 4);
-#pragma unroll
-            for (int i = 4 * n; i < 4 * n + 4; ++i)
-                p[i] = exp2_fast(scores[i] * SCALE_LOG2 - (i % 2 ? shift.y : shift.x));
-        }
+        for (int i = 0; i < 32; ++i)
+            p[i] = exp2_fast(scores[i] * SCALE_LOG2 - (i % 2 ? shift[i / 4].y : shift[i / 4].x));
         if (tile == diagonal) {
 #pragma unroll
             for (int i = 0; i < 32; ++i)
@@ -349,7 +357,8 @@ __device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 
         }
         pack_operand(left, p);
         const Ring now = ring;
-        if (tile + 1 < work.last) ring.advance();
+        load_columns(delta, now.stats() + TILE * 4);
+        if (tile + 1 < last) ring.advance();
         wait_for(ring.full(), ring.phase);
         wgmma_fence();
         multiply_add(d_value, left, now.tile() + TILE_BYTES);
@@ -359,17 +368,14 @@ __device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 
         if (busy) warp_arrive(busy);
         busy = now.empty();
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
-            const float2 delta = load_shared<float2>(now.stats() + (TILE + 8 * n + lane % 4 * 2) * 4);
-#pragma unroll
-            for (int i = 4 * n; i < 4 * n + 4; ++i) dp[i] = p[i] * (dp[i] - (i % 2 ? delta.y : delta.x));
-        }
+        for (int i = 0; i < 32; ++i) dp[i] = p[i] * (dp[i] - (i % 2 ? delta[i / 4].y : delta[i / 4].x));
         pack_operand(right, dp);
         wgmma_fence();
         multiply_add(d_key, right, now.tile());
+        load_columns(shift, ring.stats());
         wgmma_wait<1>();
         wgmma_pin(scores);
-    } while (++tile < work.last);
+    } while (++tile < last);
     ring.advance();
     wgmma_wait<0>();
     wgmma_pin(d_key);
@@ -381,7 +387,7 @@ __device__ __forceinline__ void backward_keys(const Work &work, Ring &ring, u32 
 __device__ __forceinline__ void backward_queries(const Work &work, Ring &ring, u32 fixed, u32 warpgroup,
                                                  const float *stats, u32 length, u32 stats_size, float (&d_query)[32]) {
     const u32 lane = threadIdx.x % 32, query = fixed + warpgroup * TILE_BYTES, d_out = query + 2 * TILE_BYTES;
-    const u32 diagonal = 2 * work.block + warpgroup, padded = (length + TILE - 1) / TILE * TILE;
+    const u32 diagonal = 2 * work.block() + warpgroup, padded = (length + TILE - 1) / TILE * TILE;
     u32 tile = 0;
 #pragma unroll
     for (int i = 0; i < 32; ++i) d_query[i] = 0.0f;
@@ -435,7 +441,7 @@ __device__ __forceinline__ void backward_queries(const Work &work, Ring &ring, u
         wgmma_pin(d_query);
         warp_arrive(busy);
     }
-    for (; tile < work.last; ++tile, ring.advance()) { // keys after the queries
+    for (const u32 last = work.last(length); tile < last; ++tile, ring.advance()) { // keys after the queries
         wait_for(ring.full(), ring.phase);
         warp_arrive(ring.empty());
     }
@@ -453,7 +459,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     const auto fixed_tile = [&](u32 slot) { return base + FIXED + slot * 4 * TILE_BYTES; };
     const auto fixed_full = [&](u32 slot) { return base + BARRIERS + BACKWARD_STAGES * 16 + slot * 8; };
     const auto fixed_empty = [&](u32 slot) { return fixed_full(slot) + 16; };
-    volatile u32 *const index_slots = (volatile u32 *)(shared + (fixed_full(4) - shared_address(shared)));
+    Work *const works = (Work *)(shared + (fixed_full(4) - shared_address(shared)));
     const u32 warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
     Ring ring = {base, 0, 0};
 
@@ -475,30 +481,31 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         give_registers<24>();
         if (threadIdx.x != 256) return;
         const u32 count = 2 * ((length + BLOCK_ROWS - 1) / BLOCK_ROWS) * batch_heads;
+        const auto take = [&] { return atomicAdd((u32 *)(stats + 2 * (u64)stats_size), 1); };
 #pragma unroll 1
         for (u32 slot = 0, parity = 1;; slot ^= 1, parity ^= slot == 0) {
-            const u32 index = atomicAdd((u32 *)(stats + 2 * (u64)stats_size), 1);
+            const u32 index = take();
             wait_for(fixed_empty(slot), parity);
             if (index >= count) {
-                index_slots[slot] = NO_WORK;
+                works[slot].batch_head = NO_WORK;
                 barrier_arrive(fixed_full(slot));
                 return;
             }
-            index_slots[slot] = index;
             const Work work = find_work(index, length, heads, batch_heads);
+            works[slot] = work;
             // Slots of qkv: query, key, value of the head; d_out has a map of its own.
             barrier_expect(fixed_full(slot), 4 * TILE_BYTES);
             for (u32 half = 0; half < 2; ++half) {
-                const u32 row = work.block * BLOCK_ROWS + half * TILE, target = fixed_tile(slot) + half * TILE_BYTES;
-                load_tile(target, qkv_map, work.queries ? work.head : heads + work.head, row, work.batch,
+                const u32 row = work.block() * BLOCK_ROWS + half * TILE, target = fixed_tile(slot) + half * TILE_BYTES;
+                load_tile(target, qkv_map, work.queries() ? work.head : heads + work.head, row, work.batch,
                           fixed_full(slot));
-                load_tile(target + 2 * TILE_BYTES, work.queries ? d_out_map : qkv_map,
-                          work.queries ? work.head : 2 * heads + work.head, row, work.batch, fixed_full(slot));
+                load_tile(target + 2 * TILE_BYTES, work.queries() ? d_out_map : qkv_map,
+                          work.queries() ? work.head : 2 * heads + work.head, row, work.batch, fixed_full(slot));
             }
 #pragma unroll 1
-            for (u32 tile = work.first; tile < work.last; ++tile, ring.advance()) {
+            for (u32 tile = work.first(), last = work.last(length); tile < last; ++tile, ring.advance()) {
                 wait_for(ring.empty(), ring.phase ^ 1);
-                if (work.queries) {
+                if (work.queries()) {
                     barrier_expect(ring.full(), 2 * TILE_BYTES);
                     load_tile(ring.tile(), qkv_map, heads + work.head, tile * TILE, work.batch, ring.full());
                     load_tile(ring.tile() + TILE_BYTES, qkv_map, 2 * heads + work.head, tile * TILE, work.batch,
@@ -519,11 +526,14 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         const bool leader = threadIdx.x % 128 == 0;
         for (u32 slot = 0, parity = 0;; slot ^= 1, parity ^= slot == 0) {
             wait_for(fixed_full(slot), parity);
-            const u32 index = __shfl_sync(~0u, index_slots[slot], 0);
-            if (index == NO_WORK) break;
-            const Work work = find_work(index, length, heads, batch_heads);
-            const u32 row = work.block * BLOCK_ROWS + warpgroup * TILE;
-            if (work.queries) {
+            const volatile u32 *const words = (const volatile u32 *)&works[slot];
+            u32 word[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) word[i] = __shfl_sync(~0u, words[i], 0);
+            if (word[0] == NO_WORK) break;
+            const Work work = {word[0], word[1], word[2], word[3]};
+            const u32 row = work.block() * BLOCK_ROWS + warpgroup * TILE;
+            if (work.queries()) {
                 float d_query[32];
                 backward_queries(work, ring, fixed_tile(slot), warpgroup, stats, length, stats_size, d_query);
                 warp_arrive(fixed_empty(slot));
@@ -532,7 +542,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
                 write_tile(staged, d_query, SCALE, SCALE);
             } else {
                 float d_key[32], d_value[32];
-                backward_keys(work, ring, fixed_tile(slot), warpgroup, d_key, d_value);
+                backward_keys(work, ring, fixed_tile(slot), warpgroup, length, d_key, d_value);
                 warp_arrive(fixed_empty(slot));
                 if (leader) tma_wait_read<0>();
                 warpgroup_sync(warpgroup);
@@ -542,8 +552,8 @@ extern "C" __global__ void __launch_bounds__(384, 1)
             async_proxy_fence();
             warpgroup_sync(warpgroup);
             if (leader) {
-                store_tile(staged, d_qkv_map, work.queries ? work.head : heads + work.head, row, work.batch);
-                if (!work.queries) store_tile(staged + TILE_BYTES, d_qkv_map, 2 * heads + work.head, row, work.batch);
+                store_tile(staged, d_qkv_map, work.queries() ? work.head : heads + work.head, row, work.batch);
+                if (!work.queries()) store_tile(staged + TILE_BYTES, d_qkv_map, 2 * heads + work.head, row, work.batch);
                 tma_commit();
             }
         }
