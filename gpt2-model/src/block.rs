@@ -55,6 +55,19 @@ impl<B: Gpt2Backend> Block<B> {
         by: Computation,
         cache: Option<&mut LayerCache<B>>,
     ) -> Tensor<B, 2> {
+        self.forward_behind(false, x, seq, by, cache)
+    }
+
+    /// [`Self::forward`], told whether `x` is what [a block as one operation](Self::is_one_operation) gave and is read here
+    /// alone.
+    pub(crate) fn forward_behind(
+        &self,
+        follows_block: bool,
+        x: Tensor<B, 2>,
+        seq: usize,
+        by: Computation,
+        cache: Option<&mut LayerCache<B>>,
+    ) -> Tensor<B, 2> {
         if cache.is_some() || !self.is_one_operation(by.operations, B::ad_enabled(&x.device())) {
             let by = Computation {
                 precision: B::plain_precision(by.precision),
@@ -70,6 +83,7 @@ impl<B: Gpt2Backend> Block<B> {
             n_head: self.attn.n_head,
             precision: by.precision,
             recompute: by.recompute,
+            follows_block,
         };
         let operands = self.products().map(|product| product.operand_in(by.precision));
         block(x, self.primitives(), operands, shape)

@@ -115,7 +115,7 @@ impl<B: Gpt2Backend> Gpt2<B> {
         let mut x = rows(self.embd_dropout.forward(x));
         for (i, block) in self.h.iter().enumerate() {
             let cache = cache.as_mut().map(|cache| &mut cache.layers[i]);
-            x = block.forward(x, seq, by, cache);
+            x = block.forward_behind(i > 0, x, seq, by, cache);
         }
         self.ln_f.forward(x, by).reshape(shape)
     }

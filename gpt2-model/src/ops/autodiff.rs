@@ -3,6 +3,7 @@
 use super::backend::Gpt2Backend;
 use super::block::{self, Activations};
 use super::block_gradients;
+use super::handover;
 use super::types::{Attended, BlockShape, BlockWeights, ClassifierGradients, ClassifierShape, Normalised};
 use crate::precision::Precision;
 use crate::spans::{Operation, Pass, span};
@@ -111,13 +112,17 @@ impl<B: Gpt2Backend> Backward<B, 13> for BlockBackward {
 
     fn backward(self, ops: Ops<Self::State, 13>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let grad_output = grads.consume::<B>(&ops.node);
+        let operand = handover::take::<B>(ops.node.id);
         let parents = ids(&ops);
         let (x, weights, kept, shape) = ops.state;
-        let (grad_x, gradients) = block::derivatives::<B>(x, weights, kept, shape, grad_output);
-        let left = block_gradients::give::<B, _>(gradients.into_iter());
+        let found = block::derivatives::<B>(x, weights, kept, shape, grad_output, operand);
+        if let (Some(input), Some(operand)) = (parents[0], found.operand) {
+            handover::give::<B>(input, operand);
+        }
+        let left = block_gradients::give::<B, _>(found.weights.into_iter());
         register::<B, 13>(
             parents,
-            std::iter::once(grad_x).chain(left.into_iter().flatten()),
+            std::iter::once(found.x).chain(left.into_iter().flatten()),
             grads,
         );
     }

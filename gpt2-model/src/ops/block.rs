@@ -2,7 +2,7 @@
 
 use super::backend::Gpt2Backend;
 use super::convert::{self, primitive, tensor};
-use super::types::{Attended, BlockShape, BlockWeights, Normalised};
+use super::types::{Attended, BlockShape, BlockWeights, GradOutput, Normalised};
 use crate::recompute::Recompute;
 use crate::spans::{Operation, Pass, span};
 use burn::tensor::TensorMetadata;
@@ -89,14 +89,25 @@ fn activations<B: Gpt2Backend>(
     }
 }
 
-/// The derivatives by the block's input and parameters, times `grad_output`, `[N, C]`.
+/// A block's derivatives.
+pub(super) struct Derivatives<T> {
+    /// By the input, `[N, C]`.
+    pub(super) x: T,
+    /// The same as the block in front takes it, where there is one and what made it has its sums.
+    pub(super) operand: Option<GradOutput<T>>,
+    /// By the parameters.
+    pub(super) weights: BlockWeights<T>,
+}
+
+/// The derivatives times `grad_output`, `[N, C]`, which may be there as an operand too.
 pub(super) fn derivatives<B: Gpt2Backend>(
     x: FloatTensor<B>,
     weights: BlockWeights<FloatTensor<B>>,
     kept: Option<Activations<FloatTensor<B>>>,
     shape: BlockShape,
     grad_output: FloatTensor<B>,
-) -> (FloatTensor<B>, BlockWeights<FloatTensor<B>>) {
+    operand: Option<GradOutput<FloatTensor<B>>>,
+) -> Derivatives<FloatTensor<B>> {
     let Activations {
         normal: [normal_1, normal_2],
         statistics: [statistics_1, statistics_2],
@@ -114,7 +125,7 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     let normal = normal_2.unwrap_or_else(|| normalise::<B>(middle.clone(), &weights.ln_2, shape, backward).out);
     let ([w_in, _], [w_out, _]) = (weights.feed_in, weights.feed_out);
     let (grad_normal, fed) = span(Operation::FeedForward, backward, || {
-        B::feed_forward_backward(normal, [w_in, w_out], inner, activated, grad_output.clone())
+        B::feed_forward_backward(normal, [w_in, w_out], inner, activated, grad_output.clone(), operand)
     });
     let [gain, _] = weights.ln_2;
     let (ln_2, grad_output) = span(Operation::LayerNorm, backward, || {
@@ -135,12 +146,21 @@ pub(super) fn derivatives<B: Gpt2Backend>(
     let [w, _] = weights.qkv;
     let projected = span(Operation::Qkv, backward, || B::affine_backward(normal, w, grad_qkv));
     let [gain, _] = weights.ln_1;
-    let ln_1 = span(Operation::LayerNorm, backward, || {
-        let ln_1 = B::normalise_rows_backward(x, gain, statistics_1, projected.x, Some(ln_2.x));
+    let (ln_1, operand) = span(Operation::LayerNorm, backward, || {
+        let sum = Some(ln_2.x);
+        let found = if shape.follows_block {
+            let (ln_1, operand) = B::normalise_rows_backward_for_product(x, gain, statistics_1, projected.x, sum);
+            (ln_1, operand.column_sums.is_some().then_some(operand))
+        } else {
+            (
+                B::normalise_rows_backward(x, gain, statistics_1, projected.x, sum),
+                None,
+            )
+        };
         drop(sums);
-        ln_1
+        found
     });
-    let by = BlockWeights {
+    let weights = BlockWeights {
         ln_1: [ln_1.weight, ln_1.bias],
         qkv: [projected.w, projected.bias],
         attention_out: [out.w, out.bias],
@@ -148,7 +168,11 @@ pub(super) fn derivatives<B: Gpt2Backend>(
         feed_in: [fed.w_in, fed.bias_in],
         feed_out: [fed.w_out, fed.bias_out],
     };
-    (ln_1.x, by)
+    Derivatives {
+        x: ln_1.x,
+        operand,
+        weights,
+    }
 }
 
 fn normalise<B: Gpt2Backend>(

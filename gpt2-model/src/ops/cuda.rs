@@ -250,6 +250,7 @@ impl Gpt2Backend for Cuda {
         inner: FloatTensor<Self>,
         activated: Option<FloatTensor<Self>>,
         grad_output: FloatTensor<Self>,
+        operand: Option<GradOutput<FloatTensor<Self>>>,
     ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
         if !Self::supports_matmul(&x, &weights[0]) {
             return feed_forward::derivatives::<Self>(x, weights, inner, activated, grad_output);
@@ -257,7 +258,13 @@ impl Gpt2Backend for Cuda {
         let activated = activated.unwrap_or_else(|| kernels::gelu::forward(&inner));
         let [w_in, w_out] = weights.map(|w| in_type_of(w, &x));
         let x = contiguous(x);
-        let (grad_output, bias_out) = kernels::columns::operand_with_sums(&contiguous(grad_output), x.dtype);
+        let (grad_output, bias_out) = match operand {
+            Some(GradOutput {
+                value,
+                column_sums: Some(sums),
+            }) => (value, sums),
+            _ => kernels::columns::operand_with_sums(&contiguous(grad_output), x.dtype),
+        };
         let grad_w_out = kernels::product::by_rows(&activated, &grad_output);
         drop(activated);
         let (grad_inner, bias_in) = kernels::product::transposed_by_gelu(&grad_output, &w_out, &inner);

@@ -12,6 +12,7 @@ pub(crate) mod convert;
 mod cuda;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod decode;
+mod handover;
 #[cfg(feature = "host")]
 #[expect(clippy::needless_pass_by_value, reason = "views of arrays are handles")]
 mod host;

@@ -168,6 +168,9 @@ pub struct BlockShape {
     pub precision: Precision,
     /// What is not kept for the backward pass.
     pub recompute: Recompute,
+    /// Whether a block gave the input, and this one alone reads it: the gradient of the input is then that block's whole
+    /// gradient, and is handed over in the form that its backward pass takes.
+    pub follows_block: bool,
 }
 
 /// What a block needs to know besides its tensors to compute one position.

@@ -8,7 +8,7 @@ use super::backend::Gpt2Backend;
 use super::decode;
 use super::reference::{affine, attention, classifier, embedding, feed_forward, gelu, layer_norm, scale};
 use super::types::{
-    AffineGradients, Attended, ClassifierGradients, ClassifierShape, DecodeKernels, FeedForwardGradients,
+    AffineGradients, Attended, ClassifierGradients, ClassifierShape, DecodeKernels, FeedForwardGradients, GradOutput,
     LayerNormGradients, Normalised,
 };
 use crate::capabilities::{BackendKind, FEW_LOGITS, WGPU_LANES, WGPU_LOGITS, WGPU_WIDEST_HEAD};
@@ -227,6 +227,7 @@ impl Gpt2Backend for Wgpu {
         inner: FloatTensor<Self>,
         activated: Option<FloatTensor<Self>>,
         grad_output: FloatTensor<Self>,
+        _operand: Option<GradOutput<FloatTensor<Self>>>,
     ) -> (FloatTensor<Self>, FeedForwardGradients<FloatTensor<Self>>) {
         if !Self::supports_matmul(&x, &weights[0]) {
             return feed_forward::derivatives::<Self>(x, weights, inner, activated, grad_output);

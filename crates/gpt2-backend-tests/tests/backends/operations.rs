@@ -284,6 +284,7 @@ mod block {
                     n_head: HEADS,
                     precision: Precision::F32,
                     recompute,
+                    follows_block: false,
                 };
                 let block = |inputs| block_of(inputs, [const { None }; 4], shape);
                 let found = evaluate::<B>(&inputs, FloatDType::F32, device, block);
@@ -653,6 +654,7 @@ mod kernels {
                             n_head: HEADS,
                             precision,
                             recompute,
+                            follows_block: false,
                         };
                         block_of(inputs, operands, shape)
                     },
@@ -660,6 +662,37 @@ mod kernels {
                 );
             }
         }
+    }
+
+    /// Two blocks of the same parameters: the second hands its gradient to the first.
+    fn check_two_blocks<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
+        let [batch, seq, width] = [2, 70, 128];
+        check::<B>(
+            device,
+            kernels,
+            block_inputs(batch * seq, width),
+            |inputs, precision| {
+                let block = |mut inputs: Vec<_>, x: Option<Tensor<B, 2>>| {
+                    let shape = BlockShape {
+                        seq,
+                        n_head: HEADS,
+                        precision,
+                        recompute: Recompute::None,
+                        follows_block: x.is_some(),
+                    };
+                    if let Some(x) = x {
+                        inputs[0] = x;
+                    }
+                    block_of(inputs, [const { None }; 4], shape)
+                };
+                let x = block(inputs.clone(), None);
+                block(inputs, Some(x))
+            },
+            |mut inputs| {
+                inputs[0] = exact_block(inputs.clone(), [batch, seq, width / HEADS]);
+                exact_block(inputs, [batch, seq, width / HEADS])
+            },
+        );
     }
 
     fn check_attention<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
@@ -708,7 +741,8 @@ mod kernels {
 
     crate::job!(affine, check_affine);
     crate::job!(block, check_block);
+    crate::job!(two_blocks, check_two_blocks);
     crate::job!(attention, check_attention);
     crate::job!(layer_norm, check_layer_norm);
-    crate::with_kernels!(affine, block, attention, layer_norm);
+    crate::with_kernels!(affine, block, two_blocks, attention, layer_norm);
 }
