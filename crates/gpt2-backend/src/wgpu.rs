@@ -8,6 +8,7 @@ use burn_wgpu::WgpuDevice;
 use cubecl::Runtime;
 use cubecl::wgpu::WgpuRuntime;
 use gpt2_model::capabilities::BackendKind;
+use std::sync::OnceLock;
 use wgpu::{Backends, DeviceType};
 
 /// The graphics interfaces that Burn's wgpu backend is built for here.
@@ -36,18 +37,26 @@ pub(crate) fn devices() -> Result<Vec<DeviceInfo>, Unavailable> {
     Ok(devices.collect())
 }
 
+/// What the drivers are asked through, for as long as the process lives. With the last of such instances the drivers'
+/// libraries would go, but not what NVIDIA's has left to be called at the end of each thread that used it.
+fn instance() -> &'static wgpu::Instance {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    INSTANCE.get_or_init(|| {
+        wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: GRAPHICS,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        })
+    })
+}
+
 /// The adapters that computing can run on, the best first: Burn's name for each, the driver's, and its kind.
 fn adapters() -> Vec<(WgpuDevice, String, DeviceType)> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: GRAPHICS,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
     let mut counts = [0; 3];
     let mut numbered = |kind: usize| {
         counts[kind] += 1;
         counts[kind] - 1
     };
-    let mut adapters: Vec<_> = pollster::block_on(instance.enumerate_adapters(GRAPHICS))
+    let mut adapters: Vec<_> = pollster::block_on(instance().enumerate_adapters(GRAPHICS))
         .into_iter()
         .filter_map(|adapter| {
             let info = adapter.get_info();
