@@ -442,6 +442,23 @@ pub(crate) fn empty(at: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
     Tensor::new_contiguous(at.client.clone(), at.device.clone(), shape, handle, dtype)
 }
 
+/// [`empty`] in memory of `bytes` bytes, if that is enough for it.
+pub(crate) fn empty_within(at: &Tensor, shape: &[usize], dtype: DType, bytes: usize) -> Tensor {
+    let needed = shape.iter().product::<usize>() * dtype.size();
+    if bytes <= needed {
+        return empty(at, shape, dtype);
+    }
+    let mut tensor = empty(at, &[bytes / dtype.size()], dtype);
+    tensor.handle = tensor.handle.offset_end((bytes - needed) as u64);
+    Tensor::new_contiguous(
+        tensor.client,
+        tensor.device,
+        shape.iter().copied().collect(),
+        tensor.handle,
+        dtype,
+    )
+}
+
 /// Where the blocks of each of `slots` tensors begin, given the blocks that each takes, and how many there are. Unused slots
 /// begin after all others.
 pub(crate) fn first_blocks(blocks: &[usize], slots: usize) -> (Vec<usize>, usize) {

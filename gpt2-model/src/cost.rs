@@ -28,6 +28,33 @@ fn tables(config: &Gpt2Config) -> u64 {
     1 + u64::from(!config.variant.tie_word_embeddings)
 }
 
+/// Bytes of the gradients of a block's four products that find room in the activations of `tokens` tokens: of the packed
+/// qkv, the mixed values and GELU's input in the type of the products, and of the residual stream in `f32`.
+fn gradients_in_activations(config: &Gpt2Config, tokens: u64, precision: Precision) -> u64 {
+    let (c, inner) = (config.n_embd as u64, config.inner_size() as u64);
+    let operand = product_bytes(precision);
+    let products = [
+        (3 * c * c, 3 * c * operand),
+        (c * c, c * operand),
+        (c * inner, inner * operand),
+        (inner * c, c * F32_BYTES),
+    ];
+    let sizes = products.map(|(weights, row)| (weights * F32_BYTES, tokens.saturating_mul(row)));
+    sizes
+        .iter()
+        .filter(|(gradient, room)| gradient <= room)
+        .map(|(gradient, _)| gradient)
+        .sum()
+}
+
+/// Bytes of an element of what is between products.
+fn product_bytes(precision: Precision) -> u64 {
+    match precision {
+        Precision::F32 | Precision::Tf32 => F32_BYTES,
+        Precision::Bf16 => 2,
+    }
+}
+
 /// Parameters as they stand in memory, with the embedding's padded rows.
 pub fn padded_parameters(config: &Gpt2Config) -> u64 {
     parameters(config) + tables(config) * (config.padded_vocab_size() - config.vocab_size) as u64 * config.n_embd as u64
@@ -66,7 +93,8 @@ pub fn flops_per_token(config: &Gpt2Config, seq: usize) -> u64 {
 pub struct Memory {
     /// Parameters, `f32`.
     pub weights: u64,
-    /// Their gradients, `f32`, and with several micro-steps the sum of those before.
+    /// Their gradients, `f32`, that are not in the memory of activations, and with several micro-steps the sum of those
+    /// before.
     pub gradients: u64,
     /// AdamW's two moments, `f32`.
     pub optimizer: u64,
@@ -86,9 +114,17 @@ impl Memory {
 /// The first three terms are exact, the activations an estimate; `docs/lab-notes.md` compares it with measured peaks.
 pub fn training_memory(config: &Gpt2Config, batch: usize, seq: usize, kept: Kept) -> Memory {
     let weights = padded_parameters(config) * F32_BYTES;
+    let gradients = match kept.gradients {
+        GradientMemory::Own => weights,
+        GradientMemory::Activations => {
+            let tokens = (batch as u64).saturating_mul(seq as u64);
+            weights - config.n_layer as u64 * gradients_in_activations(config, tokens, kept.precision)
+        }
+        GradientMemory::Summed => 2 * weights,
+    };
     Memory {
         weights,
-        gradients: if kept.accumulates { 2 * weights } else { weights },
+        gradients,
         optimizer: 2 * weights,
         activations: activation_bytes(config, batch as u64, seq as u64, kept),
     }
@@ -107,14 +143,28 @@ pub struct Kept {
     pub plain_tensors: bool,
     /// Bytes of logits, and of what is made of them, that stand in memory at the most.
     pub logits_bytes: u64,
-    /// Whether a step has several micro-steps.
-    pub accumulates: bool,
+    /// Where gradients are.
+    pub gradients: GradientMemory,
+}
+
+/// Where the gradients of a step are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GradientMemory {
+    /// In memory of their own.
+    #[default]
+    Own,
+    /// Those of a block's weights, where they fit, in the memory of its activations, which are dead by then.
+    Activations,
+    /// In memory of their own, and so is the sum of those of the micro-steps before.
+    Summed,
 }
 
 /// The largest micro-batch whose predicted memory is within `available` bytes; 0 if not even one sequence fits.
 pub fn largest_batch(config: &Gpt2Config, seq: usize, kept: Kept, available: u64) -> usize {
-    let fits = |batch: usize| training_memory(config, batch, seq, kept).total() <= available;
-    // The prediction grows with the batch: double until it does not fit, then halve the interval.
+    let needed = |batch: usize| training_memory(config, batch, seq, kept);
+    // What grows with the batch: all but gradients, which at some batch find room in activations. Double until it does not
+    // fit, then halve the interval.
+    let fits = |batch: usize| needed(batch).total() - needed(batch).gradients <= available;
     let mut too_large = 1;
     while fits(too_large) {
         too_large *= 2;
@@ -128,16 +178,20 @@ pub fn largest_batch(config: &Gpt2Config, seq: usize, kept: Kept, available: u64
             too_large = middle;
         }
     }
-    fitting
+    (1..=fitting)
+        .rev()
+        .find(|&batch| needed(batch).total() <= available)
+        .unwrap_or(0)
 }
 
 fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u64 {
     let tokens = batch.saturating_mul(seq);
     let (c, heads, layers) = (config.n_embd as u64, config.n_head as u64, config.n_layer as u64);
     let inner = config.inner_size() as u64;
-    let (product_bytes, weight_copy) = match kept.precision {
-        Precision::F32 | Precision::Tf32 => (F32_BYTES, 0),
-        Precision::Bf16 => (2, (4 * c + 2 * inner) * c * 2),
+    let product_bytes = product_bytes(kept.precision);
+    let weight_copy = match kept.precision {
+        Precision::F32 | Precision::Tf32 => 0,
+        Precision::Bf16 => (4 * c + 2 * inner) * c * product_bytes,
     };
     // Kept for each block: the inputs of its LayerNorms in f32; in the type of the products what they give, the packed qkv and
     // the mixed values (6 of [N, C]), and GELU's input and output ([N, I] each).
@@ -157,9 +211,11 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     } else {
         0
     };
-    // The logits, and the embedding's gradient once more.
+    // The logits, of many rows in at least two parts, and the embedding's gradient once more.
     let vocab = config.padded_vocab_size() as u64;
-    let classifier = (tokens * vocab * product_bytes).min(kept.logits_bytes) + vocab * c * F32_BYTES;
+    let parts = if tokens < 4096 || kept.plain_tensors { 1 } else { 2 };
+    let logits = tokens.div_ceil(parts) * vocab * product_bytes;
+    let classifier = logits.min(kept.logits_bytes) + vocab * c * F32_BYTES;
     if kept.plain_tensors {
         // Scores, weights and their mask of every block, and logits, probabilities and their sum once each.
         let of_blocks = layers * (activations(6, 6 * c + 2 * inner) + 3 * batch * heads * seq * seq * F32_BYTES);
@@ -193,6 +249,27 @@ mod tests {
     fn the_palm_count_of_operations() {
         let config = Gpt2Config::preset("gpt2").unwrap();
         assert_eq!(flops_per_token(&config, 1024), 6 * 124_439_808 + 12 * 12 * 768 * 1024);
+    }
+
+    #[test]
+    fn gradients_find_room_in_activations() {
+        let config = Gpt2Config::preset("gpt2-xl").unwrap();
+        let kept = Kept {
+            precision: Precision::Bf16,
+            gradients: GradientMemory::Activations,
+            ..Kept::default()
+        };
+        let elsewhere = |batch| {
+            let memory = training_memory(&config, batch, 1024, kept);
+            memory.weights - memory.gradients
+        };
+        // None, all but that out of the feed-forward half, and all of a block.
+        let of_products = |count: u64| 48 * count * 1600 * 1600 * 4;
+        assert_eq!([1, 4, 8].map(elsewhere), [0, 8, 12].map(of_products));
+        // Four sequences take less than three.
+        let total = |batch| training_memory(&config, batch, 1024, kept).total();
+        assert!(total(4) < total(3));
+        assert_eq!(largest_batch(&config, 1024, kept, total(4)), 4);
     }
 
     #[test]

@@ -10,9 +10,10 @@ mod tiled;
 
 #[cfg(test)]
 use crate::launch::Kernel;
-use crate::launch::{ComputeCapability, compute_capability, empty};
+use crate::launch::{ComputeCapability, compute_capability, empty, empty_within};
 use crate::{Tensor, columns};
 use burn::tensor::{DType, TensorMetadata};
+use std::cell::Cell;
 
 /// `x·w + bias`: `x` is `[N, in]`, `w` `[in, out]`, `bias` `[out]` in `f32`; the result `[N, out]`, in the type of `x`.
 pub fn affine(x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
@@ -84,6 +85,31 @@ pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> (Tensor, Te
 /// `aᵀ·b`: `[K, M]` times `[K, N]`, in `f32`.
 pub fn by_rows(a: &Tensor, b: &Tensor) -> Tensor {
     let out = empty(a, &[a.shape()[1], b.shape()[1]], DType::F32);
+    run(Layout::Tn, a, b, &out, &Epilogue::Single { accumulate: false });
+    out
+}
+
+thread_local! {
+    /// See [`set_reuses_activations`].
+    static REUSES_ACTIVATIONS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether [`gradient_by_rows`] takes, on this thread, the memory of activations. They are dead when the gradients are made,
+/// but the gradients have to be dead too when the next forward pass makes activations.
+pub fn set_reuses_activations(on: bool) {
+    REUSES_ACTIVATIONS.set(on);
+}
+
+/// [`by_rows`], the gradient of weights. Memory is kept for the next tensor of exactly its size: where that of activations
+/// is [reused](set_reuses_activations), the gradient takes as much as `like`, which activations are as large as, if
+/// that is enough.
+pub fn gradient_by_rows(a: &Tensor, b: &Tensor, like: &Tensor) -> Tensor {
+    let bytes = if REUSES_ACTIVATIONS.get() {
+        like.shape().num_elements() * like.dtype.size()
+    } else {
+        0
+    };
+    let out = empty_within(a, &[a.shape()[1], b.shape()[1]], DType::F32, bytes);
     run(Layout::Tn, a, b, &out, &Epilogue::Single { accumulate: false });
     out
 }

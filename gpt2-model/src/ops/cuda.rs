@@ -257,20 +257,20 @@ impl Gpt2Backend for Cuda {
         }
         let activated = activated.unwrap_or_else(|| kernels::gelu::forward(&inner));
         let [w_in, w_out] = weights.map(|w| in_type_of(w, &x));
-        let x = contiguous(x);
+        let (x, stream) = (contiguous(x), contiguous(grad_output));
         let (grad_output, bias_out) = match operand {
             Some(GradOutput {
                 value,
                 column_sums: Some(sums),
             }) => (value, sums),
-            _ => kernels::columns::operand_with_sums(&contiguous(grad_output), x.dtype),
+            _ => kernels::columns::operand_with_sums(&stream, x.dtype),
         };
-        let grad_w_out = kernels::product::by_rows(&activated, &grad_output);
-        drop(activated);
+        let grad_w_out = kernels::product::gradient_by_rows(&activated, &grad_output, &stream);
+        drop((activated, stream));
         let (grad_inner, bias_in) = kernels::product::transposed_by_gelu(&grad_output, &w_out, &inner);
         drop((grad_output, inner));
         let by = FeedForwardGradients {
-            w_in: kernels::product::by_rows(&x, &grad_inner),
+            w_in: kernels::product::gradient_by_rows(&x, &grad_inner, &grad_inner),
             bias_in,
             w_out: grad_w_out,
             bias_out,
@@ -369,7 +369,7 @@ fn affine_derivatives(x: Tensor, w: Tensor, grad_output: &Tensor, bias: Tensor) 
     let (w, x) = (in_type_of(w, &x), contiguous(x));
     AffineGradients {
         x: kernels::product::transposed(grad_output, &w),
-        w: kernels::product::by_rows(&x, grad_output),
+        w: kernels::product::gradient_by_rows(&x, grad_output, grad_output),
         bias,
     }
 }

@@ -231,7 +231,7 @@ impl RunPlan {
     }
 
     /// How the forward pass is kept for the backward pass.
-    fn kept(&self) -> cost::Kept {
+    pub(crate) fn kept(&self) -> cost::Kept {
         let capabilities = self.capabilities();
         cost::Kept {
             precision: self.machine.backend.stored(self.machine.precision),
@@ -239,7 +239,18 @@ impl RunPlan {
             scores: !capabilities.attention.is_kernel(),
             plain_tensors: self.machine.operations == Operations::Reference,
             logits_bytes: capabilities.logits_bytes,
-            accumulates: self.batch.grad_accum > 1,
+            gradients: self.gradient_memory(self.batch.grad_accum > 1),
+        }
+    }
+
+    /// Where the gradients of a step of one micro-step, or of several, are. Those of one are used up before the next forward
+    /// pass, so that they may lie where activations do; blocks that recompute everything keep none.
+    fn gradient_memory(&self, accumulates: bool) -> cost::GradientMemory {
+        let keeps_activations = self.capabilities().matmul.is_kernel() && self.machine.recompute != Recompute::Block;
+        match self.machine.backend {
+            _ if accumulates => cost::GradientMemory::Summed,
+            BackendKind::Cuda if keeps_activations => cost::GradientMemory::Activations,
+            _ => cost::GradientMemory::Own,
         }
     }
 
@@ -255,7 +266,7 @@ impl RunPlan {
         let without_sharding = available_bytes.saturating_add(self.moments_elsewhere());
         let largest_if = |accumulates| {
             let kept = cost::Kept {
-                accumulates,
+                gradients: self.gradient_memory(accumulates),
                 ..self.kept()
             };
             cost::largest_batch(&self.model, self.batch.seq, kept, without_sharding)

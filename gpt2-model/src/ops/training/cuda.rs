@@ -86,6 +86,10 @@ impl TrainingBackend for Cuda {
         }
     }
 
+    fn set_reuses_activations(on: bool) {
+        gpt2_kernels::product::set_reuses_activations(on);
+    }
+
     fn compile_ahead(device: &Self::Device, threads: usize, rehearsal: impl FnOnce()) {
         gpt2_kernels::compile_ahead(device, threads, rehearsal);
     }

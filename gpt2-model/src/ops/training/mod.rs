@@ -198,6 +198,10 @@ pub trait TrainingBackend: Gpt2Backend {
     /// its size. A training step asks for the same sizes each time; generation always for new ones.
     fn set_persistent_allocation(_device: &Self::Device, _on: bool) {}
 
+    /// Whether gradients of weights take, on this thread, the memory of activations that are dead by then. The gradients of a
+    /// backward pass must be used up before the next forward pass.
+    fn set_reuses_activations(_on: bool) {}
+
     /// Where kernels are compiled when they are first launched, compiles those that `rehearsal` would launch on
     /// `device`, on `threads` threads and a few more. They are not launched in it: its results are whatever was in memory.
     fn compile_ahead(_device: &Self::Device, _threads: usize, _rehearsal: impl FnOnce()) {}
