@@ -183,7 +183,9 @@ fn attention_kernel<E: Float>(
     let pair = CUBE_POS;
     let (sequence, head) = (pair / heads, pair % heads);
     let held = pair * capacity * wide;
-    let mut query = SharedMemory::<Four>::new(wide);
+    // Past its channels the query is 0: keys are read some fours at a time.
+    let padded = comptime!(wide.next_multiple_of(AHEAD));
+    let mut query = SharedMemory::<Four>::new(padded);
     let mut key = SharedMemory::<Four>::new(wide);
     let mut value = SharedMemory::<Four>::new(wide);
     if unit < wide {
@@ -193,6 +195,8 @@ fn attention_kernel<E: Float>(
         value[unit] = qkv[at + 2 * heads * wide];
         keys[held + past * wide + unit] = Vector::cast_from(key[unit]);
         values[held + past * wide + unit] = Vector::cast_from(value[unit]);
+    } else if unit < padded {
+        query[unit] = Four::new(0.0);
     }
     sync_cube();
 
@@ -215,8 +219,19 @@ fn attention_kernel<E: Float>(
                     sum += query[i] * key[i];
                 }
             } else {
-                for i in 0..wide {
-                    sum += query[i] * Four::cast_from(keys[held + position * wide + i]);
+                let at = held + position * wide;
+                let mut i = 0usize;
+                while i < wide {
+                    let mut ahead = Array::<Vector<E, Const<4>>>::new(AHEAD);
+                    #[unroll]
+                    for j in 0..AHEAD {
+                        ahead[j] = keys[at + min(i + j, wide - 1)];
+                    }
+                    #[unroll]
+                    for j in 0..AHEAD {
+                        sum += query[i + j] * Four::cast_from(ahead[j]);
+                    }
+                    i += AHEAD;
                 }
             }
             score = (sum[0] + sum[1] + sum[2] + sum[3]) * scale;
