@@ -494,6 +494,7 @@ mod tests {
             needed_bytes: None,
             available_bytes: None,
             largest_batch: Some(48),
+            may_accumulate: true,
         };
         assert_eq!(
             hint_of(error, "train --batch 64 --model gpt2"),

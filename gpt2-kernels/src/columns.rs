@@ -17,7 +17,7 @@ const THREADS: usize = 256;
 /// Columns that a block sums in the second stage.
 const SUM_COLUMNS: usize = 32;
 
-/// The most matrices of one launch of `sum_rows`: those of a block's backward pass.
+/// The most matrices of one launch of `sum_rows`: those of the backward pass of a block with another behind it.
 const SUM_SLOTS: usize = 8;
 
 /// Elements that a block casts.

@@ -435,28 +435,18 @@ pub fn read(tensors: Vec<Tensor>) -> impl FnOnce() -> Vec<f32> + 'static {
 /// A tensor on the device of `at`, whose elements are whatever was there. Its memory is reserved with the next kernel
 /// that this thread launches there: nothing may use it before.
 pub(crate) fn empty(at: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
-    let shape: Shape = shape.iter().copied().collect();
-    let bytes = shape.num_elements() * dtype.size();
-    let alignment = at.client.properties().memory.alignment as usize;
-    let handle = with_queue(&at.device, |queue| queue.empty(bytes, alignment));
-    Tensor::new_contiguous(at.client.clone(), at.device.clone(), shape, handle, dtype)
+    empty_within(at, shape, dtype, 0)
 }
 
-/// [`empty`] in memory of `bytes` bytes, if that is enough for it.
+/// [`empty`] at the front of `bytes` bytes of memory, if it takes less.
 pub(crate) fn empty_within(at: &Tensor, shape: &[usize], dtype: DType, bytes: usize) -> Tensor {
-    let needed = shape.iter().product::<usize>() * dtype.size();
-    if bytes <= needed {
-        return empty(at, shape, dtype);
-    }
-    let mut tensor = empty(at, &[bytes / dtype.size()], dtype);
-    tensor.handle = tensor.handle.offset_end((bytes - needed) as u64);
-    Tensor::new_contiguous(
-        tensor.client,
-        tensor.device,
-        shape.iter().copied().collect(),
-        tensor.handle,
-        dtype,
-    )
+    let shape: Shape = shape.iter().copied().collect();
+    let needed = shape.num_elements() * dtype.size();
+    let bytes = bytes.max(needed);
+    let alignment = at.client.properties().memory.alignment as usize;
+    let handle = with_queue(&at.device, |queue| queue.empty(bytes, alignment));
+    let handle = handle.offset_end((bytes - needed) as u64);
+    Tensor::new_contiguous(at.client.clone(), at.device.clone(), shape, handle, dtype)
 }
 
 /// Where the blocks of each of `slots` tensors begin, given the blocks that each takes, and how many there are. Unused slots

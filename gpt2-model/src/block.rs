@@ -58,8 +58,7 @@ impl<B: Gpt2Backend> Block<B> {
         self.forward_behind(false, x, seq, by, cache)
     }
 
-    /// [`Self::forward`], told whether `x` is what [a block as one operation](Self::is_one_operation) gave and is read here
-    /// alone.
+    /// [`Self::forward`], told whether `x` is what the block in front gave and nothing else reads.
     pub(crate) fn forward_behind(
         &self,
         follows_block: bool,

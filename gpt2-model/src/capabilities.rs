@@ -183,6 +183,8 @@ pub struct Capabilities {
     pub logits_bytes: u64,
     /// What is recomputed where nothing is chosen and memory is short or unknown.
     pub saving_recompute: Recompute,
+    /// Whether gradients of weights may take the memory of activations that are dead by then.
+    pub gradients_reuse_activations: bool,
     /// Whether plain tensors multiply in TF32 what should be `f32`, as Burn's do on CUDA.
     reference_is_tf32: bool,
 }
@@ -219,9 +221,11 @@ impl Capabilities {
             })
         };
         let multiple = |of: usize| format!("the kernels take widths that are a multiple of {of}, not {n_embd}");
+        let blocks_are_one_operation = !has_dropout && !config.variant.is_without_block_kernels();
+        let multiplies = backend.supports_matmul(precision, &sides);
         let mut capabilities = Self {
             precision: Ok(()),
-            matmul: Implementation::kernel_if(backend.supports_matmul(precision, &sides), || {
+            matmul: Implementation::kernel_if(multiplies, || {
                 multiple(if backend == BackendKind::Cuda {
                     CUDA_LANES
                 } else {
@@ -252,9 +256,10 @@ impl Capabilities {
             } as u64,
             // Operation by operation, as with dropout, a block keeps all activations.
             saving_recompute: match backend {
-                BackendKind::Cuda if !has_dropout && !config.variant.is_without_block_kernels() => Recompute::Gelu,
+                BackendKind::Cuda if blocks_are_one_operation => Recompute::Gelu,
                 _ => Recompute::None,
             },
+            gradients_reuse_activations: backend == BackendKind::Cuda && multiplies && blocks_are_one_operation,
             reference_is_tf32: backend == BackendKind::Cuda && precision == Precision::F32,
         };
         capabilities.precision = capabilities.check_precision(backend, precision, config);
@@ -269,6 +274,7 @@ impl Capabilities {
         // Each logit is kept for the backward pass.
         self.logits_bytes = u64::MAX;
         self.saving_recompute = Recompute::None;
+        self.gradients_reuse_activations = false;
         if precision == Precision::Tf32 {
             self.precision = Err(UnsupportedPrecision {
                 expected: "f32 or bf16 with `operations` reference".to_owned(),

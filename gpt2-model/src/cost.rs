@@ -28,8 +28,9 @@ fn tables(config: &Gpt2Config) -> u64 {
     1 + u64::from(!config.variant.tie_word_embeddings)
 }
 
-/// Bytes of the gradients of a block's four products that find room in the activations of `tokens` tokens: of the packed
-/// qkv, the mixed values and GELU's input in the type of the products, and of the residual stream in `f32`.
+/// Bytes of the gradients of a block's four products that find room in the activations of `tokens` tokens, as CUDA's
+/// operations place them: of the packed qkv, the mixed values and GELU's input in the type of the products, and of the
+/// residual stream in `f32`.
 fn gradients_in_activations(config: &Gpt2Config, tokens: u64, precision: Precision) -> u64 {
     let (c, inner) = (config.n_embd as u64, config.inner_size() as u64);
     let operand = product_bytes(precision);
@@ -111,7 +112,8 @@ impl Memory {
 
 /// The memory of a training step with micro-batches of `batch` sequences of `seq` tokens.
 ///
-/// The first three terms are exact, the activations an estimate; `docs/lab-notes.md` compares it with measured peaks.
+/// Weights and moments are exact, and gradients in memory of their own, the rest an estimate; `docs/lab-notes.md` compares it
+/// with measured peaks.
 pub fn training_memory(config: &Gpt2Config, batch: usize, seq: usize, kept: Kept) -> Memory {
     let weights = padded_parameters(config) * F32_BYTES;
     let gradients = match kept.gradients {
@@ -211,7 +213,7 @@ fn activation_bytes(config: &Gpt2Config, batch: u64, seq: u64, kept: Kept) -> u6
     } else {
         0
     };
-    // The logits, of many rows in at least two parts, and the embedding's gradient once more.
+    // The logits, of many rows in two parts at least as gpt2-kernels has them, and the embedding's gradient once more.
     let vocab = config.padded_vocab_size() as u64;
     let parts = if tokens < 4096 || kept.plain_tensors { 1 } else { 2 };
     let logits = tokens.div_ceil(parts) * vocab * product_bytes;

@@ -283,7 +283,14 @@ pub enum TrainError {
         sizes = needed_and_available(*needed_bytes, *available_bytes),
         fix = largest_batch.map_or_else(
             || "not even one sequence fits: choose a smaller `model` or `seq`".to_owned(),
-            |largest| format!("the largest that fits is `batch` {largest} (raise `grad-accum` to keep the global batch)"),
+            |largest| format!(
+                "the largest that fits is `batch` {largest} ({})",
+                if *may_accumulate {
+                    "raise `grad-accum` to keep the global batch"
+                } else {
+                    "with `grad-accum` 1: the sum of gradients does not fit"
+                }
+            ),
         )
     )]
     OutOfMemory {
@@ -297,6 +304,8 @@ pub enum TrainError {
         available_bytes: Option<u64>,
         /// The largest batch that fits; none if even one sequence does not.
         largest_batch: Option<u64>,
+        /// Whether it fits as one of several micro-steps.
+        may_accumulate: bool,
     },
 }
 
@@ -404,20 +413,26 @@ mod tests {
 
     #[test]
     fn out_of_memory_names_the_batch_that_fits() {
-        let error = |largest_batch| TrainError::OutOfMemory {
+        let error = |largest_batch, may_accumulate| TrainError::OutOfMemory {
             batch: 64,
             seq: 1024,
             needed_bytes: Some(96 << 30),
             available_bytes: Some(80 << 30),
             largest_batch,
+            may_accumulate,
         };
+        assert!(
+            error(Some(4), false)
+                .to_string()
+                .ends_with("`batch` 4 (with `grad-accum` 1: the sum of gradients does not fit)")
+        );
         assert_eq!(
-            error(Some(48)).to_string(),
+            error(Some(48), true).to_string(),
             "batch 64 of 1024 tokens does not fit into memory (96.0 GiB needed, 80.0 GiB there); \
              the largest that fits is `batch` 48 (raise `grad-accum` to keep the global batch)"
         );
         assert!(
-            error(None)
+            error(None, false)
                 .to_string()
                 .ends_with("not even one sequence fits: choose a smaller `model` or `seq`")
         );

@@ -26,7 +26,6 @@ use burn::tensor::backend::AutodiffBackend;
 use gpt2_backend::{Chosen, DeviceKind, HostFacts, TrainingJob, dispatch, thread_pool};
 use gpt2_data::{Loader, LoaderConfig};
 use gpt2_eval::Task;
-use gpt2_model::cost::GradientMemory;
 use gpt2_model::ops::Gpt2Backend;
 use gpt2_model::ops::training::TrainingBackend;
 use gpt2_model::weights::{self, Weights};
@@ -669,7 +668,7 @@ impl TrainingJob for Session<'_> {
         let ranks = Ranks::<B>::connect(self.processes, &device, &self.place)?;
         let is_first = ranks.rank() == 0;
         B::InnerBackend::set_persistent_allocation(&device, true);
-        B::InnerBackend::set_reuses_activations(plan.kept().gradients == GradientMemory::Activations);
+        B::InnerBackend::set_reuses_activations(plan.reuses_activations());
         let (model, optimizer, mut state) = starting_point::<B>(&plan, self.resume.as_ref(), &ranks, &device)?;
         state.data = Some(self.data.identity);
         let loader = LoaderConfig {

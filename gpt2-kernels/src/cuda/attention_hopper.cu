@@ -310,8 +310,8 @@ __device__ __forceinline__ Work find_work(u32 index, u32 length, u32 heads, u32 
 // would make ptxas serialise all of them. For the same reason every wait stands in the iteration of the product it
 // waits for.
 
-// What belongs to the columns of an accumulator, from 64 floats. It is asked for well before it is needed: shared memory
-// is busy with the products' operands.
+// What belongs to the columns of an accumulator, from 64 floats. It is asked for well before it is needed: shared
+// memory is busy with the products' operands.
 __device__ __forceinline__ void load_columns(float2 (&columns)[8], u32 from) {
 #pragma unroll
     for (int n = 0; n < 8; ++n) columns[n] = load_shared<float2>(from + (8 * n + threadIdx.x % 4 * 2) * 4);
@@ -481,10 +481,9 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         give_registers<24>();
         if (threadIdx.x != 256) return;
         const u32 count = 2 * ((length + BLOCK_ROWS - 1) / BLOCK_ROWS) * batch_heads;
-        const auto take = [&] { return atomicAdd((u32 *)(stats + 2 * (u64)stats_size), 1); };
 #pragma unroll 1
         for (u32 slot = 0, parity = 1;; slot ^= 1, parity ^= slot == 0) {
-            const u32 index = take();
+            const u32 index = atomicAdd((u32 *)(stats + 2 * (u64)stats_size), 1);
             wait_for(fixed_empty(slot), parity);
             if (index >= count) {
                 works[slot].batch_head = NO_WORK;
@@ -526,6 +525,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         const bool leader = threadIdx.x % 128 == 0;
         for (u32 slot = 0, parity = 0;; slot ^= 1, parity ^= slot == 0) {
             wait_for(fixed_full(slot), parity);
+            // From one lane: the same for all of them, as the compiler is to know.
             const volatile u32 *const words = (const volatile u32 *)&works[slot];
             u32 word[4];
 #pragma unroll

@@ -94,15 +94,15 @@ thread_local! {
     static REUSES_ACTIVATIONS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether [`gradient_by_rows`] takes, on this thread, the memory of activations. They are dead when the gradients are made,
-/// but the gradients have to be dead too when the next forward pass makes activations.
+/// Whether [`gradient_by_rows`] takes, on this thread from now on, the memory of activations. They are dead when the
+/// gradients are made; gradients that live on in the next forward pass would keep more memory than they need.
 pub fn set_reuses_activations(on: bool) {
     REUSES_ACTIVATIONS.set(on);
 }
 
-/// [`by_rows`], the gradient of weights. Memory is kept for the next tensor of exactly its size: where that of activations
-/// is [reused](set_reuses_activations), the gradient takes as much as `like`, which activations are as large as, if
-/// that is enough.
+/// [`by_rows`], the gradient of weights. Memory is kept for the next tensor of exactly its size: where that of
+/// activations is [reused](set_reuses_activations), the gradient takes as much as `like`, which activations are as
+/// large as, if that is enough. `cost.rs` of gpt2-model knows which.
 pub fn gradient_by_rows(a: &Tensor, b: &Tensor, like: &Tensor) -> Tensor {
     let bytes = if REUSES_ACTIVATIONS.get() {
         like.shape().num_elements() * like.dtype.size()

@@ -192,8 +192,8 @@ pub trait Gpt2Backend: Backend {
     ///
     /// # Shapes
     /// `x` and the derivative by it are `[N, C]`, `weights` `w_in` and `w_out`; `inner` is GELU's input, `[N, 4C]`, and
-    /// `activated` its output; `grad_output` is `[N, C]`, in `f32`, and `operand` the same as a product takes it, where what
-    /// made it has that.
+    /// `activated` its output; `grad_output` is `[N, C]`, in `f32`, and `operand` the same as a product takes it, where
+    /// what made it has that.
     fn feed_forward_backward(
         x: FloatTensor<Self>,
         weights: [FloatTensor<Self>; 2],

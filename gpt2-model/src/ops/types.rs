@@ -168,8 +168,8 @@ pub struct BlockShape {
     pub precision: Precision,
     /// What is not kept for the backward pass.
     pub recompute: Recompute,
-    /// Whether a block gave the input, and this one alone reads it: the gradient of the input is then that block's whole
-    /// gradient, and is handed over in the form that its backward pass takes.
+    /// Whether the block in front gave the input and nothing else reads it: the gradient of the input is then handed over
+    /// in the form that the backward pass of that block takes. With another reader its gradients would be wrong.
     pub follows_block: bool,
 }
 

@@ -22,7 +22,8 @@ use crate::optimizer::{AdamWConfig, largest_share};
 use crate::schedule::LrSchedule;
 use gpt2_eval::TaskFile;
 use gpt2_model::capabilities::{BackendKind, Capabilities};
-use gpt2_model::{Gpt2Config, Operations, Precision, Recompute, cost};
+use gpt2_model::cost::{self, GradientMemory};
+use gpt2_model::{Gpt2Config, Operations, Precision, Recompute};
 use std::path::{Path, PathBuf};
 
 /// What a run does.
@@ -231,7 +232,7 @@ impl RunPlan {
     }
 
     /// How the forward pass is kept for the backward pass.
-    pub(crate) fn kept(&self) -> cost::Kept {
+    fn kept(&self) -> cost::Kept {
         let capabilities = self.capabilities();
         cost::Kept {
             precision: self.machine.backend.stored(self.machine.precision),
@@ -243,14 +244,19 @@ impl RunPlan {
         }
     }
 
-    /// Where the gradients of a step of one micro-step, or of several, are. Those of one are used up before the next forward
-    /// pass, so that they may lie where activations do; blocks that recompute everything keep none.
-    fn gradient_memory(&self, accumulates: bool) -> cost::GradientMemory {
-        let keeps_activations = self.capabilities().matmul.is_kernel() && self.machine.recompute != Recompute::Block;
-        match self.machine.backend {
-            _ if accumulates => cost::GradientMemory::Summed,
-            BackendKind::Cuda if keeps_activations => cost::GradientMemory::Activations,
-            _ => cost::GradientMemory::Own,
+    /// Whether the gradients of a step lie where its activations did: those of one micro-step are used up before the next
+    /// forward pass, and blocks that recompute everything keep hardly any activations.
+    pub(crate) fn reuses_activations(&self) -> bool {
+        self.kept().gradients == GradientMemory::Activations
+    }
+
+    fn gradient_memory(&self, has_micro_steps: bool) -> GradientMemory {
+        if has_micro_steps {
+            GradientMemory::Summed
+        } else if self.capabilities().gradients_reuse_activations && self.machine.recompute != Recompute::Block {
+            GradientMemory::Activations
+        } else {
+            GradientMemory::Own
         }
     }
 
@@ -264,17 +270,17 @@ impl RunPlan {
             return Ok(());
         }
         let without_sharding = available_bytes.saturating_add(self.moments_elsewhere());
-        let largest_if = |accumulates| {
+        let largest_if = |has_micro_steps| {
             let kept = cost::Kept {
-                gradients: self.gradient_memory(accumulates),
+                gradients: self.gradient_memory(has_micro_steps),
                 ..self.kept()
             };
             cost::largest_batch(&self.model, self.batch.seq, kept, without_sharding)
         };
-        // A smaller micro-batch is one of several, or the step has fewer sequences.
-        let largest = match largest_if(true) {
-            0 => largest_if(false),
-            largest => largest,
+        // A smaller micro-batch is one of several, or the step has other sequences.
+        let (largest, may_accumulate) = match largest_if(true) {
+            0 => (largest_if(false), false),
+            largest => (largest, true),
         };
         Err(TrainError::OutOfMemory {
             batch: self.batch.micro_batch as u64,
@@ -282,6 +288,7 @@ impl RunPlan {
             needed_bytes: Some(needed),
             available_bytes: Some(available_bytes),
             largest_batch: (largest > 0).then_some(largest as u64),
+            may_accumulate,
         })
     }
 
@@ -422,6 +429,53 @@ mod tests {
         let shared = memory(2, true);
         assert!(shared.optimizer.abs_diff(whole.optimizer / 2) < 1 << 20, "{shared:?}");
         assert_eq!((shared.weights, shared.gradients), (whole.weights, whole.gradients));
+    }
+
+    #[test]
+    fn gradients_lie_in_activations_that_are_kept_for_one_micro_step() {
+        let memory = |change: &dyn Fn(&mut RunPlan)| {
+            let mut plan = demo(&RunConfig::default());
+            plan.machine.backend = BackendKind::Cuda;
+            change(&mut plan);
+            plan.kept().gradients
+        };
+        assert_eq!(memory(&|_| ()), GradientMemory::Activations);
+        assert_eq!(memory(&|plan| plan.batch.grad_accum = 2), GradientMemory::Summed);
+        let own: [&dyn Fn(&mut RunPlan); 4] = [
+            &|plan| plan.machine.backend = BackendKind::Wgpu,
+            &|plan| plan.machine.recompute = Recompute::Block,
+            &|plan| plan.machine.operations = Operations::Reference,
+            &|plan| plan.model.dropout = 0.1,
+        ];
+        for change in own {
+            assert_eq!(memory(change), GradientMemory::Own);
+        }
+    }
+
+    #[test]
+    fn a_batch_may_fit_where_a_smaller_one_does_not() {
+        let mut plan = demo(&RunConfig {
+            model: Some("gpt2-xl".to_owned()),
+            batch: Some(3.into()),
+            ..RunConfig::default()
+        });
+        plan.machine.backend = BackendKind::Cuda;
+        plan.machine.precision = Precision::Bf16;
+        plan.batch.seq = 1024;
+        // Four sequences have room for the gradients in their activations.
+        let error = plan.check_memory(plan.memory().total() - 1).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                TrainError::OutOfMemory {
+                    batch: 3,
+                    largest_batch: Some(4),
+                    may_accumulate: false,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 
     #[test]

@@ -695,8 +695,38 @@ mod kernels {
         );
     }
 
+    /// Gradients in memory of an activation's size are those in memory of their own, to the last bit.
+    fn check_gradients_in_activations<B>(device: &B::Device, kernels: Kernels)
+    where
+        B: AutodiffBackend + Gpt2Backend,
+        B::InnerBackend: TrainingBackend,
+    {
+        // So many rows that all four products' fit.
+        let [batch, seq, width] = [4, 150, 128];
+        let inputs = block_inputs(batch * seq, width);
+        for &(precision, _) in kernels.precisions {
+            let pass = |reuses_activations| {
+                B::InnerBackend::set_reuses_activations(reuses_activations);
+                evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
+                    let shape = BlockShape {
+                        seq,
+                        n_head: HEADS,
+                        precision,
+                        recompute: Recompute::None,
+                        follows_block: false,
+                    };
+                    block_of(inputs, [const { None }; 4], shape)
+                })
+            };
+            let expected = pass(false);
+            assert!(pass(true) == expected, "{precision}");
+            assert!(pass(false) == expected, "{precision}");
+        }
+    }
+
     fn check_attention<B: AutodiffBackend + Gpt2Backend>(device: &B::Device, kernels: Kernels) {
-        let lengths = [[1, 5, 64], [2, 150, 64], [1, 600, 64]];
+        // The last has more pieces of work than a GPU has multiprocessors.
+        let lengths = [[1, 5, 64], [2, 150, 64], [1, 600, 64], [24, 300, 64]];
         let head_sizes = [8, 24, 32, 40, 80, 96, 120, 128].map(|head_size| [2, 150, head_size]);
         for [batch, seq, head_size] in lengths.into_iter().chain(head_sizes) {
             let width = HEADS * head_size;
@@ -742,7 +772,15 @@ mod kernels {
     crate::job!(affine, check_affine);
     crate::job!(block, check_block);
     crate::job!(two_blocks, check_two_blocks);
+    crate::job!(gradients_in_activations, check_gradients_in_activations);
     crate::job!(attention, check_attention);
     crate::job!(layer_norm, check_layer_norm);
-    crate::with_kernels!(affine, block, two_blocks, attention, layer_norm);
+    crate::with_kernels!(
+        affine,
+        block,
+        two_blocks,
+        gradients_in_activations,
+        attention,
+        layer_norm
+    );
 }

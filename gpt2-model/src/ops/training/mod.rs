@@ -198,8 +198,8 @@ pub trait TrainingBackend: Gpt2Backend {
     /// its size. A training step asks for the same sizes each time; generation always for new ones.
     fn set_persistent_allocation(_device: &Self::Device, _on: bool) {}
 
-    /// Whether gradients of weights take, on this thread, the memory of activations that are dead by then. The gradients of a
-    /// backward pass must be used up before the next forward pass.
+    /// Whether gradients of weights take, on this thread from now on, the memory of activations that are dead by then. Those
+    /// that live on in the next forward pass keep more memory than they need.
     fn set_reuses_activations(_on: bool) {}
 
     /// Where kernels are compiled when they are first launched, compiles those that `rehearsal` would launch on
