@@ -29,15 +29,24 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Begins the file that will be named `target`.
+    /// Begins the file that will be named `target`, or what a symbolic link of that name points to.
     ///
     /// # Errors
-    /// If the temporary file cannot be made.
+    /// If the temporary file cannot be made, or `target` is a device, a pipe or a socket, which would be gone.
     pub fn create(target: impl Into<PathBuf>) -> io::Result<Self> {
         Self::create_in(&Disk, target.into())
     }
 
-    pub(super) fn create_in(layer: &'static dyn Layer, target: PathBuf) -> io::Result<Self> {
+    pub(super) fn create_in(layer: &'static dyn Layer, mut target: PathBuf) -> io::Result<Self> {
+        if is_device(&target) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a device, a pipe or a socket: expected a file, or a name for one",
+            ));
+        }
+        if target.is_symlink() {
+            target = fs::canonicalize(&target).unwrap_or(target);
+        }
         let mut name = OsString::from(&target);
         name.push(TEMPORARY_SUFFIX);
         let temporary = PathBuf::from(name);
@@ -103,12 +112,21 @@ impl Drop for NewFile {
     }
 }
 
-/// Replaces the content of `path`: after a crash at any moment it holds the old content or the new.
+/// Replaces the content of `path`: after a crash at any moment it holds the old content or the new. What a symbolic link
+/// points to is replaced, not the link; into a device or a pipe the bytes are written as they are.
 ///
 /// # Errors
 /// If the file cannot be written; the old content stays.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if is_device(path) {
+        return File::options().write(true).open(path)?.write_all(bytes);
+    }
     write_in(&Disk, path, bytes)
+}
+
+/// Whether there is something of this name that is neither a file nor a directory.
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 fn write_in(layer: &'static dyn Layer, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -138,6 +156,31 @@ mod tests {
         "rename note.json.tmp note.json",
         "sync directory .",
     ];
+
+    #[test]
+    #[cfg(unix)]
+    fn links_and_pipes_stay_what_they_are() {
+        use std::process::Command;
+
+        let dir = tempfile::tempdir().unwrap();
+        let [real, link, pipe] = ["real", "link", "pipe"].map(|name| dir.path().join(name));
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        for content in ["old", "new"] {
+            fs::write(&real, "").unwrap();
+            write(&link, content.as_bytes()).unwrap();
+            assert!(link.is_symlink());
+            assert_eq!(fs::read_to_string(&real).unwrap(), content);
+        }
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(NewFile::create(&pipe).is_err());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).unwrap()
+        });
+        write(&pipe, b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
 
     #[test]
     fn a_file_is_written_synced_renamed_and_its_directory_synced() {
