@@ -75,7 +75,16 @@ pub(crate) fn print(finished: &Finished) -> Result<(), CliError> {
     }
     lines.push(String::new());
     if outcome.reason != StopReason::Finished {
-        lines.push(format!("Go on with:     gpt2 train --run {run} --resume"));
+        // The minutes before a resume count: the same limit would end the run at once.
+        let longer = plan
+            .limits
+            .max_minutes
+            .filter(|_| outcome.reason == StopReason::TimeLimit)
+            .map(|minutes| format!(" --max-minutes {}", 2.0 * minutes));
+        lines.push(format!(
+            "Go on with:     gpt2 train --run {run} --resume{}",
+            longer.unwrap_or_default()
+        ));
     }
     let prompt = if plan.intervals.sample_prompt.is_empty() {
         "The"

@@ -42,15 +42,21 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         *data = shards;
     }
     if args.auto_resume
+        && !resume
         && is_first
-        && !args.dry_run
         && let Some(run) = &config.run
-        && RunDir::forget_unsaved(run)?
     {
-        warn(&format!(
-            "{} has no checkpoint to go on from: the run starts again",
-            run.display()
-        ));
+        let plan = RunPaths::new(run).plan();
+        if plan.exists() {
+            // It is the same run that starts again, not another one in its place.
+            RunConfig::from_toml_file(&plan)?.check_resume(&config, &plan)?;
+        }
+        if !args.dry_run && RunDir::forget_unsaved(run)? {
+            warn(&format!(
+                "{} has no checkpoint to go on from: the run starts again",
+                run.display()
+            ));
+        }
     }
     let launch = match rank {
         Some(info) => {

@@ -417,17 +417,24 @@ fn a_job_that_is_queued_again_starts_or_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     write_tiny(dir.path());
     prepared(dir.path());
+    let job = "train --config tiny.toml --data data --run run --auto-resume --eval-every 0 --steps";
+    let steps_taken = || {
+        let metrics = fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
+        metrics.lines().count()
+    };
     let train = |steps| {
-        let flags = "train --config tiny.toml --data data --run run --auto-resume --eval-every 0 --steps";
-        gpt2(dir.path(), &flags.split(' ').chain([steps]).collect::<Vec<_>>()).succeeded();
-        fs::read_to_string(dir.path().join("run/metrics.jsonl"))
-            .unwrap()
-            .lines()
-            .count()
+        gpt2(dir.path(), &job.split(' ').chain([steps]).collect::<Vec<_>>()).succeeded();
+        steps_taken()
     };
     assert_eq!(train("2"), 2);
     assert_eq!(train("5"), 5);
     // As it is after a kill before the first checkpoint.
-    fs::remove_dir_all(dir.path().join("run/checkpoints")).unwrap();
+    let forget = || fs::remove_dir_all(dir.path().join("run/checkpoints")).unwrap();
+    forget();
     assert_eq!(train("3"), 3);
+    // Another run does not take its place.
+    forget();
+    let other: Vec<_> = job.split(' ').chain(["3", "--lr", "0.5"]).collect();
+    gpt2(dir.path(), &other).refused("cannot resume with other settings");
+    assert_eq!(steps_taken(), 3);
 }

@@ -99,7 +99,7 @@ pub struct RunConfig {
     /// Stop after so many training tokens, rounded up to a whole step.
     #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Limits"))]
     pub max_tokens: Option<u64>,
-    /// Stop after so many minutes of wall time.
+    /// Stop after so many minutes of wall time, those before a resume included.
     #[cfg_attr(feature = "clap", arg(long, value_name = "MINUTES", help_heading = "Limits"))]
     pub max_minutes: Option<f64>,
     /// Sequences in a micro-step: what must fit into a device's memory at once. With auto, the most that fit and divide

@@ -48,9 +48,19 @@ impl RunConfig {
     /// many devices: batch and accumulation follow.
     ///
     /// # Errors
-    /// [`TrainError::InvalidValue`] if the devices, batch or accumulation that are asked for do not give the global batch, or the
-    /// steps end within the warm-up.
+    /// [`TrainError::InvalidValue`] if the devices, batch or accumulation that are asked for do not give the global batch, the
+    /// steps end within the warm-up, or other weights are named to start from.
     pub fn resumed_with(mut self, mut flags: Self) -> Result<Self, TrainError> {
+        if let Some(init) = &flags.init
+            && self.init.as_ref() != Some(init)
+        {
+            return Err(TrainError::InvalidValue {
+                key: "init",
+                value: init.display().to_string(),
+                expected: "none but those of the run's start: it goes on from its own checkpoint".into(),
+                fix: "leave it out, or start a new run".into(),
+            });
+        }
         let global = flags.global_batch.or(self.global_batch);
         let of = |config: &Self| config.devices.as_ref().map_or(1, Devices::ranks);
         let ranks = if flags.device.is_some() && flags.devices.is_none() {
@@ -111,6 +121,15 @@ impl RunConfig {
             }
         } else if let (Some(global), Some(BatchSize::Sequences(batch))) = (global, self.batch) {
             self.batch = largest_batch(global, batch, ranks).map(BatchSize::from).or(self.batch);
+        }
+        // Steps that were the tokens' alone follow them.
+        let tokens_per_step = self.seq.zip(global).map(|(seq, sequences)| (seq * sequences) as u64);
+        let of_tokens = self
+            .max_tokens
+            .zip(tokens_per_step)
+            .map(|(tokens, step)| tokens.div_ceil(step.max(1)));
+        if flags.max_tokens.is_some() && of_tokens == self.steps {
+            self.steps = None;
         }
         Ok(self.overlay(flags))
     }
@@ -268,6 +287,40 @@ mod tests {
             .to_config();
         let plan = RunPlan::resolve(&saved.clone().resumed_with(flags)?, &environment).unwrap();
         plan.check_resume(&saved, Path::new("runs/demo/plan.toml"))
+    }
+
+    #[test]
+    fn a_run_of_so_many_tokens_goes_on_to_more() {
+        let environment = Environment::sample();
+        let resolve = |config: RunConfig| RunPlan::resolve(&config, &environment).unwrap();
+        let of = |max_tokens, steps| RunConfig {
+            max_tokens: Some(max_tokens),
+            steps,
+            ..RunConfig::default()
+        };
+        let last = |first: RunConfig, then: RunConfig| {
+            let saved = resolve(first).to_config();
+            resolve(saved.resumed_with(then).unwrap()).last_step()
+        };
+        let per_step = resolve(RunConfig::default()).tokens_per_step();
+        assert_eq!(last(of(3 * per_step, None), of(10 * per_step, None)), 10);
+        // Steps that were asked for stay the limit that they were.
+        assert_eq!(last(of(3 * per_step, Some(5)), of(10 * per_step, None)), 5);
+        assert_eq!(last(of(3 * per_step, None), of(10 * per_step, Some(4))), 4);
+    }
+
+    #[test]
+    fn a_run_starts_from_its_weights_alone() {
+        let from = |init: &str| RunConfig {
+            init: Some(init.into()),
+            ..RunConfig::default()
+        };
+        from("a").resumed_with(from("a")).unwrap();
+        from("a").resumed_with(RunConfig::default()).unwrap();
+        for saved in [from("a"), RunConfig::default()] {
+            let error = saved.resumed_with(from("b")).unwrap_err();
+            assert!(matches!(error, TrainError::InvalidValue { key: "init", .. }), "{error}");
+        }
     }
 
     #[test]
