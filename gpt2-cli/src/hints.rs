@@ -370,6 +370,7 @@ fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
         DataError::MissingField { .. } | DataError::MissingColumn { .. } => {
             Some("`--field` names the one with the text".to_owned())
         }
+        DataError::BadUtf8 { encoding, .. } if *encoding == Encoding::Binary => None,
         DataError::BadUtf8 { path, encoding, .. } => Some(conversion_command(path, *encoding)),
         _ => None,
     }

@@ -237,7 +237,11 @@ pub enum DataError {
 
     // Preparation: file contents
     /// Text that is not UTF-8.
-    #[error("{} is not UTF-8 at byte {offset}: it looks like {encoding}; convert it first", path.display())]
+    #[error(
+        "{} is not UTF-8 at byte {offset}: it looks like {encoding}; {}",
+        path.display(),
+        if *encoding == Encoding::Binary { "leave it out" } else { "convert it first" }
+    )]
     BadUtf8 {
         /// The file.
         path: PathBuf,
@@ -532,6 +536,8 @@ pub enum Encoding {
     Latin1,
     /// The same with letters where ISO 8859-1 has control characters.
     Windows1252,
+    /// No text at all.
+    Binary,
 }
 
 impl Encoding {
@@ -545,6 +551,7 @@ impl Encoding {
             Self::DamagedUtf8 => "UTF-8",
             Self::Latin1 => "ISO-8859-1",
             Self::Windows1252 => "WINDOWS-1252",
+            Self::Binary => "BINARY",
         }
     }
 }
@@ -555,6 +562,7 @@ impl std::fmt::Display for Encoding {
             Self::DamagedUtf8 => "UTF-8 with damaged bytes",
             Self::Latin1 => "Latin-1 (ISO 8859-1)",
             Self::Windows1252 => "Windows-1252",
+            Self::Binary => "no text, but binary data",
             _ => self.name(),
         })
     }

@@ -31,6 +31,14 @@ pub(super) fn encoding_of(text: &[u8]) -> Encoding {
     if let Some(wide) = wide_encoding(text) {
         return wide;
     }
+    // Text has few control characters, in any encoding of one byte a letter; of arbitrary bytes a tenth are.
+    let controls = text
+        .iter()
+        .filter(|byte| matches!(byte, 0..=8 | 14..=26 | 28..=31))
+        .count();
+    if 50 * controls > text.len() {
+        return Encoding::Binary;
+    }
     // Text in another encoding has few runs of bytes that are valid in UTF-8 by chance.
     let (mut valid, mut invalid) = (0, 0);
     for chunk in text.utf8_chunks() {
@@ -72,6 +80,7 @@ mod tests {
             (b"\x93caf\xE9\x94".to_vec(), Encoding::Windows1252),
             (b"\x93caf\xE9\x9D".to_vec(), Encoding::Latin1),
             (damaged, Encoding::DamagedUtf8),
+            ((0..=255).cycle().take(1000).collect(), Encoding::Binary),
         ] {
             assert_eq!(encoding_of(&bytes), encoding, "{bytes:?}");
         }

@@ -280,8 +280,8 @@ pub fn is_text(path: &Path) -> bool {
     format_of(path).is_some()
 }
 
-/// Whether an input names text rather than token shards: a file by its name, a pattern, or a directory with text and without
-/// tokens right in it.
+/// Whether an input names text rather than token shards: a file that is no shard by its name, so that preparing it says
+/// what is wrong with it, a pattern, or a directory with text and without tokens right in it.
 pub fn names_text(input: &Path) -> bool {
     let is_shard = |path: &Path| path.extension().is_some_and(|extension| extension == "bin");
     if let Ok(entries) = fs::read_dir(input) {
@@ -291,7 +291,7 @@ pub fn names_text(input: &Path) -> bool {
         return paths.iter().any(|path| is_text(path)) && !paths.iter().any(is_of_tokens);
     }
     let is_pattern = || input.symlink_metadata().is_err() && input.components().any(|part| has_wildcard(&part));
-    is_text(input) || (is_pattern() && !is_shard(input))
+    is_text(input) || ((input.is_file() || is_pattern()) && !is_shard(input))
 }
 
 fn has_wildcard(part: &Component) -> bool {
@@ -360,6 +360,9 @@ mod tests {
         fs::write(root.join("a.txt"), "x")?;
         assert!(names_text(root));
         assert!(names_text(&root.join("a.txt")));
+        fs::write(root.join("corpus"), "x")?;
+        assert!(names_text(&root.join("corpus")), "the error is to name its extension");
+        fs::remove_file(root.join("corpus"))?;
         assert!(
             names_text(&root.join("b.jsonl.gz")),
             "an error will say that it is not there"
