@@ -226,7 +226,13 @@ pub(crate) struct SampleArgs {
     pub(crate) weights: WeightsArgs,
     /// What the text starts with; empty for the start of a document. For a model with another vocabulary than GPT-2's,
     /// token numbers.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) prompt: String,
     /// Stop after so many tokens, if the text has not ended before.
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]

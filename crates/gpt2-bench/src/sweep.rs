@@ -472,6 +472,9 @@ fn axes(table: &Table, known: Option<&[&str]>) -> Result<Vec<Axis>, String> {
                 name: name.clone(),
                 values: values.clone(),
             }),
+            Value::Array(_) => Err(format!(
+                "the axis `{name}` has no values, expected at least one: write {name} = [1], or leave it out"
+            )),
             _ => Err(format!(
                 "the axis `{name}` is {value}, expected a list of values: write {name} = [{value}]"
             )),
@@ -588,6 +591,10 @@ mod tests {
         assert_eq!(
             message("batch = [4, 8]", "batch = 4"),
             "sweep.toml: the axis `batch` is 4, expected a list of values: write batch = [4]"
+        );
+        assert_eq!(
+            message("batch = [4, 8]", "batch = []"),
+            "sweep.toml: the axis `batch` has no values, expected at least one: write batch = [1], or leave it out"
         );
         assert!(message("\"f32\"", "\"f33\"").starts_with("sweep.toml: `precision`: unknown variant `f33`"));
         assert_eq!(

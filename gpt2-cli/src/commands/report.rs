@@ -121,6 +121,12 @@ fn follow(args: &ReportArgs) -> Result<(), CliError> {
             hint: "name one".to_owned(),
         });
     };
+    if !run.is_dir() {
+        return Err(CliError::Usage {
+            message: format!("{} is no directory: expected that of a run", quoted(run)),
+            hint: "name one that `gpt2 train --run` made".to_owned(),
+        });
+    }
     let stop = StopRequest::default();
     let _stopped_by_signals = signals::stop_on_signals(&stop);
     let over = AtomicBool::new(false);

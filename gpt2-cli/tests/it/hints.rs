@@ -40,6 +40,23 @@ fn a_failed_start_leaves_nothing_in_the_way() {
 }
 
 #[test]
+fn a_run_whose_minutes_are_over_goes_on_with_more() {
+    let dir = with_data();
+    let command = ["--data", "data", "--run", "a", "--max-minutes", "0.000001"];
+    let said = train(dir.path(), &command).succeeded();
+    assert!(
+        said.contains("gpt2 train --run a --resume --max-minutes 0.000002\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn only_a_directory_is_watched() {
+    let dir = tempdir().unwrap();
+    gpt2(dir.path(), &["report", "--watch", "none"]).refused("none is no directory: expected that of a run");
+}
+
+#[test]
 fn a_run_that_was_killed_before_its_first_step_is_begun_again() {
     let dir = with_run();
     fs::create_dir(dir.path().join("b")).unwrap();
