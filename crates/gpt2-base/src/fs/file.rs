@@ -37,16 +37,14 @@ impl NewFile {
         Self::create_in(&Disk, target.into())
     }
 
-    pub(super) fn create_in(layer: &'static dyn Layer, mut target: PathBuf) -> io::Result<Self> {
+    pub(super) fn create_in(layer: &'static dyn Layer, target: PathBuf) -> io::Result<Self> {
         if is_device(&target) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "it is a device, a pipe or a socket: expected a file, or a name for one",
             ));
         }
-        if target.is_symlink() {
-            target = fs::canonicalize(&target).unwrap_or(target);
-        }
+        let target = behind_links(target);
         let mut name = OsString::from(&target);
         name.push(TEMPORARY_SUFFIX);
         let temporary = PathBuf::from(name);
@@ -124,6 +122,18 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_in(&Disk, path, bytes)
 }
 
+/// What a name stands for after all symbolic links, whether or not it is there.
+fn behind_links(mut path: PathBuf) -> PathBuf {
+    // As many as Linux follows.
+    for _ in 0..40 {
+        match fs::read_link(&path) {
+            Ok(to) => path = parent(&path).join(to),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
 /// Whether there is something of this name that is neither a file nor a directory.
 fn is_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
@@ -166,7 +176,6 @@ mod tests {
         let [real, link, pipe] = ["real", "link", "pipe"].map(|name| dir.path().join(name));
         std::os::unix::fs::symlink("real", &link).unwrap();
         for content in ["old", "new"] {
-            fs::write(&real, "").unwrap();
             write(&link, content.as_bytes()).unwrap();
             assert!(link.is_symlink());
             assert_eq!(fs::read_to_string(&real).unwrap(), content);
