@@ -244,8 +244,9 @@ impl RunPlan {
         }
     }
 
-    /// Whether the gradients of a step lie where its activations did: those of one micro-step are used up before the next
-    /// forward pass, and blocks that recompute everything keep hardly any activations.
+    /// Whether the gradients of a step lie where its activations did: those of one micro-step are used up before the
+    /// next forward pass, and blocks that recompute everything keep hardly any activations. Several ranks sum theirs
+    /// beside the backward pass, in memory of their own.
     pub(crate) fn reuses_activations(&self) -> bool {
         self.kept().gradients == GradientMemory::Activations
     }
@@ -253,7 +254,10 @@ impl RunPlan {
     fn gradient_memory(&self, has_micro_steps: bool) -> GradientMemory {
         if has_micro_steps {
             GradientMemory::Summed
-        } else if self.capabilities().gradients_reuse_activations && self.machine.recompute != Recompute::Block {
+        } else if self.capabilities().gradients_reuse_activations
+            && self.machine.recompute != Recompute::Block
+            && self.machine.ranks == 1
+        {
             GradientMemory::Activations
         } else {
             GradientMemory::Own
@@ -441,8 +445,9 @@ mod tests {
         };
         assert_eq!(memory(&|_| ()), GradientMemory::Activations);
         assert_eq!(memory(&|plan| plan.batch.grad_accum = 2), GradientMemory::Summed);
-        let own: [&dyn Fn(&mut RunPlan); 4] = [
+        let own: [&dyn Fn(&mut RunPlan); 5] = [
             &|plan| plan.machine.backend = BackendKind::Wgpu,
+            &|plan| plan.machine.ranks = 2,
             &|plan| plan.machine.recompute = Recompute::Block,
             &|plan| plan.machine.operations = Operations::Reference,
             &|plan| plan.model.dropout = 0.1,
