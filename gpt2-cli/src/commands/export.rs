@@ -65,6 +65,13 @@ fn convert(source: &Path, format: ExportFormat, dtype: Dtype, out: &Path) -> Res
     let began = Instant::now();
     let path = weights_of(source)?;
     let weights = Weights::open(&path)?;
+    let io = |source| ModelError::Io {
+        path: out.to_owned(),
+        source,
+    };
+    if let Some(parent) = out.parent() {
+        fs::create_dir_all(parent).map_err(io)?;
+    }
     let name = out
         .file_stem()
         .map_or_else(|| "gpt2".into(), |name| name.to_string_lossy());

@@ -66,11 +66,11 @@ fn a_run_is_exported_in_each_format_and_read_again() {
         assert!(card.contains(part), "{part:?} in {card}");
     }
     // Half the bytes.
-    command(dir, "export run --format gguf --dtype f16 --out half.gguf").succeeded();
+    command(dir, "export run --format gguf --dtype f16 --out made/half.gguf").succeeded();
     command(dir, "export run --dtype bf16 --out half").succeeded();
     let size = |name: &str| fs::metadata(dir.join(name)).unwrap().len();
     assert!(size("half/model.safetensors") < size("hf/model.safetensors") * 51 / 100);
-    assert!(size("half.gguf") < size("m.gguf"));
+    assert!(size("made/half.gguf") < size("m.gguf"));
 }
 
 #[test]
