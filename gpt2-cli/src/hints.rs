@@ -370,8 +370,7 @@ fn data_hint(error: &DataError, typed: &Typed) -> Option<String> {
         DataError::MissingField { .. } | DataError::MissingColumn { .. } => {
             Some("`--field` names the one with the text".to_owned())
         }
-        DataError::BadUtf8 { encoding, .. } if *encoding == Encoding::Binary => None,
-        DataError::BadUtf8 { path, encoding, .. } => Some(conversion_command(path, *encoding)),
+        DataError::BadUtf8 { path, encoding, .. } => conversion_command(path, *encoding),
         _ => None,
     }
 }
@@ -425,8 +424,9 @@ fn resume_command(out: &Path, sources: &[PathBuf], options: &BTreeMap<String, St
     command + " --resume"
 }
 
-/// Writes the text of a file as UTF-8 into another next to it.
-fn conversion_command(path: &Path, encoding: Encoding) -> String {
+/// Writes the text of a file, if it is one, as UTF-8 into another next to it.
+fn conversion_command(path: &Path, encoding: Encoding) -> Option<String> {
+    let from = encoding.name()?;
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     let unpack = match extension.to_str() {
         Some("gz") => Some("gzip -dc"),
@@ -442,11 +442,11 @@ fn conversion_command(path: &Path, encoding: Encoding) -> String {
     let converted = quoted(&text.with_extension(format!("utf8.{ending}")));
     // Of UTF-8 only the damaged bytes are left out.
     let drop = if encoding == Encoding::DamagedUtf8 { " -c" } else { "" };
-    let iconv = format!("iconv{drop} -f {} -t UTF-8", encoding.name());
-    match unpack {
+    let iconv = format!("iconv{drop} -f {from} -t UTF-8");
+    Some(match unpack {
         Some(unpack) => format!("{unpack} {} | {iconv} > {converted}", quoted(path)),
         None => format!("{iconv} {} > {converted}", quoted(path)),
-    }
+    })
 }
 
 fn holds_text(dir: &Path) -> bool {
@@ -549,7 +549,7 @@ mod tests {
         ] {
             let path = dir.path().join("a b.txt");
             fs::write(&path, bytes).unwrap();
-            let command = conversion_command(&path, encoding);
+            let command = conversion_command(&path, encoding).unwrap();
             assert!(
                 std::process::Command::new("sh")
                     .args(["-c", &command])
@@ -561,8 +561,9 @@ mod tests {
             assert_eq!(converted, text, "{command}");
         }
         assert_eq!(
-            conversion_command(Path::new("a.txt.gz"), Encoding::DamagedUtf8),
+            conversion_command(Path::new("a.txt.gz"), Encoding::DamagedUtf8).unwrap(),
             "gzip -dc a.txt.gz | iconv -c -f UTF-8 -t UTF-8 > a.utf8.txt"
         );
+        assert_eq!(conversion_command(Path::new("a.txt"), Encoding::Binary), None);
     }
 }

@@ -240,7 +240,7 @@ pub enum DataError {
     #[error(
         "{} is not UTF-8 at byte {offset}: it looks like {encoding}; {}",
         path.display(),
-        if *encoding == Encoding::Binary { "leave it out" } else { "convert it first" }
+        encoding.name().map_or("leave it out", |_| "convert it first")
     )]
     BadUtf8 {
         /// The file.
@@ -541,9 +541,9 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Its name for `iconv -f`.
-    pub const fn name(self) -> &'static str {
-        match self {
+    /// Its name for `iconv -f`, of what is text.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
             Self::Utf16 => "UTF-16",
             Self::Utf32 => "UTF-32",
             Self::Utf16Le => "UTF-16LE",
@@ -551,8 +551,8 @@ impl Encoding {
             Self::DamagedUtf8 => "UTF-8",
             Self::Latin1 => "ISO-8859-1",
             Self::Windows1252 => "WINDOWS-1252",
-            Self::Binary => "BINARY",
-        }
+            Self::Binary => return None,
+        })
     }
 }
 
@@ -562,8 +562,7 @@ impl std::fmt::Display for Encoding {
             Self::DamagedUtf8 => "UTF-8 with damaged bytes",
             Self::Latin1 => "Latin-1 (ISO 8859-1)",
             Self::Windows1252 => "Windows-1252",
-            Self::Binary => "no text, but binary data",
-            _ => self.name(),
+            _ => self.name().unwrap_or("no text, but binary data"),
         })
     }
 }

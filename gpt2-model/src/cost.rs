@@ -166,7 +166,10 @@ pub fn largest_batch(config: &Gpt2Config, seq: usize, kept: Kept, available: u64
     let needed = |batch: usize| training_memory(config, batch, seq, kept);
     // What grows with the batch: all but gradients, which at some batch find room in activations. Double until it does not
     // fit, then halve the interval.
-    let fits = |batch: usize| needed(batch).total() - needed(batch).gradients <= available;
+    let fits = |batch: usize| {
+        let needed = needed(batch);
+        needed.total() - needed.gradients <= available
+    };
     let mut too_large = 1;
     while fits(too_large) {
         too_large *= 2;

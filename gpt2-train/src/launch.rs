@@ -517,7 +517,7 @@ impl Beginning {
     fn of_saved(config: &RunConfig) -> Result<Self, TrainError> {
         let run = Self::run_of_saved(config);
         let directory = RunDir::resume(&run)?;
-        let saved = RunConfig::from_toml_file(&directory.plan())?.with_global_batch();
+        let saved = RunConfig::from_plan(&directory.plan())?;
         let (checkpoint, damaged) = Checkpoints::open(directory.checkpoints())?.newest()?;
         Ok(Self {
             run,

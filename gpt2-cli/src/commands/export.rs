@@ -16,6 +16,7 @@ use gpt2_train::config::RunConfig;
 use gpt2_train::run_dir::RunPaths;
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
@@ -65,12 +66,8 @@ fn convert(source: &Path, format: ExportFormat, dtype: Dtype, out: &Path) -> Res
     let began = Instant::now();
     let path = weights_of(source)?;
     let weights = Weights::open(&path)?;
-    let io = |source| ModelError::Io {
-        path: out.to_owned(),
-        source,
-    };
     if let Some(parent) = out.parent() {
-        fs::create_dir_all(parent).map_err(io)?;
+        fs::create_dir_all(parent).map_err(cannot_write(out))?;
     }
     let name = out
         .file_stem()
@@ -94,12 +91,16 @@ fn convert(source: &Path, format: ExportFormat, dtype: Dtype, out: &Path) -> Res
     Ok(())
 }
 
-/// All files of a directory that transformers opens, or none.
-fn write_hf(weights: &Weights, source: &Path, dtype: Dtype, name: &str, out: &Path) -> Result<(), CliError> {
-    let io = |source| ModelError::Io {
+fn cannot_write(out: &Path) -> impl Fn(io::Error) -> ModelError + Copy + '_ {
+    |source| ModelError::Io {
         path: out.to_owned(),
         source,
-    };
+    }
+}
+
+/// All files of a directory that transformers opens, or none.
+fn write_hf(weights: &Weights, source: &Path, dtype: Dtype, name: &str, out: &Path) -> Result<(), CliError> {
+    let io = cannot_write(out);
     let directory = NewDirectory::create(out).map_err(io)?;
     weights.write_hf(directory.path(), dtype)?;
     if weights.config().has_gpt2_vocabulary() {

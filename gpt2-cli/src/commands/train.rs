@@ -49,7 +49,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), CliError> {
         let plan = RunPaths::new(run).plan();
         if plan.exists() {
             // It is the same run that starts again, not another one in its place.
-            RunConfig::from_toml_file(&plan)?.check_resume(&config, &plan)?;
+            RunConfig::from_plan(&plan)?.check_resume(&config, &plan)?;
         }
         if !args.dry_run && RunDir::forget_unsaved(run)? {
             warn(&format!(

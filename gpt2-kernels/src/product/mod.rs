@@ -84,7 +84,12 @@ pub fn transposed_by_gelu(a: &Tensor, b: &Tensor, inner: &Tensor) -> (Tensor, Te
 
 /// `aᵀ·b`: `[K, M]` times `[K, N]`, in `f32`.
 pub fn by_rows(a: &Tensor, b: &Tensor) -> Tensor {
-    let out = empty(a, &[a.shape()[1], b.shape()[1]], DType::F32);
+    by_rows_within(a, b, 0)
+}
+
+/// [`by_rows`] at the front of `bytes` bytes of memory, if it takes less.
+fn by_rows_within(a: &Tensor, b: &Tensor, bytes: usize) -> Tensor {
+    let out = empty_within(a, &[a.shape()[1], b.shape()[1]], DType::F32, bytes);
     run(Layout::Tn, a, b, &out, &Epilogue::Single { accumulate: false });
     out
 }
@@ -109,9 +114,7 @@ pub fn gradient_by_rows(a: &Tensor, b: &Tensor, like: &Tensor) -> Tensor {
     } else {
         0
     };
-    let out = empty_within(a, &[a.shape()[1], b.shape()[1]], DType::F32, bytes);
-    run(Layout::Tn, a, b, &out, &Epilogue::Single { accumulate: false });
-    out
+    by_rows_within(a, b, bytes)
 }
 
 /// Adds `aᵀ·b` to `sum`, `[M, N]` in `f32`.

@@ -48,6 +48,6 @@ mod tests {
         assert!(take::<B>(node).is_none());
         give::<B>(node, gradient());
         assert!(take::<B>(other).is_none());
-        assert!(take::<B>(node).is_none(), "what nobody took is gone");
+        assert!(take::<B>(node).is_none(), "what was not taken is gone");
     }
 }

@@ -44,6 +44,14 @@ const MAY_CHANGE: [&str; 27] = [
 ];
 
 impl RunConfig {
+    /// The saved settings of a run, whose plan is at `path`, of this version or an earlier one.
+    ///
+    /// # Errors
+    /// Those of [`RunConfig::from_toml_file`].
+    pub fn from_plan(path: &Path) -> Result<Self, TrainError> {
+        Ok(Self::from_toml_file(path)?.with_global_batch())
+    }
+
     /// These saved settings with `flags` laid over them, so that each step trains on as many sequences as before, on however
     /// many devices: batch and accumulation follow.
     ///

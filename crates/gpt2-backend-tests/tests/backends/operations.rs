@@ -127,6 +127,17 @@ fn block_inputs(rows: usize, width: usize) -> Vec<Matrix> {
 /// Where the weights of the products are among [`block_inputs`].
 const PRODUCTS: [usize; 4] = [3, 5, 9, 11];
 
+/// A block of [`HEADS`] heads that keeps all activations, with no block in front of it.
+fn first_block(seq: usize, precision: Precision) -> BlockShape {
+    BlockShape {
+        seq,
+        n_head: HEADS,
+        precision,
+        recompute: Recompute::None,
+        follows_block: false,
+    }
+}
+
 fn block_of<B: Gpt2Backend>(
     inputs: Vec<Tensor<B, 2>>,
     operands: [Option<Tensor<B, 2>>; 4],
@@ -280,11 +291,8 @@ mod block {
             });
             for recompute in Recompute::ALL {
                 let shape = BlockShape {
-                    seq,
-                    n_head: HEADS,
-                    precision: Precision::F32,
                     recompute,
-                    follows_block: false,
+                    ..first_block(seq, Precision::F32)
                 };
                 let block = |inputs| block_of(inputs, [const { None }; 4], shape);
                 let found = evaluate::<B>(&inputs, FloatDType::F32, device, block);
@@ -650,11 +658,8 @@ mod kernels {
                         let rounded = |i: usize| keeps_operands.then(|| operand(inputs[i].clone(), precision));
                         let operands = PRODUCTS.map(rounded);
                         let shape = BlockShape {
-                            seq,
-                            n_head: HEADS,
-                            precision,
                             recompute,
-                            follows_block: false,
+                            ..first_block(seq, precision)
                         };
                         block_of(inputs, operands, shape)
                     },
@@ -674,11 +679,8 @@ mod kernels {
             |inputs, precision| {
                 let block = |mut inputs: Vec<_>, x: Option<Tensor<B, 2>>| {
                     let shape = BlockShape {
-                        seq,
-                        n_head: HEADS,
-                        precision,
-                        recompute: Recompute::None,
                         follows_block: x.is_some(),
+                        ..first_block(seq, precision)
                     };
                     if let Some(x) = x {
                         inputs[0] = x;
@@ -708,14 +710,7 @@ mod kernels {
             let pass = |reuses_activations| {
                 B::InnerBackend::set_reuses_activations(reuses_activations);
                 evaluate::<B>(&inputs, FloatDType::F32, device, |inputs| {
-                    let shape = BlockShape {
-                        seq,
-                        n_head: HEADS,
-                        precision,
-                        recompute: Recompute::None,
-                        follows_block: false,
-                    };
-                    block_of(inputs, [const { None }; 4], shape)
+                    block_of(inputs, [const { None }; 4], first_block(seq, precision))
                 })
             };
             let expected = pass(false);
